@@ -1,0 +1,1 @@
+"""The ground floor: bytes, integers, hashes, trees, keys, draws and errors. Knows nothing of a network."""

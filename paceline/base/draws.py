@@ -1,0 +1,64 @@
+"""Public lotteries: from a beacon value to a draw that anyone can recompute, in integers only.
+
+A draw never sees who asks for it; its inputs are the beacon value, a purpose tag and the ids concerned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from paceline.base.hashing import hash_parts
+
+_WIDE = 2**256
+
+
+def derive_seed(beacon: bytes, purpose: str, *parts: bytes) -> bytes:
+    """32 bytes for one purpose. Two purposes never share a seed."""
+    return hash_parts("derive:" + purpose, beacon, *parts)
+
+
+def draw_below(seed: bytes, bound: int) -> int:
+    """Uniform integer in [0, bound). The bias is below bound / 2**256."""
+    assert bound > 0
+    return int.from_bytes(seed, "big") % bound
+
+
+def draw_happens(seed: bytes, numerator: int, denominator: int) -> bool:
+    """True with probability min(1, numerator / denominator)."""
+    assert numerator >= 0 and denominator > 0
+    return int.from_bytes(seed, "big") * denominator < numerator * _WIDE
+
+
+def draw_order(seed: bytes, weights: Mapping[bytes, int]) -> list[bytes]:
+    """All keys of positive weight, drawn one after another without replacement, each time by weight."""
+    left = {key: weights[key] for key in sorted(weights) if weights[key] > 0}
+    order: list[bytes] = []
+    while left:
+        point = draw_below(hash_parts("draw-order", seed, len(order).to_bytes(4, "little")), sum(left.values()))
+        for key, weight in left.items():
+            point -= weight
+            if point < 0:
+                break
+        order.append(key)
+        del left[key]
+    return order
+
+
+def draw_sample(seed: bytes, population: int, count: int) -> list[int]:
+    """`min(count, population)` distinct indices below `population`, sorted (Floyd's algorithm)."""
+    chosen: dict[int, None] = {}
+    take = min(count, population)
+    for step, top in enumerate(range(population - take, population)):
+        index = draw_below(hash_parts("draw-sample", seed, step.to_bytes(4, "little")), top + 1)
+        chosen[top if index in chosen else index] = None
+    return sorted(chosen)
+
+
+def generate_words(seed: bytes) -> Iterator[int]:
+    """Endless 64-bit words of a seed, for draws that need many."""
+    block = 0
+    while True:
+        digest = hash_parts("words", seed, block.to_bytes(8, "little"))
+        for start in range(0, 32, 8):
+            yield int.from_bytes(digest[start : start + 8], "little")
+        block += 1

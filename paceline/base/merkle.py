@@ -1,0 +1,62 @@
+"""Merkle trees over lists: one root binds many leaves, a short path proves one of them.
+
+Leaf and inner hashes carry different tags, and the root binds the number of leaves, so neither a node nor a
+shorter list can be passed off as something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from paceline.base.hashing import hash_parts
+
+EMPTY_ROOT = hash_parts("merkle-empty")
+
+
+def compute_root(leaves: Sequence[bytes]) -> bytes:
+    """Root over the leaves in the given order (32 bytes)."""
+    if not leaves:
+        return EMPTY_ROOT
+    return _seal(_build_levels(leaves)[-1][0], len(leaves))
+
+
+def build_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
+    """Sibling digests from the leaf to the root, lowest first."""
+    path: list[bytes] = []
+    for level in _build_levels(leaves)[:-1]:
+        sibling = index ^ 1
+        if sibling < len(level):
+            path.append(level[sibling])
+        index //= 2
+    return path
+
+
+def verify_path(root: bytes, leaf: bytes, index: int, count: int, path: Sequence[bytes]) -> bool:
+    """True when `leaf` stands at `index` of the `count` leaves under `root`."""
+    if not 0 <= index < count:
+        return False
+    digest, position, width, used = hash_parts("merkle-leaf", leaf), index, count, 0
+    while width > 1:
+        sibling = position ^ 1
+        if sibling < width:
+            if used == len(path):
+                return False
+            pair = (digest, path[used]) if position % 2 == 0 else (path[used], digest)
+            digest, used = hash_parts("merkle-node", *pair), used + 1
+        position, width = position // 2, (width + 1) // 2
+    return used == len(path) and _seal(digest, count) == root
+
+
+def _build_levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
+    levels = [[hash_parts("merkle-leaf", leaf) for leaf in leaves]]
+    while len(levels[-1]) > 1:
+        below = levels[-1]
+        above = [hash_parts("merkle-node", below[i], below[i + 1]) for i in range(0, len(below) - 1, 2)]
+        if len(below) % 2:
+            above.append(below[-1])
+        levels.append(above)
+    return levels
+
+
+def _seal(digest: bytes, count: int) -> bytes:
+    return hash_parts("merkle-root", digest, count.to_bytes(8, "little"))

@@ -1,0 +1,159 @@
+"""The Application: ABCI's verbs as plain methods on plain values.
+
+`finalize_block` computes and keeps nothing on disk; `commit` persists what it computed, atomically with the block. The
+same object serves every engine. Order of a transaction: size, decode, canonical bytes, chain, expiry, signature,
+sequence or replay window, fee or duty limit, then the message on its own layer of the journal.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from paceline.base.errors import InvalidTransaction
+from paceline.base.hashing import hash_parts
+from paceline.ledger import accounts, beacon, clock, nodes, race, sessions, settlement, tasks, training
+from paceline.ledger.admission import Admitted, admit_transaction, forget_expired
+from paceline.ledger.dispatch import execute_message
+from paceline.ledger.state import Event, State
+from paceline.protocol.genesis import Genesis, compute_chain_id
+from paceline.protocol.messages import MAX_TRANSACTION_BYTES
+from paceline.protocol.stores import StateStore
+
+SIGNATURE_CACHE = 20_000
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one transaction: code "ok", or the code of the rule it broke."""
+
+    code: str
+    message: str
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    """What a block did."""
+
+    height: int
+    app_hash: bytes
+    results: tuple[Result, ...]
+    events: tuple[Event, ...]
+    validator_updates: tuple[tuple[bytes, int], ...]
+
+
+@dataclass(frozen=True)
+class Info:
+    """Where this Application stands."""
+
+    chain_id: str
+    height: int
+    app_hash: bytes
+
+
+class Application:
+    """One network's rules over one store."""
+
+    def __init__(self, genesis: Genesis, store: StateStore) -> None:
+        self.genesis = genesis
+        self.params = genesis.params
+        self.chain_id = compute_chain_id(genesis)
+        self._store = store
+        self._verified: OrderedDict[bytes, None] = OrderedDict()
+
+    def info(self) -> Info:
+        """Last committed height and app hash."""
+        return Info(self.chain_id, self._store.height, self._store.app_hash)
+
+    def read(self) -> State:
+        """A view of the committed state; writes to it go nowhere."""
+        return State(self._store, height=self._store.height)
+
+    def begin_pending(self) -> State:
+        """A scratch state for the next height, on which incoming transactions are tried in order."""
+        state = State(self._store, height=self._store.height + 1)
+        if state.height == 1:
+            self._apply_genesis(state)
+        return state
+
+    def finalize_block(self, height: int, transactions: list[bytes]) -> BlockResult:
+        """Execute a block on the committed state; nothing is persisted until `commit`."""
+        assert height == self._store.height + 1, "blocks follow each other"
+        state = State(self._store, height=height)
+        if height == 1:
+            self._apply_genesis(state)
+        epoch = clock.compute_epoch(self.params, height)
+        if clock.is_first(self.params, height):
+            race.begin_epoch(state, self.params, epoch)
+        results = tuple(self.deliver(state, data) for data in transactions)
+        updates = self._end_block(state, epoch)
+        app_hash = self._store.stage(state.changes)
+        return BlockResult(height, app_hash, results, tuple(state.events), tuple(updates))
+
+    def commit(self, height: int, block: bytes) -> None:
+        """Persist what `finalize_block` computed, in one atomic step with the block's bytes."""
+        self._store.commit(height, block)
+
+    def is_waiting(self) -> bool:
+        """True while something on the ledger waits for the next heights (the engine need not hurry otherwise)."""
+        state = self.read()
+        current = race.get_race(state)
+        busy_race = current is not None and current.phase != race.DONE
+        return (
+            busy_race
+            or beacon.OPEN.get(state) is not None
+            or any(True for _ in tasks.OPEN_TASKS.scan(state))
+            or any(True for _ in sessions.DRAWING.scan(state))
+            or any(run.phase != training.ENDED for _, run in training.RUNS.scan(state))
+        )
+
+    def _apply_genesis(self, state: State) -> None:
+        accounts.apply_genesis(state, self.genesis)
+        nodes.apply_genesis(state, self.genesis)
+        beacon.apply_genesis(state, self.genesis.beacon)
+
+    def _end_block(self, state: State, epoch: int) -> list[tuple[bytes, int]]:
+        beacon.end_block(state, self.params)
+        updates = race.end_block(state, self.params)
+        sessions.end_block(state)
+        tasks.end_block(state, self.params, epoch)
+        training.end_block(state, self.params, epoch)
+        if clock.is_last(self.params, state.height):
+            settlement.settle_epoch(state, self.params, epoch)
+        forget_expired(state)
+        return updates
+
+    def deliver(self, state: State, data: bytes) -> Result:
+        """Execute one transaction on a state; failure keeps its fee and sequence step, nothing else."""
+        try:
+            admitted = admit_transaction(data, self.chain_id, self._verify_once)
+            branch = state.branch()
+            admitted.charge(branch, self.params)
+        except InvalidTransaction as problem:
+            return Result(problem.code, problem.message)
+        state.merge(branch)
+        return self._execute(state, admitted)
+
+    def _execute(self, state: State, admitted: Admitted) -> Result:
+        branch = state.branch()
+        try:
+            execute_message(branch, self.params, self.chain_id, admitted)
+        except InvalidTransaction as problem:
+            return Result(problem.code, problem.message)
+        state.merge(branch)
+        return Result("ok", "", tuple(branch.events))
+
+    def _verify_once(self, data: bytes, admitted: Admitted) -> bool:
+        """Signature check, remembered per exact bytes: a transaction is seen up to three times on its way."""
+        if len(data) > MAX_TRANSACTION_BYTES:
+            return False
+        digest = hash_parts("verified", data)
+        if digest in self._verified:
+            return True
+        if not admitted.has_valid_signature():
+            return False
+        self._verified[digest] = None
+        if len(self._verified) > SIGNATURE_CACHE:
+            self._verified.popitem(last=False)
+        return True

@@ -1,0 +1,52 @@
+"""From a message to the rule that executes it."""
+
+from __future__ import annotations
+
+from paceline.ledger import accounts, beacon, clock, race, sessions, tasks, training
+from paceline.ledger.admission import Admitted
+from paceline.ledger.state import State
+from paceline.protocol import messages as m
+from paceline.protocol.params import NetworkParams
+
+
+def execute_message(  # noqa: C901, PLR0912 - one arm per message
+    state: State, params: NetworkParams, chain_id: str, admitted: Admitted
+) -> None:
+    """Execute an admitted transaction's message.
+
+    Errors: InvalidTransaction with the code of the rule it breaks; the caller drops the layer then.
+    """
+    sender, message = admitted.sender, admitted.body.message
+    epoch = clock.compute_epoch(params, state.height)
+    match message:
+        case m.Transfer():
+            accounts.apply_transfer(state, sender, message)
+        case m.CommitChain():
+            beacon.apply_commit(state, params, sender, message, epoch)
+        case m.RevealLink():
+            beacon.apply_reveal(state, sender, message)
+        case m.CommitRace():
+            race.apply_claim(state, sender, message)
+        case m.OpenRace():
+            race.apply_openings(state, params, sender, message)
+        case m.JudgeRace():
+            race.apply_verdict(state, sender, message)
+        case m.OpenSession():
+            key, digest = admitted.envelope.public_key, admitted.transaction_hash
+            sessions.apply_open(state, params, sender, key, digest, message)
+        case m.CloseSession():
+            sessions.apply_close(state, sender, message)
+        case m.SubmitReceipts():
+            tasks.apply_receipts(state, params, chain_id, sender, message.receipts, epoch)
+        case m.JudgeTask():
+            tasks.apply_verdict(state, params, sender, message)
+        case m.OpenRun():
+            training.apply_open(state, params, sender, admitted.transaction_hash, message)
+        case m.JoinRun():
+            training.apply_join(state, sender, message)
+        case m.CommitUpdate():
+            training.apply_update(state, sender, message)
+        case m.JudgeUpdate():
+            training.apply_verdict(state, params, sender, message)
+        case m.ReportState():
+            training.apply_report(state, sender, message)

@@ -1,0 +1,30 @@
+"""What must hold at every height. Tests and `doctor` run it; the transition itself never needs it."""
+
+from __future__ import annotations
+
+from paceline.economy.supply import TOTAL_SUPPLY
+from paceline.ledger.accounts import ACCOUNTS, HELD_PAY, RUN_ESCROW, SESSION_ESCROW, compute_supply, get_account
+from paceline.ledger.nodes import NODES
+from paceline.ledger.sessions import SESSIONS
+from paceline.ledger.state import State
+from paceline.ledger.tasks import TASKS
+from paceline.ledger.training import RUNS, UPDATES
+from paceline.protocol.params import NetworkParams
+
+
+def find_violations(state: State, params: NetworkParams) -> list[str]:
+    """Sentences about what does not add up; empty when all is well."""
+    held = sum(task.cost for _, task in TASKS.items(state) if not task.refunded)
+    held += sum(update.pay for _, update in UPDATES.items(state))
+    expected = {
+        "held pay": (get_account(state, HELD_PAY).balance, held),
+        "session escrow": (get_account(state, SESSION_ESCROW).balance, sum(s.left for _, s in SESSIONS.items(state))),
+        "run escrow": (get_account(state, RUN_ESCROW).balance, sum(run.budget for _, run in RUNS.items(state))),
+        "supply": (compute_supply(state), TOTAL_SUPPLY),
+    }
+    found = [f"{what}: the ledger holds {has}, its parts add up to {due}" for what, (has, due) in expected.items() if has != due]
+    found += [f"account {a.hex()} is negative" for a, account in ACCOUNTS.items(state) if account.balance < 0]
+    power = sum(node.voting_power for _, node in NODES.items(state))
+    if power != params.power_total:
+        found.append(f"voting powers add up to {power}, not {params.power_total}")
+    return found

@@ -1,0 +1,115 @@
+"""Nodes: their names, race weight, voting power, reputation and standing. The weight of the last Race rules here.
+
+Draws freeze the weights they use as a numbered snapshot, so that an order drawn once stays what it was.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from paceline.base.keys import compute_address
+from paceline.economy.voting import compute_updates, compute_voting_powers
+from paceline.ledger.state import State, Table
+from paceline.protocol.codec import Record
+from paceline.protocol.genesis import Genesis
+from paceline.protocol.params import NetworkParams
+
+KEPT_SNAPSHOTS = 3
+
+
+class Node(Record, frozen=True):
+    """One node as the ledger sees it."""
+
+    name: str
+    public_key: bytes
+    weight: int
+    voting_power: int
+    serves: tuple[str, ...]
+    reputation: int = 0
+    """Honest epochs in a row."""
+    guilty: int = -1
+    """Last epoch in which it was found guilty of anything, -1 when never."""
+    tasks: int = 0
+    """Answers and accepted updates of the running epoch."""
+    checks: int = 0
+    """Verdicts given in the running epoch."""
+    duties: int = 0
+    """Publicly drawn checks of the running epoch."""
+    fulfilled: int = 0
+    """Drawn checks of the running epoch that it judged in time."""
+    refunded: int = 0
+    """Nicoin of the running epoch that went back to users because of its guilt."""
+    earned: int = 0
+    """Nicoin ever released to it."""
+    forfeited: int = 0
+    """Nicoin it ever lost."""
+
+
+NODES: Table[Node] = Table("nodes/by-address", Node)
+SNAPSHOTS: Table[tuple[tuple[bytes, int], ...]] = Table("nodes/weights", tuple[tuple[bytes, int], ...])
+VERSION: Table[int] = Table("nodes/version", int)
+SENT: Table[tuple[tuple[bytes, int], ...]] = Table("nodes/sent", tuple[tuple[bytes, int], ...])
+
+
+def apply_genesis(state: State, genesis: Genesis) -> None:
+    """Genesis weights rule until the first Race ends."""
+    for node in genesis.nodes:
+        NODES.put(state, compute_address(node.public_key), Node(node.name, node.public_key, node.weight, 0, node.serves))
+    set_weights(state, genesis.params, get_weights(state))
+
+
+def get_weights(state: State) -> dict[bytes, int]:
+    """Race weights that rule now, by address; nodes without weight are left out."""
+    return {address: node.weight for address, node in NODES.items(state) if node.weight > 0}
+
+
+def get_version(state: State) -> int:
+    """Number of the current snapshot of weights."""
+    return VERSION.get(state) or 0
+
+
+def get_weights_at(state: State, version: int) -> dict[bytes, int]:
+    """Weights of a kept snapshot; empty when it is too old."""
+    return dict(SNAPSHOTS.get(state, version.to_bytes(8, "big")) or ())
+
+
+def set_weights(state: State, params: NetworkParams, weights: dict[bytes, int]) -> list[tuple[bytes, int]]:
+    """Install new race weights and the voting powers that follow; returns the validator updates by public key."""
+    former = {address: node.voting_power for address, node in NODES.items(state) if node.voting_power > 0}
+    powers = compute_voting_powers(
+        weights,
+        former,
+        seats=params.seats,
+        power_total=params.power_total,
+        cap_ppm=params.power_cap_ppm,
+        growth_ppm=params.power_growth_ppm,
+    )
+    desired: dict[bytes, int] = {}
+    for address, node in NODES.items(state):
+        power = powers.get(address, 0)
+        NODES.put(
+            state, address, msgspec.structs.replace(node, weight=weights.get(address, 0), voting_power=power)
+        )
+        if power > 0:
+            desired[node.public_key] = power
+    version = get_version(state) + 1
+    VERSION.put(state, b"", version)
+    SNAPSHOTS.put(state, version.to_bytes(8, "big"), tuple(sorted(weights.items())))
+    SNAPSHOTS.delete(state, max(0, version - KEPT_SNAPSHOTS).to_bytes(8, "big"))
+    updates = compute_updates(dict(SENT.get(state) or ()), desired)
+    SENT.put(state, b"", tuple(sorted(desired.items())))
+    return updates
+
+
+def update_node(state: State, address: bytes, **changes: int) -> None:
+    """Replace fields of a node's record."""
+    node = NODES.get(state, address)
+    assert node is not None
+    NODES.put(state, address, msgspec.structs.replace(node, **changes))
+
+
+def add_to_node(state: State, address: bytes, **amounts: int) -> None:
+    """Add to counters of a node's record."""
+    node = NODES.get(state, address)
+    assert node is not None
+    update_node(state, address, **{field: getattr(node, field) + amount for field, amount in amounts.items()})

@@ -1,0 +1,133 @@
+"""Sessions: an escrow that pays for many requests, and the public draw of who answers each of them.
+
+The escrow is final before the beacon value that draws, indices go in order, so neither the owner nor the relay can
+steer a request: task id = H(session, index), order of executors = draw by Race weight from (beacon, task id).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from paceline.base.draws import derive_seed, draw_order
+from paceline.base.errors import InvalidTransaction
+from paceline.base.hashing import hash_parts
+from paceline.ledger import beacon, nodes
+from paceline.ledger.accounts import SESSION_ESCROW, move_coins
+from paceline.ledger.state import State, Table
+from paceline.protocol.codec import Record
+from paceline.protocol.messages import CloseSession, OpenSession
+from paceline.protocol.params import NetworkParams
+
+ID_BYTES = 16
+GRACE_BLOCKS = 64
+"""Receipts are still taken this long after a session's last height for requests; then the rest is returned."""
+
+
+class Session(Record, frozen=True):
+    """An escrow for up to `max_tasks` tasks through one relay. `seed` is empty until the beacon has drawn it."""
+
+    owner: bytes
+    owner_key: bytes
+    relay: bytes
+    model: str
+    left: int
+    max_tasks: int
+    expires_at: int
+    round_index: int
+    seed: bytes = b""
+    version: int = 0
+    """Snapshot of weights that its draws use."""
+
+
+SESSIONS: Table[Session] = Table("sessions/by-id", Session)
+DRAWING: Table[int] = Table("sessions/drawing", int)
+EXPIRY: Table[int] = Table("sessions/expiry", int)
+
+
+def compute_session_id(owner: bytes, transaction_hash: bytes) -> bytes:
+    """16 bytes that name the session a transaction opens."""
+    return hash_parts("session", owner, transaction_hash)[:ID_BYTES]
+
+
+def compute_task_id(session: bytes, index: int) -> bytes:
+    """32 bytes that name one request of a session."""
+    return hash_parts("task", session, index.to_bytes(8, "big"))
+
+
+def derive_executors(
+    seed: bytes, weights: dict[bytes, int], serving: list[bytes], relay: bytes, task: bytes
+) -> list[bytes]:
+    """Who answers a task, first choice first: drawn by Race weight among the nodes that serve, the relay left out."""
+    able = {address: weights.get(address, 0) for address in serving if address != relay}
+    return draw_order(derive_seed(seed, "executor", task), able)
+
+
+def get_executors(state: State, session: Session, task: bytes) -> list[bytes]:
+    """The drawn order of a session's task, from the snapshot that the session is bound to."""
+    serving = [address for address, node in nodes.NODES.items(state) if session.model in node.serves]
+    weights = nodes.get_weights_at(state, session.version)
+    return derive_executors(session.seed, weights, serving, session.relay, task)
+
+
+def apply_open(
+    state: State, params: NetworkParams, sender: bytes, key: bytes, transaction_hash: bytes, message: OpenSession
+) -> None:
+    """Take the deposit into escrow and ask the beacon for the session's seed."""
+    if nodes.NODES.get(state, message.relay) is None:
+        raise InvalidTransaction("unknown-relay", "the relay is not a node of this network")
+    if not any(message.model in node.serves for _, node in nodes.NODES.items(state)):
+        raise InvalidTransaction("unknown-model", f"no node serves {message.model}")
+    if message.deposit < params.token_price:
+        raise InvalidTransaction("small-deposit", f"the deposit must pay for one token ({params.token_price} nicoin)")
+    move_coins(state, sender, SESSION_ESCROW, message.deposit)
+    expires_at = state.height + params.session_blocks
+    session_id = compute_session_id(sender, transaction_hash)
+    session = Session(
+        owner=sender,
+        owner_key=key,
+        relay=message.relay,
+        model=message.model,
+        left=message.deposit,
+        max_tasks=params.session_tasks,
+        expires_at=expires_at,
+        round_index=beacon.request_round(state),
+    )
+    SESSIONS.put(state, session_id, session)
+    DRAWING.put(state, session_id, session.round_index)
+    EXPIRY.put(state, (expires_at + GRACE_BLOCKS).to_bytes(8, "big") + session_id, 0)
+    state.emit("session-open", session=session_id.hex(), owner=sender.hex(), deposit=message.deposit)
+
+
+def apply_close(state: State, sender: bytes, message: CloseSession) -> None:
+    """The owner ends a session: no further requests; what is left returns after the grace for receipts."""
+    session = SESSIONS.get(state, message.session)
+    if session is None or session.owner != sender:
+        raise InvalidTransaction("unknown-session", "no open session of this account has this id")
+    if session.expires_at <= state.height:
+        raise InvalidTransaction("already-closed", "the session has ended")
+    EXPIRY.delete(state, (session.expires_at + GRACE_BLOCKS).to_bytes(8, "big") + message.session)
+    SESSIONS.put(state, message.session, msgspec.structs.replace(session, expires_at=state.height))
+    EXPIRY.put(state, (state.height + GRACE_BLOCKS).to_bytes(8, "big") + message.session, 0)
+
+
+def end_block(state: State) -> None:
+    """Give seeds to sessions whose beacon round is finished; return the rest of those that ended."""
+    for session_id, round_index in DRAWING.items(state):
+        seed = beacon.derive_at(state, round_index, "session", session_id)
+        session = SESSIONS.get(state, session_id)
+        if seed is not None and session is not None:
+            version = nodes.get_version(state)
+            SESSIONS.put(state, session_id, msgspec.structs.replace(session, seed=seed, version=version))
+            DRAWING.delete(state, session_id)
+            state.emit("session-ready", session=session_id.hex())
+    for key, _ in EXPIRY.scan(state):
+        if int.from_bytes(key[:8], "big") > state.height:
+            break
+        session_id = key[8:]
+        session = SESSIONS.get(state, session_id)
+        assert session is not None
+        move_coins(state, SESSION_ESCROW, session.owner, session.left)
+        SESSIONS.delete(state, session_id)
+        DRAWING.delete(state, session_id)
+        EXPIRY.delete(state, key)
+        state.emit("session-closed", session=session_id.hex(), returned=session.left)

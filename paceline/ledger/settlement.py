@@ -1,0 +1,141 @@
+"""The end of an epoch: held pay is released, the floor issuance is shared, reputation moves.
+
+A node is paid what its finished work earned, times the validation criterion; a node found guilty in the epoch gets
+nothing and its held pay goes back to the reserve. To the unit: what leaves held pay and the reserve arrives elsewhere.
+Source: seed 001, sections 6 and 8, Appendix F.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from paceline.base.integers import PPM, mul_div_floor, split_proportionally
+from paceline.economy.pay import Pay, compute_criterion_ppm, compute_pay
+from paceline.economy.supply import compute_floor_issuance
+from paceline.ledger import nodes
+from paceline.ledger.accounts import HELD_PAY, RESERVE, TRAINING_FUND, get_account, move_coins
+from paceline.ledger.nodes import NODES, Node
+from paceline.ledger.state import State, Table
+from paceline.ledger.tasks import FINAL, GUILTY, TASKS, get_checkers
+from paceline.ledger.training import DISPUTES, ENDED, ID_BYTES, RUNS, UPDATES
+from paceline.protocol.codec import Record
+from paceline.protocol.messages import ACCEPTED
+from paceline.protocol.params import NetworkParams
+
+KEPT_EPOCHS = 8
+
+
+class Line(Record, frozen=True, kw_only=True):
+    """One node's line in an epoch's settlement."""
+
+    address: bytes
+    name: str
+    voting_power: int
+    tasks: int
+    checks: int
+    earned: int
+    forfeited: int
+
+
+SETTLED: Table[tuple[Line, ...]] = Table("settlement/by-epoch", tuple[Line, ...])
+
+
+def get_settlement(state: State, epoch: int) -> tuple[Line, ...] | None:
+    """The table of an epoch that is still kept."""
+    return SETTLED.get(state, epoch.to_bytes(8, "big"))
+
+
+def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
+    """Release or forfeit everything that is final, issue the floor, write the table of the epoch."""
+    due = _collect_due(state, params)
+    shares = _compute_issuance(state, params, due, epoch)
+    lines = [
+        _settle_node(state, address, node, epoch, due.get(address, 0), shares.get(address, 0))
+        for address, node in NODES.items(state)
+    ]
+    SETTLED.put(state, epoch.to_bytes(8, "big"), tuple(lines))
+    SETTLED.delete(state, max(0, epoch - KEPT_EPOCHS).to_bytes(8, "big"))
+    state.emit("settled", epoch=epoch)
+
+
+def _collect_due(state: State, params: NetworkParams) -> dict[bytes, int]:
+    """What each node's finished work earned; the fund's share leaves at once, settled records go."""
+    due: dict[bytes, int] = {}
+    for worker, pay in (*_collect_tasks(state, params), *_collect_updates(state, params)):
+        move_coins(state, HELD_PAY, TRAINING_FUND, pay.fund)
+        for address, amount in ((worker, pay.worker), *pay.checkers):
+            due[address] = due.get(address, 0) + amount
+    return due
+
+
+def _collect_tasks(state: State, params: NetworkParams) -> list[tuple[bytes, Pay]]:
+    found = []
+    for task_id, task in TASKS.items(state):
+        if task.status == FINAL:
+            found.append((task.executor, compute_pay(task.cost, get_checkers(task), params.fund_ppm)))
+        if task.status in (FINAL, GUILTY):
+            TASKS.delete(state, task_id)
+    return found
+
+
+def _collect_updates(state: State, params: NetworkParams) -> list[tuple[bytes, Pay]]:
+    found = []
+    ended = {run_id for run_id, run in RUNS.items(state) if run.phase == ENDED}
+    for key, update in UPDATES.items(state):
+        if update.pay > 0:
+            checkers = [v.voter for v in update.votes if v.voter in update.auditors and v.outcome == ACCEPTED]
+            found.append((key[ID_BYTES + 4 :], compute_pay(update.pay, checkers, params.fund_ppm)))
+            UPDATES.put(state, key, msgspec.structs.replace(update, pay=0))
+        if key[:ID_BYTES] in ended and DISPUTES.get(state, key) is None:
+            UPDATES.delete(state, key)
+    return found
+
+
+def _compute_issuance(state: State, params: NetworkParams, due: dict[bytes, int], epoch: int) -> dict[bytes, int]:
+    """Floor issuance by race weight among those who worked honestly; without work nothing is issued."""
+    weights = {a: w for a, w in nodes.get_weights(state).items() if due.get(a, 0) > 0 and not _is_guilty(state, a, epoch)}
+    if not weights:
+        return {}
+    reserve = get_account(state, RESERVE).balance
+    issued = compute_floor_issuance(state.height, params.epoch_blocks, params.blocks_per_day, reserve)
+    fund = mul_div_floor(issued, params.fund_ppm, PPM)
+    move_coins(state, RESERVE, TRAINING_FUND, fund)
+    return split_proportionally(issued - fund, weights)
+
+
+def _settle_node(state: State, address: bytes, node: Node, epoch: int, due: int, share: int) -> Line:
+    guilty = _is_guilty(state, address, epoch)
+    criterion = 0 if guilty else compute_criterion_ppm(node.fulfilled, node.duties)
+    released = mul_div_floor(due, criterion, PPM)
+    issued = mul_div_floor(share, criterion, PPM)
+    move_coins(state, HELD_PAY, address, released)
+    move_coins(state, HELD_PAY, RESERVE, due - released)
+    move_coins(state, RESERVE, address, issued)
+    earned, forfeited = released + issued, node.refunded + due - released
+    line = Line(
+        address=address,
+        name=node.name,
+        voting_power=node.voting_power,
+        tasks=node.tasks,
+        checks=node.checks,
+        earned=earned,
+        forfeited=forfeited,
+    )
+    settled = msgspec.structs.replace(
+        node,
+        reputation=0 if guilty else node.reputation + (1 if due > 0 else 0),
+        tasks=0,
+        checks=0,
+        duties=0,
+        fulfilled=0,
+        refunded=0,
+        earned=node.earned + earned,
+        forfeited=node.forfeited + forfeited,
+    )
+    NODES.put(state, address, settled)
+    return line
+
+
+def _is_guilty(state: State, address: bytes, epoch: int) -> bool:
+    node = NODES.get(state, address)
+    return node is not None and node.guilty == epoch

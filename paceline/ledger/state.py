@@ -1,0 +1,129 @@
+"""Working state: a write journal over the committed store, and typed tables on top of it.
+
+A transaction writes into its own layer, which is merged on success and dropped on failure, so nothing is ever half
+applied. Iteration is sorted by key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Generic, Protocol, TypeVar
+
+from paceline.protocol.codec import decode_own, encode
+
+T = TypeVar("T")
+
+
+class Readable(Protocol):
+    """What the journal needs of the layer below: reads of committed state."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def iterate(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]: ...
+
+
+class Event:
+    """Something worth telling people. Not hashed, never read by the ledger."""
+
+    __slots__ = ("attributes", "kind")
+
+    def __init__(self, kind: str, **attributes: str | int) -> None:
+        self.kind = kind
+        self.attributes: Mapping[str, str | int] = attributes
+
+    def __repr__(self) -> str:
+        return f"Event({self.kind}, {dict(self.attributes)})"
+
+
+class State:
+    """Reads through the journal to the layer below; writes stay here until the owner takes them."""
+
+    def __init__(self, below: Readable, *, height: int) -> None:
+        self._below = below
+        self.height = height
+        self.changes: dict[bytes, bytes | None] = {}
+        self.events: list[Event] = []
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value at a key, or None."""
+        if key in self.changes:
+            return self.changes[key]
+        return self._below.get(key)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Write a value."""
+        self.changes[key] = value
+
+    def delete(self, key: bytes) -> None:
+        """Remove a key (no error when it is absent)."""
+        self.changes[key] = None
+
+    def iterate(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """All pairs under a prefix, sorted by key."""
+        # A snapshot of this layer's writes: the caller may write while it loops.
+        mine = sorted((key, value) for key, value in self.changes.items() if key.startswith(prefix))
+        if not mine:
+            yield from self._below.iterate(prefix)
+            return
+        at = 0
+        for key, value in self._below.iterate(prefix):
+            while at < len(mine) and mine[at][0] < key:
+                yield from _present(mine[at])
+                at += 1
+            if at < len(mine) and mine[at][0] == key:
+                yield from _present(mine[at])
+                at += 1
+            else:
+                yield key, value
+        for pair in mine[at:]:
+            yield from _present(pair)
+
+    def emit(self, kind: str, **attributes: str | int) -> None:
+        """Record an event."""
+        self.events.append(Event(kind, **attributes))
+
+    def branch(self) -> State:
+        """A layer on top of this one, for one transaction."""
+        return State(self, height=self.height)
+
+    def merge(self, branch: State) -> None:
+        """Take over a branch's writes and events."""
+        self.changes.update(branch.changes)
+        self.events.extend(branch.events)
+
+
+class Table(Generic[T]):
+    """Values of one type under one key prefix. Keys are fixed-width bytes, so prefixes never collide."""
+
+    def __init__(self, prefix: str, kind: type[T]) -> None:
+        self._prefix = prefix.encode("ascii") + b"/"
+        self._kind = kind
+
+    def get(self, state: State, key: bytes = b"") -> T | None:
+        """The value at a key, or None."""
+        data = state.get(self._prefix + key)
+        return None if data is None else decode_own(self._kind, data)
+
+    def put(self, state: State, key: bytes, value: T) -> None:
+        """Write a value."""
+        state.put(self._prefix + key, encode(value))
+
+    def delete(self, state: State, key: bytes) -> None:
+        """Remove a value."""
+        state.delete(self._prefix + key)
+
+    def items(self, state: State, prefix: bytes = b"") -> list[tuple[bytes, T]]:
+        """All (key, value) pairs under a key prefix, sorted by key."""
+        return list(self.scan(state, prefix))
+
+    def scan(self, state: State, prefix: bytes = b"") -> Iterator[tuple[bytes, T]]:
+        """The same, one after another, for callers that stop early."""
+        start = len(self._prefix)
+        for key, data in state.iterate(self._prefix + prefix):
+            yield key[start:], decode_own(self._kind, data)
+
+
+def _present(pair: tuple[bytes, bytes | None]) -> Iterator[tuple[bytes, bytes]]:
+    key, value = pair
+    if value is not None:
+        yield key, value

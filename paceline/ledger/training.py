@@ -1,0 +1,362 @@
+"""Training runs on the ledger: rendezvous, rounds, audits of updates, one agreed state hash per round.
+
+The ledger sees hashes and verdicts, never a tensor. A round: trainers commit updates and the states at their segment
+borders; the beacon then draws auditors and segments; only accepted updates count; every node computes the outer step,
+and the state that more than half of all weight reports opens the next round.
+Source: seed 001, Appendix L.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from paceline.base.draws import derive_seed, draw_order, draw_sample
+from paceline.base.errors import InvalidTransaction
+from paceline.base.hashing import hash_parts
+from paceline.base.integers import compute_weighted_median
+from paceline.ledger import beacon, nodes
+from paceline.ledger.accounts import HELD_PAY, RUN_ESCROW, move_coins
+from paceline.ledger.disputes import Vote, compute_majority, has_voted
+from paceline.ledger.state import State, Table
+from paceline.protocol.codec import Record
+from paceline.protocol.messages import ACCEPTED, REJECTED, CommitUpdate, JoinRun, JudgeUpdate, OpenRun, ReportState
+from paceline.protocol.params import NetworkParams
+
+JOINING, TRAINING, DRAWING, AUDITING, REPORTING, ENDED = (
+    "joining",
+    "training",
+    "drawing",
+    "auditing",
+    "reporting",
+    "ended",
+)
+ID_BYTES = 16
+
+
+class Run(Record, frozen=True, kw_only=True):
+    """A run. `round_index` counts from 0, `budget` is what is left, `losses` holds the loss of each agreed state."""
+
+    owner: bytes
+    plan: bytes
+    data_hash: bytes
+    state_hash: bytes
+    rounds: int
+    seats: int
+    segments: int
+    budget: int
+    pay_per_update: int
+    phase: str
+    deadline: int
+    trainers: tuple[bytes, ...] = ()
+    joined: tuple[bytes, ...] = ()
+    round_index: int = 0
+    beacon_round: int = 0
+    seed: bytes = b""
+    losses: tuple[int, ...] = ()
+    rejected: tuple[bytes, ...] = ()
+
+
+class Update(Record, frozen=True, kw_only=True):
+    """A trainer's update of one round. `outcome` is empty until its auditors have judged."""
+
+    update_hash: bytes
+    state_hashes: tuple[bytes, ...]
+    previous_state: bytes
+    """Last committed state of this trainer (its optimizer moments), empty when it has none."""
+    loss_micronats: int
+    outcome: str = ""
+    auditors: tuple[bytes, ...] = ()
+    segments: tuple[int, ...] = ()
+    votes: tuple[Vote, ...] = ()
+    disputed_until: int = 0
+    pay: int = 0
+    """Nicoin in held pay for this update until the epoch settles."""
+
+
+class Report(Record, frozen=True):
+    """What state a node computed for the round."""
+
+    state_hash: bytes
+    loss_micronats: int
+
+
+RUNS: Table[Run] = Table("training/run", Run)
+UPDATES: Table[Update] = Table("training/update", Update)
+REPORTS: Table[Report] = Table("training/report", Report)
+LAST_STATES: Table[bytes] = Table("training/last-state", bytes)
+DISPUTES: Table[int] = Table("training/dispute", int)
+
+
+def compute_run_id(owner: bytes, transaction_hash: bytes) -> bytes:
+    """16 bytes that name the run a transaction opens."""
+    return hash_parts("run", owner, transaction_hash)[:ID_BYTES]
+
+
+def update_key(run_id: bytes, round_index: int, trainer: bytes) -> bytes:
+    """Key of a trainer's update."""
+    return run_id + round_index.to_bytes(4, "big") + trainer
+
+
+def get_updates(state: State, run_id: bytes, round_index: int) -> dict[bytes, Update]:
+    """Updates of a round by trainer, in address order."""
+    found = UPDATES.items(state, run_id + round_index.to_bytes(4, "big"))
+    return {key[ID_BYTES + 4 :]: update for key, update in found}
+
+
+def derive_round_seed(run: Run) -> bytes:
+    """What shards and batches of the running round derive from."""
+    return derive_seed(run.seed, "training-round", run.round_index.to_bytes(4, "big"))
+
+
+def apply_open(
+    state: State, params: NetworkParams, sender: bytes, transaction_hash: bytes, message: OpenRun
+) -> None:
+    """Reserve the budget and wait for trainers."""
+    pay_per_update = message.budget // (message.rounds * message.trainers)
+    if pay_per_update == 0:
+        raise InvalidTransaction("small-budget", "the budget must pay at least 1 nicoin per update")
+    move_coins(state, sender, RUN_ESCROW, message.budget)
+    run = Run(
+        owner=sender,
+        plan=message.plan,
+        data_hash=message.data_hash,
+        state_hash=message.state_hash,
+        rounds=message.rounds,
+        seats=message.trainers,
+        segments=message.segments,
+        budget=message.budget,
+        pay_per_update=pay_per_update,
+        phase=JOINING,
+        deadline=state.height + params.join_blocks,
+        beacon_round=beacon.request_round(state),
+    )
+    run_id = compute_run_id(sender, transaction_hash)
+    RUNS.put(state, run_id, run)
+    state.emit("run", run=run_id.hex(), phase=JOINING, round=0)
+
+
+def apply_join(state: State, sender: bytes, message: JoinRun) -> None:
+    """A node takes a free seat."""
+    run = _get_run(state, message.run, JOINING)
+    if nodes.NODES.get(state, sender) is None:
+        raise InvalidTransaction("not-a-node", "only nodes train")
+    if sender in run.joined or len(run.joined) == run.seats:
+        raise InvalidTransaction("no-seat", "all seats are taken or this node has one")
+    RUNS.put(state, message.run, msgspec.structs.replace(run, joined=tuple(sorted((*run.joined, sender)))))
+
+
+def apply_update(state: State, sender: bytes, message: CommitUpdate) -> None:
+    """A trainer commits its update and segment states of the running round."""
+    run = _get_run(state, message.run, TRAINING, message.round_index)
+    if sender not in run.trainers:
+        raise InvalidTransaction("not-a-trainer", "this node has no seat in the run")
+    if len(message.state_hashes) != run.segments + 1:
+        raise InvalidTransaction("wrong-segments", f"{run.segments + 1} state hashes are due")
+    key = update_key(message.run, message.round_index, sender)
+    if UPDATES.get(state, key) is not None:
+        raise InvalidTransaction("already-committed", "one update per round")
+    previous = LAST_STATES.get(state, message.run + sender) or b""
+    update = Update(
+        update_hash=message.update_hash,
+        state_hashes=message.state_hashes,
+        previous_state=previous,
+        loss_micronats=message.loss_micronats,
+    )
+    UPDATES.put(state, key, update)
+
+
+def apply_verdict(state: State, params: NetworkParams, sender: bytes, message: JudgeUpdate) -> None:
+    """A drawn auditor judges an update; once one rejects, everybody with weight may judge it."""
+    run = RUNS.get(state, message.run)
+    key = update_key(message.run, message.round_index, message.trainer)
+    update = UPDATES.get(state, key)
+    if run is None or update is None or not update.auditors:
+        raise InvalidTransaction("nothing-to-judge", "no update of this round waits for verdicts")
+    disputed = update.disputed_until >= state.height
+    if sender == message.trainer or has_voted(update.votes, sender):
+        raise InvalidTransaction("no-vote", "one verdict per update, and none on one's own")
+    if sender not in update.auditors and not (disputed and sender in nodes.get_weights(state)):
+        raise InvalidTransaction("not-drawn", "this node was not drawn to audit the update")
+    verdict = message.verdict
+    vote = Vote(sender, verdict.outcome, verdict.reason, verdict.evidence)
+    update = msgspec.structs.replace(update, votes=(*update.votes, vote))
+    if sender in update.auditors:
+        nodes.add_to_node(state, sender, checks=1, fulfilled=1)
+    if verdict.outcome == REJECTED and sender in update.auditors and update.disputed_until == 0:
+        update = msgspec.structs.replace(update, disputed_until=state.height + params.dispute_blocks)
+        DISPUTES.put(state, key, 0)
+    UPDATES.put(state, key, update)
+    state.emit(
+        "update-verdict",
+        run=message.run.hex(),
+        round=message.round_index,
+        trainer=message.trainer.hex(),
+        node=sender.hex(),
+        outcome=verdict.outcome,
+    )
+
+
+def apply_report(state: State, sender: bytes, message: ReportState) -> None:
+    """A node says which state the accepted updates lead to."""
+    _get_run(state, message.run, REPORTING, message.round_index)
+    if sender not in nodes.get_weights(state):
+        raise InvalidTransaction("no-vote", "only nodes with weight report states")
+    key = message.run + sender
+    if REPORTS.get(state, key) is not None:
+        raise InvalidTransaction("already-reported", "one report per round")
+    REPORTS.put(state, key, Report(message.state_hash, message.loss_micronats))
+
+
+def end_block(state: State, params: NetworkParams, epoch: int) -> None:
+    """Move every running run on, and decide disputes."""
+    for key, _ in DISPUTES.items(state):
+        _decide_dispute(state, key, epoch)
+    for run_id, run in RUNS.items(state):
+        if run.phase == JOINING:
+            _leave_joining(state, params, run_id, run)
+        elif run.phase == TRAINING:
+            _leave_training(state, run_id, run)
+        elif run.phase == DRAWING:
+            _draw_auditors(state, params, run_id, run)
+        elif run.phase == AUDITING:
+            _leave_auditing(state, params, run_id, run)
+        elif run.phase == REPORTING:
+            _leave_reporting(state, params, run_id, run)
+
+
+def _leave_joining(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
+    seed = beacon.derive_at(state, run.beacon_round, "run", run_id)
+    full = len(run.joined) == run.seats
+    if seed is None or not (full or state.height >= run.deadline):
+        return
+    if not run.joined:
+        _end_run(state, run_id, run)
+        return
+    run = msgspec.structs.replace(run, seed=seed, trainers=run.joined)
+    _open_round(state, params, run_id, run)
+
+
+def _open_round(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
+    for key, _ in REPORTS.items(state, run_id):
+        REPORTS.delete(state, key)
+    _enter(state, run_id, run, TRAINING, state.height + params.round_blocks)
+
+
+def _leave_training(state: State, run_id: bytes, run: Run) -> None:
+    updates = get_updates(state, run_id, run.round_index)
+    if len(updates) < len(run.trainers) and state.height < run.deadline:
+        return
+    run = msgspec.structs.replace(run, beacon_round=beacon.request_round(state))
+    _enter(state, run_id, run, DRAWING, 0)
+
+
+def _draw_auditors(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
+    seed = beacon.derive_at(state, run.beacon_round, "audit", run_id)
+    if seed is None:
+        return
+    weights = {a: w for a, w in nodes.get_weights(state).items() if a not in run.joined}
+    for trainer, update in get_updates(state, run_id, run.round_index).items():
+        auditors = tuple(draw_order(derive_seed(seed, "auditors", trainer), weights)[: params.auditors])
+        segments = tuple(draw_sample(derive_seed(seed, "segments", trainer), run.segments, params.audit_segments))
+        for auditor in auditors:
+            nodes.add_to_node(state, auditor, duties=1)
+        drawn = msgspec.structs.replace(update, auditors=auditors, segments=segments)
+        UPDATES.put(state, update_key(run_id, run.round_index, trainer), drawn)
+    _enter(state, run_id, run, AUDITING, state.height + params.audit_blocks)
+
+
+def _leave_auditing(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
+    updates = get_updates(state, run_id, run.round_index)
+    waiting = [u for u in updates.values() if not all(has_voted(u.votes, a) for a in u.auditors)]
+    if waiting and state.height < run.deadline:
+        return
+    spent = 0
+    for trainer, update in updates.items():
+        votes = [vote.outcome for vote in update.votes if vote.voter in update.auditors]
+        # One rejection keeps an update out of the round; whether its trainer is guilty is for the majority.
+        outcome = ACCEPTED if ACCEPTED in votes and REJECTED not in votes else REJECTED
+        spent += _close_update(state, run_id, run, trainer, msgspec.structs.replace(update, outcome=outcome))
+    run = msgspec.structs.replace(run, budget=run.budget - spent)
+    _enter(state, run_id, run, REPORTING, state.height + params.report_blocks)
+
+
+def _close_update(state: State, run_id: bytes, run: Run, trainer: bytes, update: Update) -> int:
+    if update.outcome == ACCEPTED:
+        move_coins(state, RUN_ESCROW, HELD_PAY, run.pay_per_update)
+        update = msgspec.structs.replace(update, pay=run.pay_per_update)
+        LAST_STATES.put(state, run_id + trainer, update.state_hashes[-1])
+        nodes.add_to_node(state, trainer, tasks=1)
+    UPDATES.put(state, update_key(run_id, run.round_index, trainer), update)
+    state.emit("update", run=run_id.hex(), round=run.round_index, trainer=trainer.hex(), outcome=update.outcome)
+    return update.pay
+
+
+def _leave_reporting(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
+    weights = nodes.get_weights(state)
+    reports = {key[ID_BYTES:]: report for key, report in REPORTS.items(state, run_id)}
+    agreed = _find_agreed_state(reports, weights)
+    if not agreed and state.height < run.deadline:
+        return
+    losses, state_hash = run.losses, run.state_hash
+    if agreed:
+        state_hash = agreed
+        values = [(r.loss_micronats, weights.get(a, 0)) for a, r in reports.items() if r.state_hash == agreed]
+        losses = (*losses, compute_weighted_median(values))
+    run = msgspec.structs.replace(run, state_hash=state_hash, losses=losses, round_index=run.round_index + 1)
+    state.emit("round", run=run_id.hex(), round=run.round_index, loss_micronats=losses[-1] if losses else 0)
+    if run.round_index == run.rounds or not run.trainers:
+        _end_run(state, run_id, run)
+    else:
+        _open_round(state, params, run_id, run)
+
+
+def _find_agreed_state(reports: dict[bytes, Report], weights: dict[bytes, int]) -> bytes:
+    total = sum(weights.values())
+    by_hash: dict[bytes, int] = {}
+    for address, report in reports.items():
+        by_hash[report.state_hash] = by_hash.get(report.state_hash, 0) + weights.get(address, 0)
+    return next((state_hash for state_hash in sorted(by_hash) if 2 * by_hash[state_hash] > total), b"")
+
+
+def _end_run(state: State, run_id: bytes, run: Run) -> None:
+    move_coins(state, RUN_ESCROW, run.owner, run.budget)
+    for key, _ in [*REPORTS.items(state, run_id), *LAST_STATES.items(state, run_id)]:
+        REPORTS.delete(state, key)
+        LAST_STATES.delete(state, key)
+    _enter(state, run_id, msgspec.structs.replace(run, budget=0), ENDED, 0)
+
+
+def _decide_dispute(state: State, key: bytes, epoch: int) -> None:
+    update = UPDATES.get(state, key)
+    assert update is not None
+    outcome = compute_majority(update.votes, nodes.get_weights(state))
+    if not outcome and state.height < update.disputed_until:
+        return
+    DISPUTES.delete(state, key)
+    UPDATES.put(state, key, msgspec.structs.replace(update, disputed_until=-1))
+    if outcome == REJECTED:
+        _convict(state, key[:ID_BYTES], key[ID_BYTES + 4 :], epoch)
+
+
+def _convict(state: State, run_id: bytes, trainer: bytes, epoch: int) -> None:
+    run = RUNS.get(state, run_id)
+    assert run is not None
+    nodes.update_node(state, trainer, guilty=epoch, reputation=0)
+    left = tuple(address for address in run.trainers if address != trainer)
+    rejected = tuple(sorted({*run.rejected, trainer}))
+    RUNS.put(state, run_id, msgspec.structs.replace(run, trainers=left, rejected=rejected))
+    state.emit("trainer-guilty", run=run_id.hex(), trainer=trainer.hex())
+
+
+def _get_run(state: State, run_id: bytes, phase: str, round_index: int | None = None) -> Run:
+    run = RUNS.get(state, run_id)
+    if run is None:
+        raise InvalidTransaction("unknown-run", "no run has this id")
+    if run.phase != phase or (round_index is not None and run.round_index != round_index):
+        raise InvalidTransaction("wrong-phase", f"the run is in round {run.round_index}, phase {run.phase}")
+    return run
+
+
+def _enter(state: State, run_id: bytes, run: Run, phase: str, deadline: int) -> None:
+    RUNS.put(state, run_id, msgspec.structs.replace(run, phase=phase, deadline=deadline))
+    state.emit("run", run=run_id.hex(), phase=phase, round=run.round_index)

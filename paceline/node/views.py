@@ -1,0 +1,249 @@
+"""What a node shows to people: frozen views, the chat events, and the `Gateway` that the web room calls.
+
+Refuses to know: sockets, torch, web frameworks, how any number came to be. Plain data, safe to hand to another thread.
+Invariant: amounts are integers of nicoin; only a training loss, which nobody pays by, is a float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from paceline.base.errors import PacelineError
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length"]
+Topic = Literal["block", "task", "training"]
+
+
+class GatewayError(PacelineError):
+    """A request was not served; the web room gives each kind below its own status."""
+
+
+class RequestRefused(GatewayError):
+    """The request itself cannot be served: `field` is what the user must change. Nothing was charged."""
+
+    def __init__(self, field: str | None, code: str, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.field = field
+        self.code = code
+        self.message = message
+        self.status = status
+
+
+class UnknownModel(GatewayError):
+    """No node serves a model of this name."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The model {model[:200]!r} does not exist on this network; GET /v1/models lists what does.")
+        self.model = model
+
+
+class UnknownKey(GatewayError):
+    """The API key is missing or belongs to no account."""
+
+
+class OutOfFunds(GatewayError):
+    """The account cannot cover the most that this request may cost. Nothing was charged."""
+
+
+class Busy(GatewayError):
+    """Every node that could answer is at its limit. Nothing was charged."""
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class UpstreamFailed(GatewayError):
+    """The nodes drawn for this request did not answer, or an answer broke off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """Who pays. `address` is the ledger account in hex, `name` is for people."""
+
+    address: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelView:
+    """A model that requests may name. Units: price in nicoin for each token, read or written."""
+
+    model_id: str
+    owner: str
+    created_unix_seconds: int
+    context_tokens: int
+    price_nicoin: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatMessage:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatRequest:
+    """A validated request. `max_tokens` None leaves the limit to the model's context."""
+
+    model: str
+    messages: tuple[ChatMessage, ...]
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatStart:
+    """First event of every answer: which node took the task. Identifiers are printable ASCII."""
+
+    task_id: str
+    executor: str
+    model: str
+
+
+@dataclass(frozen=True)
+class ChatDelta:
+    """More text of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatEnd:
+    """Last event of a complete answer. Units: cost in nicoin."""
+
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+    cost_nicoin: int
+    task_id: str
+
+
+ChatEvent = ChatStart | ChatDelta | ChatEnd
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeStatus:
+    """One node as seen from here. Units: voting power in the ledger's integers, amounts in nicoin."""
+
+    name: str
+    address: str
+    alive: bool
+    height: int
+    app_hash: str
+    voting_power: int
+    tasks: int
+    checks: int
+    earned_nicoin: int
+    forfeited_nicoin: int
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkStatus:
+    """The network at one height. `app_hash` is the hex hash after the block at `height`."""
+
+    height: int
+    app_hash: str
+    engine: str
+    epoch: int
+    phase: str
+    nodes: tuple[NodeStatus, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockView:
+    """One block. `app_hash` is the hex hash after it, `transactions` a count."""
+
+    height: int
+    app_hash: str
+    transactions: int
+    unix_milliseconds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictView:
+    """What one checker concluded. `outcome` is ACCEPTED, REJECTED or UNDECIDED."""
+
+    checker: str
+    outcome: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskView:
+    """One paid task. `status` is a word for people; `checkers` were drawn, `verdicts` are those who have spoken."""
+
+    task_id: str
+    executor: str
+    relay: str
+    model: str
+    status: str
+    checkers: tuple[str, ...]
+    verdicts: tuple[VerdictView, ...]
+    cost_nicoin: int
+    refunded_nicoin: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingView:
+    """A training run. `losses` pairs the closed round with its mean loss, `rejected` names trainers of refused updates."""
+
+    run_id: str
+    round: int
+    rounds: int
+    losses: tuple[tuple[int, float], ...]
+    trainers: tuple[str, ...]
+    rejected: tuple[str, ...]
+    status: str
+
+
+class Gateway(Protocol):
+    """What a node offers to the web room. Methods that are not async answer from memory and never block."""
+
+    def models(self) -> list[ModelView]:
+        """Return the models that requests may name."""
+        ...
+
+    def authenticate(self, api_key: str | None) -> Account:
+        """Return who pays for requests with this key.
+
+        Errors: UnknownKey, for the web room to answer 401.
+        """
+        ...
+
+    def chat(self, account: Account, request: ChatRequest) -> AsyncGenerator[ChatEvent, None]:
+        """Yield one ChatStart, ChatDeltas, one ChatEnd.
+
+        Errors: GatewayError before the first event means nothing was charged. Effects: closing or cancelling the
+        generator means the client is gone: the work stops and only what was produced is charged.
+        """
+        ...
+
+    def status(self) -> NetworkStatus:
+        """Return the network as this node sees it."""
+        ...
+
+    def blocks(self, limit: int) -> list[BlockView]:
+        """Return the newest blocks, newest first."""
+        ...
+
+    def tasks(self, limit: int) -> list[TaskView]:
+        """Return the newest tasks, newest first."""
+        ...
+
+    def training(self) -> TrainingView | None:
+        """Return the current or last training run."""
+        ...
+
+    def changes(self) -> AsyncGenerator[Topic, None]:
+        """Yield a topic whenever something about it changed, repeats joined; end when the node stops."""
+        ...

@@ -1,0 +1,49 @@
+"""The first page of a chain: who votes until the first Race ends, who holds which coins, which numbers rule.
+
+Its hash is part of the chain id, so two networks that differ in anything never accept each other's transactions.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from paceline.base.hashing import hash_parts
+from paceline.protocol.codec import Record, encode
+from paceline.protocol.messages import AddressBytes, Amount, Digest, KeyBytes, Name
+from paceline.protocol.params import NetworkParams
+
+
+class GenesisNode(Record, frozen=True):
+    """A node that votes and works from the first block, with the weight it keeps until the first Race ends."""
+
+    name: Name
+    public_key: KeyBytes
+    weight: Annotated[int, Meta(ge=1, le=2**40)]
+    serves: tuple[Name, ...]
+
+
+class GenesisAccount(Record, frozen=True):
+    """Coins that are already out; they come from the founders' share."""
+
+    address: AddressBytes
+    amount: Amount
+
+
+class Genesis(Record, frozen=True, kw_only=True):
+    """Everything the first state is made from."""
+
+    network: Name
+    params: NetworkParams
+    nodes: tuple[GenesisNode, ...]
+    accounts: tuple[GenesisAccount, ...]
+    sequencer: KeyBytes
+    """The key that orders blocks under the solo engine."""
+    beacon: Digest
+    """Bootstrap value that stands for the beacon before its first round."""
+
+
+def compute_chain_id(genesis: Genesis) -> str:
+    """`<network>-<12 hex digits of the genesis hash>`."""
+    return f"{genesis.network}-{hash_parts('genesis', encode(genesis)).hex()[:12]}"

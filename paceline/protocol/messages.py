@@ -1,0 +1,256 @@
+"""Every message a transaction can carry: a closed, tagged union, each field bounded at decode.
+
+Duty messages (what the protocol asks of a node) pay no fee; the others do.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from paceline.protocol.codec import Record, decode, encode
+
+MAX_TRANSACTION_BYTES = 256 * 1024
+MAX_SUPPLY = 10**18
+
+AddressBytes = Annotated[bytes, Meta(min_length=20, max_length=20)]
+Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
+KeyBytes = Annotated[bytes, Meta(min_length=32, max_length=32)]
+SignatureBytes = Annotated[bytes, Meta(min_length=64, max_length=64)]
+Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Amount = Annotated[int, Meta(ge=0, le=MAX_SUPPLY)]
+Height = Annotated[int, Meta(ge=0, le=2**48)]
+Count = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Word = Annotated[int, Meta(ge=0)]
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern="^[a-z0-9][a-z0-9._-]*$")]
+Outcome = Annotated[str, Meta(pattern="^(accepted|rejected|undecided)$")]
+Reason = Annotated[str, Meta(max_length=160, pattern="^[ -~]*$")]
+
+ACCEPTED, REJECTED, UNDECIDED = "accepted", "rejected", "undecided"
+
+
+class Verdict(Record, frozen=True):
+    """A judgement: the outcome, why, and the numbers it rests on (integers, meaning set by the kind of work)."""
+
+    outcome: Outcome
+    reason: Reason
+    evidence: Annotated[tuple[int, ...], Meta(max_length=16)]
+
+
+class Transfer(Record, frozen=True, tag="transfer"):
+    """Move coins to another account."""
+
+    to: AddressBytes
+    amount: Amount
+
+
+class CommitChain(Record, frozen=True, tag="commit-chain"):
+    """Lock the end of a hash chain whose links will be revealed one per beacon round."""
+
+    epoch: Count
+    tip: Digest
+
+
+class RevealLink(Record, frozen=True, tag="reveal-link"):
+    """Reveal the link behind the committed one for the open beacon round."""
+
+    round_index: Count
+    link: Digest
+
+
+class CommitRace(Record, frozen=True, tag="commit-race"):
+    """Claim hits: root and count of a count-and-range tree, before the sample is known."""
+
+    epoch: Count
+    root: Digest
+    count: Count
+
+
+class RangeSibling(Record, frozen=True):
+    """One node beside the path of an opening."""
+
+    count: Word
+    low: Word
+    high: Word
+    digest: Digest
+
+
+class Opening(Record, frozen=True):
+    """One opened hit of a Race claim."""
+
+    position: Count
+    race_nonce: Word
+    siblings: Annotated[tuple[RangeSibling, ...], Meta(max_length=40)]
+
+
+class OpenRace(Record, frozen=True, tag="open-race"):
+    """The sampled openings of a Race claim, in the order of the sample."""
+
+    epoch: Count
+    openings: Annotated[tuple[Opening, ...], Meta(max_length=256)]
+
+
+class JudgeRace(Record, frozen=True, tag="judge-race"):
+    """A verdict on another node's opened Race claim."""
+
+    epoch: Count
+    prover: AddressBytes
+    verdict: Verdict
+
+
+class OpenSession(Record, frozen=True, tag="open-session"):
+    """Put a deposit in escrow for tasks of one model through one relay."""
+
+    relay: AddressBytes
+    model: Name
+    deposit: Amount
+
+
+class CloseSession(Record, frozen=True, tag="close-session"):
+    """Return what a session did not spend."""
+
+    session: Id
+
+
+class Voucher(Record, frozen=True):
+    """The session owner's word on one task: who may do it, on what prompt, for how much at most."""
+
+    session: Id
+    index: Count
+    executor: AddressBytes
+    prompt_hash: Digest
+    max_cost: Amount
+    signature: SignatureBytes
+
+    def signed_bytes(self, chain_id: str) -> bytes:
+        """What the owner signs."""
+        parts = (chain_id, self.session, self.index, self.executor, self.prompt_hash, self.max_cost)
+        return b"paceline-voucher" + encode(parts)
+
+
+class Receipt(Record, frozen=True):
+    """What an executor says it did under a voucher; the payload stays with it under its hash."""
+
+    voucher: Voucher
+    payload_hash: Digest
+    prompt_tokens: Count
+    completion_tokens: Count
+
+
+class SubmitReceipts(Record, frozen=True, tag="submit-receipts"):
+    """A batch of receipts of one executor."""
+
+    receipts: Annotated[tuple[Receipt, ...], Meta(min_length=1, max_length=64)]
+
+
+class JudgeTask(Record, frozen=True, tag="judge-task"):
+    """A verdict on a task, by a drawn checker or, once flagged, by anybody with weight."""
+
+    task: Digest
+    verdict: Verdict
+
+
+class OpenRun(Record, frozen=True, tag="open-run"):
+    """Open a training run: what to train on which data, with whom, for how much."""
+
+    plan: Annotated[bytes, Meta(max_length=4096)]
+    data_hash: Digest
+    state_hash: Digest
+    rounds: Annotated[int, Meta(ge=1, le=10_000)]
+    trainers: Annotated[int, Meta(ge=1, le=64)]
+    segments: Annotated[int, Meta(ge=1, le=1_000)]
+    budget: Amount
+
+
+class JoinRun(Record, frozen=True, tag="join-run"):
+    """Offer to train in a run."""
+
+    run: Id
+
+
+class CommitUpdate(Record, frozen=True, tag="commit-update"):
+    """A trainer's update of a round: its hash, the hashes of the states at the segment borders, its loss."""
+
+    run: Id
+    round_index: Count
+    update_hash: Digest
+    state_hashes: Annotated[tuple[Digest, ...], Meta(min_length=2, max_length=1_001)]
+    loss_micronats: Count
+
+
+class JudgeUpdate(Record, frozen=True, tag="judge-update"):
+    """A verdict on a trainer's update of a round."""
+
+    run: Id
+    round_index: Count
+    trainer: AddressBytes
+    verdict: Verdict
+
+
+class ReportState(Record, frozen=True, tag="report-state"):
+    """The state a node computed from the accepted updates of a round, with its held-out loss."""
+
+    run: Id
+    round_index: Count
+    state_hash: Digest
+    loss_micronats: Count
+
+
+Message = (
+    Transfer
+    | CommitChain
+    | RevealLink
+    | CommitRace
+    | OpenRace
+    | JudgeRace
+    | OpenSession
+    | CloseSession
+    | SubmitReceipts
+    | JudgeTask
+    | OpenRun
+    | JoinRun
+    | CommitUpdate
+    | JudgeUpdate
+    | ReportState
+)
+
+DUTIES = (
+    CommitChain,
+    RevealLink,
+    CommitRace,
+    OpenRace,
+    JudgeRace,
+    SubmitReceipts,
+    JudgeTask,
+    JoinRun,
+    CommitUpdate,
+    JudgeUpdate,
+    ReportState,
+)
+
+
+class TransactionBody(Record, frozen=True, kw_only=True):
+    """What is signed. `sequence` orders an account's transactions; None means unordered until `expires_at`."""
+
+    chain_id: Name
+    sequence: Count | None
+    expires_at: Height
+    message: Message
+
+
+class Transaction(Record, frozen=True):
+    """The envelope: the exact signed bytes, the key, the signature."""
+
+    body: Annotated[bytes, Meta(max_length=MAX_TRANSACTION_BYTES)]
+    public_key: KeyBytes
+    signature: SignatureBytes
+
+
+def decode_transaction(data: bytes) -> tuple[Transaction, TransactionBody]:
+    """Envelope and body of untrusted bytes.
+
+    Errors: InvalidTransaction with code too-large, malformed or non-canonical.
+    """
+    envelope = decode(Transaction, data, limit_bytes=MAX_TRANSACTION_BYTES)
+    return envelope, decode(TransactionBody, envelope.body, limit_bytes=MAX_TRANSACTION_BYTES)

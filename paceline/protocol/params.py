@@ -1,0 +1,127 @@
+"""The preset of a network: every number that all nodes share. Hashed into the chain id through genesis.
+
+Block counts are heights, amounts are nicoin, shares are parts per million. Nothing here changes after genesis.
+"""
+
+from __future__ import annotations
+
+from paceline.protocol.codec import Record
+
+NICOIN_PER_COIN = 1_000_000_000
+
+
+class RaceParams(Record, kw_only=True, frozen=True):
+    """The Race and its windows. A window ends early only when everybody it waits for has acted."""
+
+    preset: str
+    """Name of the transformer and threshold in the race room."""
+    commit_blocks: int
+    """Longest wait for the beacon commitments that open an epoch."""
+    race_blocks: int
+    """Length of the Race itself; never ends early."""
+    claim_blocks: int
+    """Longest wait for roots and counts after the Race."""
+    opening_blocks: int
+    """Longest wait for the sampled openings."""
+    verdict_blocks: int
+    """Longest wait for verdicts by previous weights."""
+    sample_size: int
+    """Openings drawn per claim."""
+
+
+class NetworkParams(Record, kw_only=True, frozen=True):
+    """All shared numbers of a network."""
+
+    epoch_blocks: int
+    """Length of an epoch; it opens with a Race and ends with a settlement."""
+    blocks_per_day: int
+    """How issuance converts days into heights."""
+    reveal_blocks: int
+    """Longest wait for beacon reveals."""
+    chain_links: int
+    """Reveals that one beacon commitment carries."""
+    exclusion_blocks: int
+    """How long a node that withheld a reveal stays out of the beacon."""
+    race: RaceParams
+    seats: int
+    """Validator seats, filled by race weight."""
+    power_total: int
+    """What all voting powers add up to."""
+    power_cap_ppm: int
+    """Largest share of one key (never below an equal share)."""
+    power_growth_ppm: int
+    """How much of all power may change hands to gainers per epoch."""
+    transfer_fee: int
+    """Nicoin that a transaction which is no duty pays."""
+    duty_window_blocks: int
+    duty_limit: int
+    """Free duty messages of one key per window."""
+    token_price: int
+    """Nicoin per token, prompt and answer alike."""
+    session_blocks: int
+    """Life of a session in heights."""
+    session_tasks: int
+    """Most tasks of one session."""
+    check_floor_ppm: int
+    """Lowest check rate, reached at full reputation."""
+    check_halving_epochs: int
+    """Honest epochs in which the check rate above the floor halves."""
+    check_blocks: int
+    """Time for drawn checkers to judge a task."""
+    dispute_blocks: int
+    """Time for a majority to judge a flagged piece of work."""
+    fund_ppm: int
+    """Share of fees and issuance that goes to the training fund first."""
+    join_blocks: int
+    """Longest wait for trainers to join a run."""
+    round_blocks: int
+    """Longest wait for the updates of a training round."""
+    audit_blocks: int
+    """Longest wait for the verdicts of drawn auditors."""
+    report_blocks: int
+    """Longest wait for a majority on the new state before the round closes without change."""
+    audit_segments: int
+    """Segments that are replayed per update."""
+    auditors: int
+    """Auditors drawn per update."""
+
+
+TINY = NetworkParams(
+    epoch_blocks=1_500,
+    blocks_per_day=345_600,
+    reveal_blocks=40,
+    chain_links=1_024,
+    exclusion_blocks=80,
+    race=RaceParams(
+        preset="tiny",
+        commit_blocks=60,
+        race_blocks=28,
+        claim_blocks=60,
+        opening_blocks=60,
+        verdict_blocks=120,
+        sample_size=64,
+    ),
+    seats=100,
+    power_total=1_000_000_000,
+    power_cap_ppm=300_000,
+    power_growth_ppm=250_000,
+    transfer_fee=1_000,
+    duty_window_blocks=100,
+    duty_limit=400,
+    token_price=1_000_000,
+    session_blocks=6_000,
+    session_tasks=256,
+    check_floor_ppm=10_000,
+    check_halving_epochs=4,
+    check_blocks=240,
+    dispute_blocks=480,
+    fund_ppm=200_000,
+    join_blocks=40,
+    round_blocks=600,
+    audit_blocks=240,
+    report_blocks=240,
+    audit_segments=2,
+    auditors=2,
+)
+
+PRESETS = {"tiny": TINY}

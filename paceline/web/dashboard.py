@@ -1,0 +1,132 @@
+"""The dashboard: one page, and a stream of events that keeps it current.
+
+Refuses to know: what the panels say. Invariant: a viewer gets each panel at most once per refresh, only when
+it reads differently, and leaves nothing running when it goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+from fastapi import APIRouter
+from starlette.responses import Response
+from starlette.types import Send
+
+from paceline.node.views import Busy, Gateway
+from paceline.web.assets import Assets
+from paceline.web.panels import ALL_PANELS, PANELS_OF, Panels
+from paceline.web.settings import WebSettings
+from paceline.web.streams import EVENT_STREAM_HEADERS, LiveResponse, encode_event, end_reply, send_part, start_reply
+
+# Nothing from elsewhere and no script in the page. Styles: the chart library puts its own rules into the page.
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+PAGE_HEADERS = {
+    "content-security-policy": CONTENT_POLICY,
+    "cache-control": "no-store",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+KEEP_ALIVE_SECONDS = 15.0
+RECONNECT = b"retry: 1000\n\n"
+KEEP_ALIVE = b": still here\n\n"
+
+
+class Dashboard:
+    """The pages over one gateway."""
+
+    def __init__(self, gateway: Gateway, settings: WebSettings) -> None:
+        self._gateway = gateway
+        self._settings = settings
+        self._panels = Panels(gateway)
+        self._assets = Assets()
+        self._viewers = 0
+
+    def build_router(self) -> APIRouter:
+        """Return the routes."""
+        router = APIRouter()
+        router.add_api_route("/", self.get_page, methods=["GET"])
+        router.add_api_route("/events", self.get_events, methods=["GET"])
+        router.add_api_route("/static/{digest}/{name}", self._assets.get_asset, methods=["GET"])
+        return router
+
+    async def get_page(self) -> Response:
+        """Render the page."""
+        keys = self._settings.api_keys_required
+        html = self._panels.render_page(self._assets.get_path, api_keys_required=keys)
+        return Response(html, headers=PAGE_HEADERS, media_type="text/html")
+
+    async def get_events(self) -> Response:
+        """Stream panels as they change. Errors: Busy when enough people watch already, answered as 503."""
+        if self._viewers >= self._settings.max_viewers:
+            raise Busy("Enough people watch this node already.", retry_after_seconds=10)
+        return LiveResponse(self._serve_events)
+
+    async def _serve_events(self, send: Send) -> None:
+        self._viewers += 1
+        inbox = _Inbox()
+        listener = asyncio.create_task(self._listen(inbox))
+        try:
+            await start_reply(send, EVENT_STREAM_HEADERS)
+            await send_part(send, RECONNECT)
+            await self._send_changes(inbox, send)
+            await end_reply(send)
+        finally:
+            self._viewers -= 1
+            listener.cancel()
+            await asyncio.gather(listener, return_exceptions=True)
+
+    async def _listen(self, inbox: _Inbox) -> None:
+        try:
+            async with aclosing(self._gateway.changes()) as changes:
+                async for topic in changes:
+                    inbox.put(PANELS_OF[topic])
+        finally:
+            inbox.close()
+
+    async def _send_changes(self, inbox: _Inbox, send: Send) -> None:
+        sent: dict[str, str] = {}
+        while not inbox.closed:
+            for name in inbox.take():
+                text = self._panels.render(name)
+                if sent.get(name) != text:
+                    sent[name] = text
+                    await send_part(send, encode_event(name, text))
+            await asyncio.sleep(self._settings.refresh_seconds)
+            while not await inbox.wait(KEEP_ALIVE_SECONDS):
+                await send_part(send, KEEP_ALIVE)
+
+
+class _Inbox:
+    """The panels that a viewer has not seen since they changed; all of them at first."""
+
+    def __init__(self) -> None:
+        self._names = set(ALL_PANELS)
+        self._filled = asyncio.Event()
+        self.closed = False
+
+    def put(self, names: tuple[str, ...]) -> None:
+        self._names.update(names)
+        self._filled.set()
+
+    def close(self) -> None:
+        self.closed = True
+        self._filled.set()
+
+    def take(self) -> list[str]:
+        names = [name for name in ALL_PANELS if name in self._names]
+        self._names.clear()
+        self._filled.clear()
+        return names
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait for a change; False when there was none in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._filled.wait()
+        except TimeoutError:
+            return False
+        return True
