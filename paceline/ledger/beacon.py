@@ -99,6 +99,11 @@ def is_committed(state: State, address: bytes, epoch: int) -> bool:
     return chain is not None and chain.epoch == epoch and chain.left > 0 and chain.excluded_until == 0
 
 
+def counts_in(chain: Chain, opened: OpenRound) -> bool:
+    """Does an open round wait for this chain?"""
+    return chain.joins_at <= opened.index and chain.excluded_until == 0 and chain.left > 0
+
+
 def apply_commit(state: State, params: NetworkParams, sender: bytes, message: CommitChain, epoch: int) -> None:
     """A node locks a new chain: once per epoch, when its chain is used up, or after its exclusion."""
     if NODES.get(state, sender) is None:
@@ -112,7 +117,7 @@ def apply_commit(state: State, params: NetworkParams, sender: bytes, message: Co
         if former.epoch == epoch and former.left > 0 and former.excluded_until == 0:
             raise InvalidTransaction("already-committed", "this epoch's chain still has links")
         opened = OPEN.get(state)
-        if opened is not None and _takes_part(former, opened) and REVEALS.get(state, sender) is None:
+        if opened is not None and counts_in(former, opened) and REVEALS.get(state, sender) is None:
             raise InvalidTransaction("reveal-first", "an open round still waits for this node's link")
     chain = Chain(epoch, message.tip, params.chain_links, joins_at=get_next_index(state))
     CHAINS.put(state, sender, chain)
@@ -124,7 +129,8 @@ def apply_reveal(state: State, sender: bytes, message: RevealLink) -> None:
     if opened is None or opened.index != message.round_index:
         raise InvalidTransaction("round-not-open", f"round {message.round_index} does not wait for reveals")
     chain = CHAINS.get(state, sender)
-    if chain is None or not _takes_part(chain, opened):
+    # Without weight there is nothing to lose by withholding, so such a node must not add to the value either.
+    if chain is None or not counts_in(chain, opened) or sender not in get_weights(state):
         raise InvalidTransaction("not-committed", "no chain of this node counts in this round")
     if REVEALS.get(state, sender) is not None:
         raise InvalidTransaction("already-revealed", "one link per round")
@@ -156,7 +162,7 @@ def _has_chains(state: State) -> bool:
 
 def _try_to_finish(state: State, params: NetworkParams, opened: OpenRound) -> None:
     weights = get_weights(state)
-    expected = {a: weights.get(a, 0) for a, c in CHAINS.items(state) if _takes_part(c, opened) and a in weights}
+    expected = {a: weights.get(a, 0) for a, c in CHAINS.items(state) if counts_in(c, opened) and a in weights}
     reveals = dict(REVEALS.items(state))
     missing = [address for address in expected if address not in reveals]
     if missing and state.height < opened.deadline:
@@ -182,10 +188,6 @@ def _try_to_finish(state: State, params: NetworkParams, opened: OpenRound) -> No
         REVEALS.delete(state, address)
     OPEN.delete(state, b"")
     state.emit("beacon-value", round=opened.index, revealers=len(reveals))
-
-
-def _takes_part(chain: Chain, opened: OpenRound) -> bool:
-    return chain.joins_at <= opened.index and chain.excluded_until == 0 and chain.left > 0
 
 
 def _key(index: int) -> bytes:

@@ -17,7 +17,7 @@ from paceline.ledger.accounts import HELD_PAY, RESERVE, TRAINING_FUND, get_accou
 from paceline.ledger.nodes import NODES, Node
 from paceline.ledger.state import State, Table
 from paceline.ledger.tasks import FINAL, GUILTY, TASKS, get_checkers
-from paceline.ledger.training import DISPUTES, ENDED, ID_BYTES, RUNS, UPDATES
+from paceline.ledger.training import DISPUTES, ENDED, ID_BYTES, RUNS, STARTS, UPDATES
 from paceline.protocol.codec import Record
 from paceline.protocol.messages import ACCEPTED
 from paceline.protocol.params import NetworkParams
@@ -88,6 +88,7 @@ def _collect_updates(state: State, params: NetworkParams) -> list[tuple[bytes, P
             UPDATES.put(state, key, msgspec.structs.replace(update, pay=0))
         if key[:ID_BYTES] in ended and DISPUTES.get(state, key) is None:
             UPDATES.delete(state, key)
+            STARTS.delete(state, key[: ID_BYTES + 4])
     return found
 
 

@@ -36,6 +36,7 @@ class Task(Record, frozen=True, kw_only=True):
     relay: bytes
     cost: int
     payload_hash: bytes
+    prompt_hash: bytes
     prompt_tokens: int
     completion_tokens: int
     epoch: int
@@ -97,6 +98,7 @@ def _apply_receipt(
         relay=session.relay,
         cost=cost,
         payload_hash=receipt.payload_hash,
+        prompt_hash=voucher.prompt_hash,
         prompt_tokens=receipt.prompt_tokens,
         completion_tokens=receipt.completion_tokens,
         epoch=epoch,

@@ -45,6 +45,7 @@ class Run(Record, frozen=True, kw_only=True):
     segments: int
     budget: int
     pay_per_update: int
+    opened_at: int
     phase: str
     deadline: int
     trainers: tuple[bytes, ...] = ()
@@ -73,6 +74,13 @@ class Update(Record, frozen=True, kw_only=True):
     """Nicoin in held pay for this update until the epoch settles."""
 
 
+class RoundStart(Record, frozen=True):
+    """What a round started from, kept for those who audit it later."""
+
+    state_hash: bytes
+    trainers: tuple[bytes, ...]
+
+
 class Report(Record, frozen=True):
     """What state a node computed for the round."""
 
@@ -84,6 +92,7 @@ RUNS: Table[Run] = Table("training/run", Run)
 UPDATES: Table[Update] = Table("training/update", Update)
 REPORTS: Table[Report] = Table("training/report", Report)
 LAST_STATES: Table[bytes] = Table("training/last-state", bytes)
+STARTS: Table[RoundStart] = Table("training/start", RoundStart)
 DISPUTES: Table[int] = Table("training/dispute", int)
 
 
@@ -103,9 +112,9 @@ def get_updates(state: State, run_id: bytes, round_index: int) -> dict[bytes, Up
     return {key[ID_BYTES + 4 :]: update for key, update in found}
 
 
-def derive_round_seed(run: Run) -> bytes:
-    """What shards and batches of the running round derive from."""
-    return derive_seed(run.seed, "training-round", run.round_index.to_bytes(4, "big"))
+def get_round_start(state: State, run_id: bytes, round_index: int) -> RoundStart | None:
+    """State and trainers that a round of a kept run started from."""
+    return STARTS.get(state, run_id + round_index.to_bytes(4, "big"))
 
 
 def apply_open(
@@ -126,6 +135,7 @@ def apply_open(
         segments=message.segments,
         budget=message.budget,
         pay_per_update=pay_per_update,
+        opened_at=state.height,
         phase=JOINING,
         deadline=state.height + params.join_blocks,
         beacon_round=beacon.request_round(state),
@@ -239,12 +249,14 @@ def _leave_joining(state: State, params: NetworkParams, run_id: bytes, run: Run)
 def _open_round(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
     for key, _ in REPORTS.items(state, run_id):
         REPORTS.delete(state, key)
+    start = RoundStart(run.state_hash, run.trainers)
+    STARTS.put(state, run_id + run.round_index.to_bytes(4, "big"), start)
     _enter(state, run_id, run, TRAINING, state.height + params.round_blocks)
 
 
 def _leave_training(state: State, run_id: bytes, run: Run) -> None:
     updates = get_updates(state, run_id, run.round_index)
-    if len(updates) < len(run.trainers) and state.height < run.deadline:
+    if not all(trainer in updates for trainer in run.trainers) and state.height < run.deadline:
         return
     run = msgspec.structs.replace(run, beacon_round=beacon.request_round(state))
     _enter(state, run_id, run, DRAWING, 0)

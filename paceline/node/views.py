@@ -70,7 +70,10 @@ class Account:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelView:
-    """A model that requests may name. Units: price in nicoin for each token, read or written."""
+    """A model that requests may name.
+
+    Units: price in nicoin for each token, read or written; `context_tokens` is 0 while this node does not know it.
+    """
 
     model_id: str
     owner: str

@@ -55,7 +55,7 @@ class BlobStore:
         digest = hash_blob(data)
         target = self._locate(digest)
         try:
-            if not self._holds(target, len(data)):
+            if not _holds(target, data):
                 _write_then_rename(self._directory / _PARTIAL, target, data)
         except OSError as error:
             raise WorkError(f"blob {digest.hex()} could not be written: {error}") from error
@@ -113,11 +113,6 @@ class BlobStore:
         name = digest.hex()
         return self._directory / name[:2] / name
 
-    @staticmethod
-    def _holds(path: Path, size: int) -> bool:
-        """A file of the wrong length is damaged and must be written again."""
-        return path.is_file() and path.stat().st_size == size
-
 
 class PartialFile:
     """The file of a download under way. Made by `BlobStore.open_partial` only."""
@@ -171,6 +166,11 @@ class PartialFile:
                 self._path.unlink(missing_ok=True)
             self._file.close()
             self._held.discard(bytes.fromhex(self._path.name))
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    """True when the very bytes are there: a damaged file under the right name must be written again."""
+    return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
 
 
 def _write_then_rename(directory: Path, target: Path, data: bytes) -> None:

@@ -66,7 +66,7 @@ class Trie:
         return self._top.digest if self._top else EMPTY_TRIE_ROOT
 
     def with_changes(self, changes: Mapping[bytes, bytes | None]) -> Trie:
-        """This trie with values set (None deletes; deleting what is absent changes nothing)."""
+        """The trie after these changes (None deletes; deleting what is absent changes nothing)."""
         if not changes:
             return self
         digests = sorted((_hash_key(key), value) for key, value in changes.items())
@@ -118,29 +118,34 @@ class _Batch(NamedTuple):
 
 
 def _apply(node: _Node | None, batch: _Batch, low: int, high: int) -> _Node | None:
-    """The subtree `node` with the changes low..high, all of which share what the place above decided."""
+    """The subtree `node` with the changes low..high, all of which share the bits that led here."""
     if low == high:
         return node
-    first, last = batch.paths[low], batch.paths[high - 1]
     if node is None:
-        if high - low == 1:
-            return batch.leaves[low]
-        cut = PATH_BITS - (first ^ last).bit_length()
-        middle = _find_middle(batch, low, high, first, cut)
-        return _join(cut, _apply(None, batch, low, middle), _apply(None, batch, middle, high))
-    # The changes are sorted, so the first and the last leave the subtree's common prefix no later than any between.
-    parting = PATH_BITS - max((first ^ node.path).bit_length(), (last ^ node.path).bit_length())
-    if parting == PATH_BITS:
+        return _grow(batch, low, high)
+    # The changes are sorted, so the first or the last is the earliest to leave the bits that the subtree shares.
+    first, last = batch.paths[low] ^ node.path, batch.paths[high - 1] ^ node.path
+    cut = min(node.bit, PATH_BITS - max(first, last).bit_length())
+    if cut == PATH_BITS:
         return batch.leaves[low]
-    cut = min(parting, node.bit)
     middle = _find_middle(batch, low, high, node.path, cut)
-    if parting >= node.bit:
-        left, right = _apply(node.left, batch, low, middle), _apply(node.right, batch, middle, high)
-        unchanged = left is node.left and right is node.right
-        return node if unchanged else _join(cut, left, right)
-    if _goes_right(node.path, cut):
-        return _join(cut, _apply(None, batch, low, middle), _apply(node, batch, middle, high))
-    return _join(cut, _apply(node, batch, low, middle), _apply(None, batch, middle, high))
+    if cut < node.bit:
+        goes_right = _goes_right(node.path, cut)
+        left = _grow(batch, low, middle) if goes_right else _apply(node, batch, low, middle)
+        right = _apply(node, batch, middle, high) if goes_right else _grow(batch, middle, high)
+        return _join(cut, left, right)
+    left, right = _apply(node.left, batch, low, middle), _apply(node.right, batch, middle, high)
+    return node if left is node.left and right is node.right else _join(cut, left, right)
+
+
+def _grow(batch: _Batch, low: int, high: int) -> _Node | None:
+    """The subtree of the changes low..high where nothing stood before."""
+    if high - low <= 1:
+        return batch.leaves[low] if low < high else None
+    first, last = batch.paths[low], batch.paths[high - 1]
+    cut = PATH_BITS - (first ^ last).bit_length()
+    middle = _find_middle(batch, low, high, first, cut)
+    return _join(cut, _grow(batch, low, middle), _grow(batch, middle, high))
 
 
 def _find_middle(batch: _Batch, low: int, high: int, path: int, cut: int) -> int:

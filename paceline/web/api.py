@@ -86,7 +86,10 @@ class Api:
             if not isinstance(start, ChatStart):
                 raise UpstreamFailed("No node took the task.")
             head = CompletionHead(start=start, created=int(time.time()))
-            await (_send_stream if call.stream else _send_whole)(events, head, call, send)
+            if call.stream:
+                await _send_stream(events, ChunkEncoder(head, include_usage=call.include_usage), head, send)
+            else:
+                await _send_whole(events, head, send)
 
     def _authenticate(self, request: Request) -> Account:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
@@ -103,9 +106,7 @@ class Api:
         raise UnknownModel(model_id)
 
 
-async def _send_whole(
-    events: AsyncGenerator[ChatEvent, None], head: CompletionHead, call: ChatCall, send: Send
-) -> None:
+async def _send_whole(events: AsyncGenerator[ChatEvent, None], head: CompletionHead, send: Send) -> None:
     texts: list[str] = []
     async for event in events:
         if isinstance(event, ChatDelta):
@@ -117,9 +118,8 @@ async def _send_whole(
 
 
 async def _send_stream(
-    events: AsyncGenerator[ChatEvent, None], head: CompletionHead, call: ChatCall, send: Send
+    events: AsyncGenerator[ChatEvent, None], encoder: ChunkEncoder, head: CompletionHead, send: Send
 ) -> None:
-    encoder = ChunkEncoder(head, include_usage=call.include_usage)
     await start_reply(send, {**EVENT_STREAM_HEADERS, **head.to_headers()})
     await send_part(send, encoder.encode_role())
     try:

@@ -27,6 +27,9 @@ from paceline.node.views import (
 
 # Official clients repeat a POST on 429 and 5xx; where a repeat cannot help or could be paid twice we say so.
 NO_RETRY = {"x-should-retry": "false"}
+# With these a part of the body is still on its way, so the connection cannot carry another request.
+UNREAD_STATUSES = frozenset({408, 413})
+CLOSE = {"connection": "close"}
 CLIENT_GONE_STATUS = 499
 HTTP_CODES = {404: "unknown_url", 405: "method_not_allowed"}
 
@@ -66,21 +69,25 @@ def get_api_error(error: PacelineError) -> ApiError:
     text = str(error)
     match error:
         case RequestRefused():
-            return ApiError(status=error.status, message=error.message, param=error.field, code=error.code)
+            headers = CLOSE if error.status in UNREAD_STATUSES else {}
+            told = ApiError(
+                status=error.status, message=error.message, param=error.field, code=error.code, headers=headers
+            )
         case UnknownModel():
-            return ApiError(status=404, message=text, param="model", code="model_not_found")
+            told = ApiError(status=404, message=text, param="model", code="model_not_found")
         case UnknownKey():
-            return ApiError(status=401, message=text, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
+            told = ApiError(status=401, message=text, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
         case OutOfFunds():
             code = "insufficient_quota"
-            return ApiError(status=429, message=text, kind=code, code=code, headers=NO_RETRY)
+            told = ApiError(status=429, message=text, kind=code, code=code, headers=NO_RETRY)
         case Busy():
             retry = {"retry-after": str(error.retry_after_seconds)}
-            return ApiError(status=503, message=text, kind="server_error", code="busy", headers=retry)
+            told = ApiError(status=503, message=text, kind="server_error", code="busy", headers=retry)
         case UpstreamFailed() | TransportError() | WorkError():
-            return ApiError(status=502, message=text, kind="server_error", code="upstream_failed", headers=NO_RETRY)
+            told = ApiError(status=502, message=text, kind="server_error", code="upstream_failed", headers=NO_RETRY)
         case _:
-            return INTERNAL_ERROR
+            told = INTERNAL_ERROR
+    return told
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -90,7 +97,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ClientDisconnect, _on_client_gone)
 
 
-async def _on_paceline_error(request: Request, error: Exception) -> Response:
+async def _on_paceline_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, PacelineError), "registered for this family only"
     return get_api_error(error).to_response()
 
@@ -102,5 +109,5 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     return ApiError(status=error.status_code, message=message, code=code, headers=error.headers or {}).to_response()
 
 
-async def _on_client_gone(request: Request, error: Exception) -> Response:
+async def _on_client_gone(_request: Request, _error: Exception) -> Response:
     return Response(status_code=CLIENT_GONE_STATUS)

@@ -6,7 +6,7 @@ template engine's escaping or JSON, never into markup by hand.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,5 +171,5 @@ def format_share(part: int, total: int) -> str:
 
 def format_clock(unix_milliseconds: int) -> str:
     """Write a time of day in UTC."""
-    moment = datetime.datetime.fromtimestamp(unix_milliseconds // 1000, tz=datetime.UTC)
+    moment = dt.datetime.fromtimestamp(unix_milliseconds // 1000, tz=dt.UTC)
     return moment.strftime("%H:%M:%S")

@@ -138,7 +138,7 @@ def check_limit(call: ChatCall, model: ModelView) -> None:
     Errors: RequestRefused naming the field as the client wrote it.
     """
     asked = call.request.max_tokens
-    if asked is not None and asked > model.context_tokens:
+    if asked is not None and 0 < model.context_tokens < asked:
         message = f"{call.limit_field} is {asked}, but {model.model_id} holds {model.context_tokens} tokens at most."
         raise RequestRefused(call.limit_field, "invalid_value", message)
 

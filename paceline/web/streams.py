@@ -27,7 +27,7 @@ class LiveResponse(Response):
         super().__init__()
         self._serve = serve
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Serve until done or until the client is gone."""
         await run_until_gone(self._serve(send), receive)
 
@@ -56,9 +56,12 @@ async def start_reply(send: Send, headers: Mapping[str, str], status: int = 200)
     await send({"type": "http.response.start", "status": status, "headers": raw})
 
 
-def send_part(send: Send, body: bytes) -> Awaitable[None]:
+async def send_part(send: Send, body: bytes) -> None:
     """Send a part of the body."""
-    return send({"type": "http.response.body", "body": body, "more_body": True})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    # A server takes parts for a closed connection without waiting; a source that never waits either
+    # would keep the event loop from noticing that the client is gone.
+    await asyncio.sleep(0)
 
 
 def end_reply(send: Send, body: bytes = b"") -> Awaitable[None]:

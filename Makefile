@@ -1,0 +1,45 @@
+# One command each for what one does here. `make help` lists them; ARGS is passed on.
+#   make demo ARGS="--json out.json --seed 3"
+
+SHELL := /bin/bash
+VENV := .venv
+# The name carries the directory: a tree that was moved or copied is set up anew, because its scripts hold the old path.
+STAMP := $(VENV)/.set-up-$(shell pwd | cksum | cut -d ' ' -f 1)
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test test-long lint bench lock clean
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP)  ## create .venv with the exact versions of requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml scripts/setup scripts/uv-pin.txt
+	@scripts/setup
+	@touch $@
+
+demo: $(STAMP)  ## play the whole main job on this machine: race, answers, training, settlement
+	@$(VENV)/bin/paceline demo $(ARGS)
+
+up: $(STAMP)  ## run a network until Ctrl-C: API and dashboard on http://127.0.0.1:8000
+	@$(VENV)/bin/paceline up $(ARGS)
+
+test: lint  ## every check and every test but the long ones
+	@$(VENV)/bin/python -m pytest -m "not long" --durations=15 $(ARGS)
+
+test-long: $(STAMP)  ## the tests marked `long`
+	@scripts/test_long $(ARGS)
+
+lint: $(STAMP)  ## ruff, mypy, import contracts, determinism and sizes (what pre-commit and CI call too)
+	@scripts/check
+
+bench: $(STAMP)  ## measure the figures of bench/README.md on this machine
+	@$(VENV)/bin/python bench/run.py $(ARGS)
+
+lock:  ## resolve requirements.lock anew (ARGS=--upgrade takes newer versions)
+	@scripts/lock $(ARGS)
+
+clean:  ## remove everything that make created
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

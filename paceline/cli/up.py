@@ -1,0 +1,47 @@
+"""`paceline up`: the network without the story."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from paceline.node.home import Home, NewHome, create_home
+from paceline.node.supervisor import Listen, Supervisor
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpOptions:
+    """What the command line asked for."""
+
+    nodes: int
+    port: int
+    host: str
+    api_keys: tuple[str, ...]
+    home: Path
+
+
+def run_up(options: UpOptions, console: Console) -> None:
+    """Make or continue the home's network and stay until Ctrl-C.
+
+    Errors: ConfigError before anything is started; TransportError when a node does not come up.
+    """
+    home = Home(options.home)
+    if home.exists:
+        console.print(f"Continuing the network in {home.path} ({len(home.node_names())} nodes)")
+    else:
+        home = create_home(options.home, NewHome(nodes=options.nodes))
+        console.print(f"New network in {home.path} ({options.nodes} nodes)")
+    listen = Listen(host=options.host, port=options.port, api_keys=options.api_keys)
+    supervisor = Supervisor(home, listen)
+    with ExitStack() as stack:
+        with console.status("Starting nodes (the very first start converts the model once)"):
+            stack.enter_context(supervisor)
+        stack.callback(console.print, "Stopped.")
+        console.print(f"Dashboard   {supervisor.web_url}/")
+        console.print(f"OpenAI API  {supervisor.web_url}/v1   ({'your keys' if options.api_keys else 'any key'})")
+        console.print(f"Logs        {home.path}/nodes/*/node.log")
+        console.print("Ctrl-C ends everything.")
+        supervisor.watch(lambda: False, lambda name, code: console.print(f"{name} ended ({code}); restarting it"))

@@ -1,0 +1,145 @@
+"""Checking a claimed answer: one prefill with the claimed tokens forced, every sampling decision replayed.
+
+It returns evidence in integers and judges nothing. Two measurements see different cheats: the logprobs betray another model
+or another prompt; the margins betray another seed, temperature or text, also when honest logprobs were made up afterwards.
+Invariant: evidence adds up, so many short answers of one executor weigh as much as one long answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from enum import IntFlag
+
+from paceline.base.integers import PPM
+from paceline.inference.run import check_serves, compute_token_limit, derive_text
+from paceline.inference.sampler import compute_logprob_micronats, replay_token
+from paceline.models.language import LanguageModel
+from paceline.protocol.transcripts import Transcript, check_shape, compute_text_hash
+
+# One token never decides alone: a rare honest outlier must not outweigh a whole answer.
+DEVIATION_CAP_MICRONATS = PPM
+MARGIN_CAP_MICRONATS = PPM // 2
+# Outside the nucleus a margin is infinite, which no integer holds.
+HIGHEST_MARGIN_NATS = 100.0
+# Differences of a nearly certain token say nothing, yet dividing by its spread would make them shout.
+LEAST_SPREAD = 1e-3
+
+
+class Lie(IntFlag):
+    """Statements of a transcript that its own tokens refute, without any model."""
+
+    NONE = 0
+    TOKEN_OUTSIDE_VOCABULARY = 1
+    OVER_CONTEXT = 2
+    END_IGNORED = 4
+    STOP_STRING_IGNORED = 8
+    STOP_UNFOUNDED = 16
+    LENGTH_UNFOUNDED = 32
+    TEXT_DIFFERS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenEvidence:
+    """One token compared. Units: micronats; `spread_micro` and `expected_mismatch_micro` in millionths.
+
+    `spread_micro`: how strongly noise in the logits moves this token's logprob (near 0 for a certain token, at most about 1.4);
+    `expected_mismatch_micro`: how likely a token drawn without the seed differs from the right one.
+    """
+
+    deviation_micronats: int
+    spread_micro: int
+    margin_micronats: int
+    expected_mismatch_micro: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerEvidence:
+    """Sums over the tokens of one answer, or of several. Units: as in `TokenEvidence`, each token's share capped."""
+
+    tokens: int
+    deviation_micronats: int
+    spread_micro: int
+    mismatches: int
+    margin_micronats: int
+    expected_mismatch_micro: int
+    lies: Lie
+
+    def __add__(self, other: AnswerEvidence) -> AnswerEvidence:
+        """Evidence of both answers together."""
+        sums = {
+            field.name: getattr(self, field.name) + getattr(other, field.name)
+            for field in fields(self)
+            if field.name != "lies"
+        }
+        return AnswerEvidence(**sums, lies=self.lies | other.lies)
+
+
+def check_transcript(model: LanguageModel, transcript: Transcript) -> AnswerEvidence:
+    """Evidence for or against a claimed answer.
+
+    Errors: WorkError when this node cannot re-run the request (another model); InvalidClaim when the shape is wrong.
+    """
+    check_shape(transcript)
+    check_serves(model, transcript.request)
+    lies = find_lies(model, transcript)
+    # Tokens that the model does not have, or positions beyond its context, cannot be re-run; the lie says enough.
+    impossible = lies & (Lie.TOKEN_OUTSIDE_VOCABULARY | Lie.OVER_CONTEXT)
+    tokens = [] if impossible else list(compare_tokens(model, transcript))
+    return AnswerEvidence(
+        tokens=len(tokens),
+        deviation_micronats=sum(min(token.deviation_micronats, DEVIATION_CAP_MICRONATS) for token in tokens),
+        spread_micro=sum(token.spread_micro for token in tokens),
+        mismatches=sum(token.margin_micronats > 0 for token in tokens),
+        margin_micronats=sum(min(token.margin_micronats, MARGIN_CAP_MICRONATS) for token in tokens),
+        expected_mismatch_micro=sum(token.expected_mismatch_micro for token in tokens),
+        lies=lies,
+    )
+
+
+def find_lies(model: LanguageModel, transcript: Transcript) -> Lie:
+    """Contradictions between the tokens of a transcript and what it states about them."""
+    request, tokens, finish = transcript.request, transcript.output_tokens, transcript.finish_reason
+    limit = compute_token_limit(model, request)
+    if any(token >= model.vocab_size for token in tokens):
+        return Lie.TOKEN_OUTSIDE_VOCABULARY
+    if len(tokens) > limit:
+        return Lie.OVER_CONTEXT
+    derived = derive_text(model, request.sampler.stop, tokens)
+    last = len(tokens) - 1
+    ended_at = next((index for index, token in enumerate(tokens) if token in model.eos_token_ids), None)
+    lies = Lie.NONE
+    if ended_at is not None and (ended_at < last or finish != "stop"):
+        lies |= Lie.END_IGNORED
+    if derived.stopped_at is not None and (derived.stopped_at < last or finish != "stop"):
+        lies |= Lie.STOP_STRING_IGNORED
+    if finish == "stop" and ended_at is None and derived.stopped_at is None:
+        lies |= Lie.STOP_UNFOUNDED
+    if finish == "length" and len(tokens) < limit:
+        lies |= Lie.LENGTH_UNFOUNDED
+    if transcript.text_hash != compute_text_hash(derived.text):
+        lies |= Lie.TEXT_DIFFERS
+    return lies
+
+
+def compare_tokens(model: LanguageModel, transcript: Transcript) -> Iterator[TokenEvidence]:
+    """Every output token against this node's own logits, uncapped. Calibration reads these too."""
+    request, tokens = transcript.request, transcript.output_tokens
+    if not tokens:
+        return
+    # The last token is never fed: what would follow it is not part of the answer.
+    forced = (*request.prompt_tokens, *tokens[:-1])
+    all_logits = model.iterate_logits(forced, len(request.prompt_tokens) - 1)
+    claims = zip(all_logits, tokens, transcript.logprobs_micronats, strict=True)
+    for position, (logits, token_id, claimed) in enumerate(claims):
+        replay = replay_token(logits, request.sampler, request.seed, position, token_id)
+        weights = logits.softmax(-1)
+        chosen, together = float(weights[token_id]), float(weights.square().sum())
+        # Standard deviation of logit[chosen] - E[logit] when every logit carries noise of standard deviation one.
+        spread = max(0.0, (1.0 - chosen) ** 2 + together - chosen**2) ** 0.5
+        yield TokenEvidence(
+            deviation_micronats=abs(claimed - compute_logprob_micronats(logits, token_id)),
+            spread_micro=round(max(spread, LEAST_SPREAD) * PPM),
+            margin_micronats=round(min(replay.margin, HIGHEST_MARGIN_NATS) * PPM),
+            expected_mismatch_micro=round(replay.expected_mismatch * PPM),
+        )

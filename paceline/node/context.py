@@ -1,0 +1,38 @@
+"""What every role of a node shares: its key, the chain, the peers, the blobs, the threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from paceline.base.keys import AccountKey
+from paceline.node.chain import ChainService
+from paceline.node.duties import Duties, Threads
+from paceline.node.peers import Peers
+from paceline.node.settings import NodeSettings
+from paceline.protocol.params import NetworkParams
+from paceline.store.blobs import BlobStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """One node's things. `work_path` keeps what a role must find again after a crash."""
+
+    settings: NodeSettings
+    key: AccountKey
+    chain: ChainService
+    peers: Peers
+    blobs: BlobStore
+    duties: Duties
+    threads: Threads
+    work_path: Path
+
+    @property
+    def address(self) -> bytes:
+        """This node's address."""
+        return self.key.address
+
+    @property
+    def params(self) -> NetworkParams:
+        """The network's shared numbers."""
+        return self.chain.replica.application.params

@@ -1,0 +1,177 @@
+"""What commands on this machine may ask of a running network, guarded by the operator's token.
+
+Reports, opening a training run, a sample of its text, ordering blocks without pause. JSON over HTTP.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from paceline.base.errors import ConfigError, Invalid, InvalidTransaction, TransportError, WorkError
+from paceline.base.hashing import hash_parts
+from paceline.base.keys import AccountKey
+from paceline.ledger import training
+from paceline.models.byte_gpt import sample_text
+from paceline.node.context import Context
+from paceline.node.gateway import NodeGateway
+from paceline.node.reports import build_report
+from paceline.protocol.messages import OpenRun
+from paceline.protocol.params import NICOIN_PER_COIN
+from paceline.training.claim import build_initial_state, decode_global_state
+from paceline.training.plan import TrainingPlan, decode_plan, encode_plan
+from paceline.training.run import evaluate, load_model
+
+Endpoint = Callable[[Request], Awaitable[object]]
+PAY_PER_UPDATE = 5 * NICOIN_PER_COIN
+MAX_DATA_BYTES = 256 * 1024 * 1024
+
+
+class TrainOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A training run to open; `data_hash` names what was uploaded before."""
+
+    data_hash: str
+    trainers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 3
+    rounds: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 5
+    inner_steps: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 30
+    segment_steps: Annotated[int, msgspec.Meta(ge=1, le=10)] = 10
+    batch_size: Annotated[int, msgspec.Meta(ge=1, le=4_096)] = 16
+    seed: str = "paceline"
+
+
+class TrainStarted(msgspec.Struct, frozen=True, kw_only=True):
+    """The opened run and the held-out loss (nats per byte) before any training."""
+
+    run: str
+    first_loss: float
+
+
+class SampleOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Text from the state that a run has reached."""
+
+    run: str
+    prompt: Annotated[str, msgspec.Meta(max_length=1_000)] = "ROMEO:\n"
+    length: Annotated[int, msgspec.Meta(ge=1, le=2_000)] = 300
+
+
+class AdvanceOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Order blocks without pause up to a height."""
+
+    height: int
+
+
+class Control:
+    """The endpoints over one gateway node."""
+
+    def __init__(self, context: Context, gateway: NodeGateway, user: AccountKey, token: str) -> None:
+        self._context = context
+        self._gateway = gateway
+        self._user = user
+        self._token = token
+
+    def create_app(self) -> Starlette:
+        """The ASGI app, to be mounted beside the web room."""
+        return Starlette(
+            routes=[
+                Route("/report", self._guard(self._report), methods=["GET"]),
+                Route("/status", self._guard(self._status), methods=["GET"]),
+                Route("/data", self._guard(self._put_data), methods=["POST"]),
+                Route("/train", self._guard(self._train), methods=["POST"]),
+                Route("/sample", self._guard(self._sample), methods=["POST"]),
+                Route("/advance", self._guard(self._advance), methods=["POST"]),
+            ]
+        )
+
+    def _guard(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        async def guarded(request: Request) -> Response:
+            given = request.headers.get("authorization", "")
+            if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
+                return _fail(401, "the operator's token is missing or wrong")
+            try:
+                found = await endpoint(request)
+            except (msgspec.ValidationError, msgspec.DecodeError, ConfigError, Invalid) as problem:
+                return _fail(400, str(problem))
+            except (TransportError, WorkError) as problem:
+                return _fail(503, str(problem))
+            return Response(msgspec.json.encode(found), media_type="application/json")
+
+        return guarded
+
+    async def _report(self, _: Request) -> object:
+        return build_report(self._context)
+
+    async def _status(self, _: Request) -> object:
+        return self._gateway.status()
+
+    async def _put_data(self, request: Request) -> object:
+        data = bytearray()
+        async for piece in request.stream():
+            data += piece
+            if len(data) > MAX_DATA_BYTES:
+                raise ConfigError(f"the training text is over {MAX_DATA_BYTES} bytes")
+        return {"data_hash": self._context.blobs.put(bytes(data)).hex()}
+
+    async def _train(self, request: Request) -> object:
+        order = msgspec.json.decode(await request.body(), type=TrainOrder)
+        data_hash = _parse_digest(order.data_hash, "data_hash")
+        plan = TrainingPlan(
+            data_hash=data_hash,
+            seed=hash_parts("training-plan", order.seed.encode()),
+            rounds=order.rounds,
+            inner_steps=order.inner_steps,
+            segment_steps=order.segment_steps,
+            batch_size=order.batch_size,
+        )
+        corpus = self._context.blobs.get(data_hash)
+        state = build_initial_state(plan)
+        loss = await self._context.threads.run("check", evaluate, plan, state, corpus)
+        message = OpenRun(
+            plan=encode_plan(plan),
+            data_hash=data_hash,
+            state_hash=self._context.blobs.put(state),
+            rounds=plan.rounds,
+            trainers=order.trainers,
+            segments=plan.segment_count,
+            budget=PAY_PER_UPDATE * plan.rounds * order.trainers,
+        )
+        digest, _ = await self._context.chain.send(message, key=self._user)
+        run_id = training.compute_run_id(self._user.address, digest)
+        return TrainStarted(run=run_id.hex(), first_loss=loss / 1_000_000)
+
+    async def _sample(self, request: Request) -> object:
+        order = msgspec.json.decode(await request.body(), type=SampleOrder)
+        run = training.RUNS.get(self._context.chain.read(), bytes.fromhex(order.run))
+        if run is None:
+            raise InvalidTransaction("unknown-run", "no run has this id")
+        plan = decode_plan(run.plan)
+        data = await self._context.peers.fetch_blob(run.state_hash, [])
+        text = await self._context.threads.run("check", _write_sample, plan, data, order)
+        return {"text": text}
+
+    async def _advance(self, request: Request) -> object:
+        order = msgspec.json.decode(await request.body(), type=AdvanceOrder)
+        self._context.chain.rush_to(order.height)
+        return {"height": self._context.chain.height}
+
+
+def _write_sample(plan: TrainingPlan, state: bytes, order: SampleOrder) -> str:
+    model = load_model(plan, decode_global_state(plan, state).params)
+    return sample_text(model, order.prompt.encode(), length=order.length, seed=hash_parts("sample", state[:1024]))
+
+
+def _parse_digest(text: str, field: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise ConfigError(f"{field} must be hex digits") from None
+
+
+def _fail(status: int, message: str) -> Response:
+    return Response(msgspec.json.encode({"error": message}), status, media_type="application/json")

@@ -1,0 +1,194 @@
+"""A network's folder: genesis, keys, one folder per node, and how to reach what runs.
+
+Layout: `genesis.bin`, `keys/user`, `operator-token`, `running.json` while it runs, `nodes/<name>/` with `node.toml`,
+`key`, `chain.sqlite`, `blobs/`, `work/` and `node.log`. Files appear whole (written aside, then renamed).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from paceline.base.errors import ConfigError, Invalid
+from paceline.base.hashing import hash_parts
+from paceline.base.keys import AccountKey
+from paceline.node.settings import NodeSettings, PeerEntry, encode_settings
+from paceline.protocol.codec import decode, encode
+from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisNode
+from paceline.protocol.params import NICOIN_PER_COIN, PRESETS
+
+MAX_GENESIS_BYTES = 1024 * 1024
+USER_FUNDS = 100_000 * NICOIN_PER_COIN
+GENESIS_WEIGHT = 1_000
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """What `paceline up` leaves for other commands while it runs."""
+
+    pid: int
+    web_url: str
+    ports: dict[str, int]
+    """Peer port by node name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewHome:
+    """What to make a home from. `seed` None draws keys from the system; a number fixes them."""
+
+    network: str = "paceline"
+    preset: str = "tiny"
+    nodes: int = 5
+    seed: int | None = None
+    cheats: tuple[tuple[str, str], ...] = ()
+    """(node name, cheat) pairs."""
+    trainers: tuple[str, ...] = ()
+    """Nodes that train; empty for all."""
+    model: str = "smollm2-135m-instruct"
+    cache: str = ""
+
+
+@dataclass(frozen=True)
+class Home:
+    """Paths of one network's folder."""
+
+    path: Path
+
+    @property
+    def exists(self) -> bool:
+        """True when a network lives here."""
+        return (self.path / "genesis.bin").is_file()
+
+    def node_path(self, name: str) -> Path:
+        """Folder of one node."""
+        return self.path / "nodes" / name
+
+    def node_names(self) -> list[str]:
+        """Names of all nodes, in the order of genesis."""
+        return [node.name for node in self.load_genesis().nodes]
+
+    def load_genesis(self) -> Genesis:
+        """Errors: ConfigError when the file is missing or damaged."""
+        path = self.path / "genesis.bin"
+        try:
+            return decode(Genesis, path.read_bytes(), limit_bytes=MAX_GENESIS_BYTES)
+        except FileNotFoundError:
+            raise ConfigError(f"{self.path} holds no network; `paceline up --home {self.path}` makes one") from None
+        except Invalid as problem:
+            raise ConfigError(f"{path} is damaged ({problem}); restore it or start with a new --home") from None
+
+    def load_key(self, name: str) -> AccountKey:
+        """The key of a node, or of the user when `name` is "user"."""
+        path = self.path / "keys" / "user" if name == "user" else self.node_path(name) / "key"
+        try:
+            return AccountKey.from_secret(bytes.fromhex(path.read_text("ascii").strip()))
+        except FileNotFoundError:
+            raise ConfigError(f"{path} is missing; restore it from a backup") from None
+        except (ValueError, AssertionError):
+            raise ConfigError(f"{path} is damaged: 64 hex digits are expected") from None
+
+    def load_token(self) -> str:
+        """The secret that lets commands on this machine control the network."""
+        return (self.path / "operator-token").read_text("ascii").strip()
+
+    def load_running(self) -> Running | None:
+        """What runs now, None when nothing does."""
+        try:
+            running = msgspec.json.decode((self.path / "running.json").read_bytes(), type=Running)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+        return running if _is_process_alive(running.pid) else None
+
+    def save_running(self, running: Running | None) -> None:
+        """Leave or remove the note about what runs."""
+        path = self.path / "running.json"
+        if running is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_whole(path, msgspec.json.encode(running))
+
+    def save_settings(self, settings: NodeSettings) -> None:
+        """Write a node's settings."""
+        write_whole(self.node_path(settings.name) / "node.toml", encode_settings(settings).encode("utf-8"))
+
+
+def create_home(path: Path, new: NewHome) -> Home:
+    """Make keys, genesis and a folder per node.
+
+    Errors: ConfigError when the folder holds a network already or the numbers cannot work.
+    """
+    home = Home(path)
+    if home.exists:
+        raise ConfigError(f"{path} holds a network already; continue it with `paceline up --home {path}`")
+    if new.nodes < 1:
+        raise ConfigError("--nodes must be at least 1")
+    if new.preset not in PRESETS:
+        raise ConfigError(f"preset {new.preset!r} is none of {', '.join(PRESETS)}")
+    names = [f"node-{index + 1}" for index in range(new.nodes)]
+    keys = {name: AccountKey.from_secret(_make_secret(new.seed, name)) for name in names}
+    user = AccountKey.from_secret(_make_secret(new.seed, "user"))
+    genesis = Genesis(
+        network=new.network,
+        params=PRESETS[new.preset],
+        nodes=tuple(GenesisNode(name, keys[name].public_key, GENESIS_WEIGHT, (new.model,)) for name in names),
+        accounts=(GenesisAccount(user.address, USER_FUNDS),),
+        sequencer=keys[names[0]].public_key,
+        beacon=_make_secret(new.seed, "bootstrap"),
+    )
+    for name in names:
+        _write_node(home, new, name, keys)
+    _write_secret(path / "keys" / "user", user.secret.hex())
+    _write_secret(path / "operator-token", secrets.token_hex(32))
+    write_whole(path / "genesis.bin", encode(genesis))
+    return home
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that it is either the old or the new one, also after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".new")
+    with aside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def _write_node(home: Home, new: NewHome, name: str, keys: dict[str, AccountKey]) -> None:
+    _write_secret(home.node_path(name) / "key", keys[name].secret.hex())
+    peers = tuple(PeerEntry(name=peer, public_key=key.public_key.hex(), url="") for peer, key in keys.items())
+    settings = NodeSettings(
+        name=name,
+        sequencer=next(iter(keys)),
+        peers=peers,
+        trains=not new.trainers or name in new.trainers,
+        cheat=dict(new.cheats).get(name, ""),
+        cache=new.cache,
+    )
+    home.save_settings(settings)
+
+
+def _make_secret(seed: int | None, purpose: str) -> bytes:
+    if seed is None:
+        return secrets.token_bytes(32)
+    return hash_parts("home-secret", str(seed).encode("ascii"), purpose.encode("ascii"))
+
+
+def _write_secret(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(text + "\n")
+
+
+def _is_process_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

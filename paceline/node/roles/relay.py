@@ -1,0 +1,232 @@
+"""Takes users' requests to the node that the public draw names, and brings the answer back.
+
+One open session per model pays for many requests; a new one is opened before the old one runs dry, so a request rarely
+waits for a block. The relay cannot choose the executor: it walks the drawn order and stops at the first that answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from paceline.base.errors import Invalid, InvalidTransaction, TransportError
+from paceline.base.keys import AccountKey
+from paceline.economy.pay import compute_task_cost
+from paceline.ledger import clock, nodes
+from paceline.ledger.accounts import get_account
+from paceline.ledger.sessions import SESSIONS, Session, compute_session_id, compute_task_id, get_executors
+from paceline.node.context import Context
+from paceline.node.models import ModelHost
+from paceline.node.views import Busy, OutOfFunds, UpstreamFailed
+from paceline.protocol.answers import AnswerRequest, EndFrame, FailFrame, Frame, TaskOrder, TextFrame, decode_frame
+from paceline.protocol.codec import encode
+from paceline.protocol.messages import MAX_SUPPLY, OpenSession, Voucher
+from paceline.protocol.params import NICOIN_PER_COIN
+
+LOG = logging.getLogger(__name__)
+DEPOSIT = 200 * NICOIN_PER_COIN
+READY_SECONDS = 60.0
+REOPEN_SHARE = 4
+"""A new session is opened when less than a quarter of the tasks or of the deposit is left."""
+RETRY_AFTER_SECONDS = 2
+
+
+@dataclass
+class OpenedSession:
+    """A session of ours with what this relay has promised under it."""
+
+    session_id: bytes
+    session: Session
+    promised: int = 0
+    next_index: int = 0
+
+    @property
+    def left(self) -> int:
+        """Nicoin not yet promised."""
+        return self.session.left - self.promised
+
+    @property
+    def tasks_left(self) -> int:
+        """Requests that may still be made."""
+        return self.session.max_tasks - self.next_index
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A request that has its index, its voucher's limits and its drawn order."""
+
+    opened: OpenedSession
+    index: int
+    task_id: bytes
+    max_cost: int
+    executors: list[bytes]
+
+
+@dataclass(frozen=True)
+class Started:
+    """First event of an answer: who does it."""
+
+    task_id: bytes
+    executor: bytes
+
+
+AnswerEvent = Started | TextFrame | EndFrame
+
+
+class RelayRole:
+    """Sessions and requests of the accounts whose keys this relay holds."""
+
+    def __init__(self, context: Context, host: ModelHost, user: AccountKey) -> None:
+        self._context = context
+        self._host = host
+        self._user = user
+        self._current: OpenedSession | None = None
+        self._opening: asyncio.Task[OpenedSession] | None = None
+
+    async def ask(self, request: AnswerRequest, prompt_tokens: int) -> AsyncGenerator[AnswerEvent, None]:
+        """Yield Started, TextFrames, one EndFrame. Closing the generator stops the work.
+
+        Errors: OutOfFunds, Busy, UpstreamFailed; before Started nothing is charged.
+        """
+        max_cost = compute_task_cost(prompt_tokens, request.max_tokens, self._context.params.token_price)
+        placed = await self._place(max_cost)
+        try:
+            async with aclosing(self._try_in_order(placed, request)) as answer:
+                async for event in answer:
+                    if isinstance(event, EndFrame):
+                        # What the receipt will take, instead of the most it might have taken.
+                        price = self._context.params.token_price
+                        cost = compute_task_cost(event.prompt_tokens, event.completion_tokens, price)
+                        placed.opened.promised -= placed.max_cost - cost
+                    yield event
+        finally:
+            self._open_ahead()
+
+    def prepare(self) -> None:
+        """Open a session ahead of the first request."""
+        self._open_ahead()
+
+    async def stop(self) -> None:
+        """Give up what is being opened."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+
+    async def _try_in_order(
+        self, placed: Placed, request: AnswerRequest
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        problems: list[str] = []
+        for executor in placed.executors:
+            started = False
+            try:
+                async with aclosing(self._stream(placed, executor, request)) as frames:
+                    async for frame in frames:
+                        if isinstance(frame, FailFrame):
+                            raise TransportError(f"{frame.code}: {frame.message}")
+                        if not started:
+                            started = True
+                            yield Started(placed.task_id, executor)
+                        yield frame
+                        if isinstance(frame, EndFrame):
+                            return
+                raise TransportError("the stream ended early")
+            except (TransportError, Invalid) as problem:
+                LOG.info("task %s: %s did not answer: %s", placed.task_id.hex()[:12], executor.hex(), problem)
+                problems.append(f"{self._context.peers.name_of(executor)}: {problem}")
+                if started:
+                    raise UpstreamFailed(f"the answer broke off ({problem})") from None
+        if problems and all("limit" in problem for problem in problems):
+            raise Busy("every node that could answer is at its limit", RETRY_AFTER_SECONDS)
+        raise UpstreamFailed("no drawn node answered: " + ("; ".join(problems) or "nobody with weight serves the model"))
+
+    async def _stream(
+        self, placed: Placed, executor: bytes, request: AnswerRequest
+    ) -> AsyncGenerator[Frame, None]:
+        order = TaskOrder(self._make_voucher(placed, executor, request), request)
+        async with aclosing(self._context.peers.stream(executor, "task", encode(order))) as frames:
+            async for data in frames:
+                yield decode_frame(data)
+
+    def _make_voucher(self, placed: Placed, executor: bytes, request: AnswerRequest) -> Voucher:
+        unsigned = Voucher(
+            placed.opened.session_id, placed.index, executor, request.compute_hash(), placed.max_cost, bytes(64)
+        )
+        signature = self._user.sign(unsigned.signed_bytes(self._context.chain.chain_id))
+        return Voucher(
+            unsigned.session, unsigned.index, executor, unsigned.prompt_hash, unsigned.max_cost, signature
+        )
+
+    async def _place(self, max_cost: int) -> Placed:
+        opened = self._current
+        if opened is None or not self._is_usable(opened) or opened.left < max_cost:
+            opened = await self._open(max_cost)
+            self._current = opened
+        index = opened.next_index
+        opened.next_index += 1
+        opened.promised += max_cost
+        state = self._context.chain.read()
+        task_id = compute_task_id(opened.session_id, index)
+        epoch = clock.compute_epoch(self._context.params, max(1, state.height))
+        guilty = {address for address, node in nodes.NODES.items(state) if node.guilty == epoch}
+        order = get_executors(state, opened.session, task_id)
+        executors = [address for address in order if address not in guilty]
+        return Placed(opened, index, task_id, max_cost, executors)
+
+    def _is_usable(self, opened: OpenedSession) -> bool:
+        state = self._context.chain.read()
+        fresh = opened.session.version >= nodes.get_version(state) - 1
+        return fresh and opened.tasks_left > 0 and state.height < opened.session.expires_at - 1
+
+    def _open_ahead(self) -> None:
+        opened = self._current
+        low = opened is None or not self._is_usable(opened)
+        if opened is not None and not low:
+            low = opened.tasks_left * REOPEN_SHARE < opened.session.max_tasks or opened.left * REOPEN_SHARE < DEPOSIT
+        if low and self._opening is None:
+            self._opening = asyncio.create_task(self._open_session(DEPOSIT))
+            self._opening.add_done_callback(self._keep_opened)
+
+    def _keep_opened(self, opening: asyncio.Task[OpenedSession]) -> None:
+        self._opening = None
+        if opening.cancelled():
+            return
+        problem = opening.exception()
+        if problem is None:
+            self._current = opening.result()
+        else:
+            LOG.warning("could not open a session ahead: %s", problem)
+
+    async def _open(self, max_cost: int) -> OpenedSession:
+        if self._opening is not None:
+            opened = await asyncio.shield(self._opening)
+            if opened.left >= max_cost:
+                return opened
+        return await self._open_session(max(DEPOSIT, max_cost))
+
+    async def _open_session(self, deposit: int) -> OpenedSession:
+        chain = self._context.chain
+        fee = self._context.params.transfer_fee
+        balance = get_account(chain.read(), self._user.address).balance
+        if balance < deposit + fee or deposit > MAX_SUPPLY:
+            raise OutOfFunds(f"the account holds {balance} nicoin; this request may cost {deposit}")
+        message = OpenSession(self._context.address, self._host.model_id, deposit)
+        try:
+            digest, _ = await chain.send(message, key=self._user)
+        except (InvalidTransaction, TransportError) as problem:
+            raise UpstreamFailed(f"no session could be opened: {problem}") from None
+        session_id = compute_session_id(self._user.address, digest)
+        return OpenedSession(session_id, await self._wait_ready(session_id))
+
+    async def _wait_ready(self, session_id: bytes) -> Session:
+        try:
+            async with asyncio.timeout(READY_SECONDS), aclosing(self._context.chain.watch()) as heights:
+                async for _ in heights:
+                    session = SESSIONS.get(self._context.chain.read(), session_id)
+                    if session is not None and session.seed:
+                        return session
+        except TimeoutError:
+            pass
+        raise Busy("the beacon has not drawn the session yet", RETRY_AFTER_SECONDS)

@@ -1,0 +1,172 @@
+"""Trains, audits and combines: the three parts a node takes in a training run.
+
+Blobs are stored before their hashes are committed. Every node computes the outer step itself, so nobody has to believe
+the state that the others report.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from paceline.base.errors import TransportError, WorkError
+from paceline.ledger import nodes, training
+from paceline.ledger.disputes import has_voted
+from paceline.ledger.state import State
+from paceline.ledger.training import RoundStart, Run, Update
+from paceline.node.cheats import UNTRAINED_UPDATE, invent_work
+from paceline.node.context import Context
+from paceline.protocol.messages import ACCEPTED, CommitUpdate, JoinRun, JudgeUpdate, ReportState
+from paceline.training.check import UpdateAudit
+from paceline.training.claim import RoundClaim, compute_start_state
+from paceline.training.outer import compute_outer_step
+from paceline.training.plan import TrainingPlan, decode_plan, derive_assignments
+from paceline.training.run import evaluate, train_round
+from paceline.verification.updates import judge_update
+
+LOG = logging.getLogger(__name__)
+FIRST_LOSS = 5_000_000
+"""What the cheater claims before anybody measured a loss."""
+
+
+class TrainerRole:
+    """Join, train, audit, report when due."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._stopping = False
+
+    def stop(self) -> None:
+        """End running steps soon."""
+        self._stopping = True
+
+    def on_block(self, state: State) -> None:
+        """Start what is due at this height."""
+        for run_id, run in training.RUNS.items(state):
+            if run.phase == training.JOINING:
+                self._join_if_due(run_id, run)
+            elif run.phase == training.TRAINING:
+                self._train_if_due(state, run_id, run)
+            elif run.phase == training.REPORTING:
+                self._report_if_due(state, run_id, run)
+            if run.phase != training.JOINING:
+                self._audit_if_due(state, run_id, run)
+
+    def _join_if_due(self, run_id: bytes, run: Run) -> None:
+        free = len(run.joined) < run.seats and self._context.address not in run.joined
+        if free and self._context.settings.trains:
+            self._context.duties.start(("join", run_id), lambda: self._join(run_id))
+
+    def _train_if_due(self, state: State, run_id: bytes, run: Run) -> None:
+        me = self._context.address
+        done = training.UPDATES.get(state, training.update_key(run_id, run.round_index, me)) is not None
+        if me in run.trainers and not done:
+            self._context.duties.start(("train", run_id, run.round_index), lambda: self._train(run_id, run))
+
+    def _audit_if_due(self, state: State, run_id: bytes, run: Run) -> None:
+        me = self._context.address
+        for trainer, update in training.get_updates(state, run_id, run.round_index).items():
+            if me in update.auditors:
+                self._start_audit(run_id, run, run.round_index, trainer, update)
+        for key, _ in training.DISPUTES.items(state, run_id):
+            disputed = training.UPDATES.get(state, key)
+            if disputed is not None and me in nodes.get_weights(state):
+                trainer = key[training.ID_BYTES + 4 :]
+                index = int.from_bytes(key[training.ID_BYTES : training.ID_BYTES + 4], "big")
+                self._start_audit(run_id, run, index, trainer, disputed)
+
+    def _start_audit(self, run_id: bytes, run: Run, index: int, trainer: bytes, update: Update) -> None:
+        me = self._context.address
+        if trainer != me and not has_voted(update.votes, me):
+            key = ("audit", run_id, index, trainer)
+            self._context.duties.start(key, lambda: self._audit(run_id, run, index, trainer, update))
+
+    def _report_if_due(self, state: State, run_id: bytes, run: Run) -> None:
+        me = self._context.address
+        weighty = me in nodes.get_weights(state)
+        if weighty and training.REPORTS.get(state, run_id + me) is None:
+            updates = training.get_updates(state, run_id, run.round_index)
+            accepted = {trainer: update for trainer, update in updates.items() if update.outcome == ACCEPTED}
+            self._context.duties.start(
+                ("report", run_id, run.round_index), lambda: self._report(run_id, run, accepted)
+            )
+
+    async def _join(self, run_id: bytes) -> None:
+        await self._context.chain.send(JoinRun(run_id))
+
+    async def _train(self, run_id: bytes, run: Run) -> None:
+        context = self._context
+        previous = training.LAST_STATES.get(context.chain.read(), run_id + context.address)
+        plan, corpus = await self._load(run)
+        global_state = await context.peers.fetch_blob(run.state_hash, [])
+        last = None if previous is None else context.blobs.get(previous)
+        begin = compute_start_state(plan, global_state, last)
+        if context.settings.cheat == UNTRAINED_UPDATE:
+            work = invent_work(plan, begin, global_state, run.losses[-1] if run.losses else FIRST_LOSS)
+        else:
+            trainers = self._get_start(run_id, run.round_index).trainers
+            assignment = derive_assignments(run.seed, run_id, run.round_index, trainers)[context.address]
+            work = await context.threads.run(
+                "work", train_round, plan, assignment, corpus, begin, global_state, should_stop=lambda: self._stopping
+            )
+        for data in work.blobs.values():
+            context.blobs.put(data)
+        claim = work.claim
+        await context.chain.send(
+            CommitUpdate(run_id, run.round_index, claim.update_hash, claim.state_hashes, claim.loss_micronats)
+        )
+
+    async def _audit(self, run_id: bytes, run: Run, index: int, trainer: bytes, update: Update) -> None:
+        context = self._context
+        plan, corpus = await self._load(run)
+        fetched = await self._fetch_claimed(trainer, plan, update)
+        start = self._get_start(run_id, index)
+        audit = UpdateAudit(
+            plan=plan,
+            assignment=derive_assignments(run.seed, run_id, index, start.trainers)[trainer],
+            corpus=corpus,
+            claim=RoundClaim(update.update_hash, update.state_hashes, update.loss_micronats),
+            global_state=await context.peers.fetch_blob(start.state_hash, []),
+            previous_state=fetched.get(update.previous_state),
+            segments=update.segments,
+            get_blob=fetched.get,
+        )
+        verdict = await context.threads.run("check", judge_update, audit)
+        await context.chain.send(JudgeUpdate(run_id, index, trainer, verdict))
+
+    async def _fetch_claimed(self, trainer: bytes, plan: TrainingPlan, update: Update) -> dict[bytes, bytes]:
+        """Blobs that the audit needs; one that the trainer does not hand over is left out, and judged as withheld."""
+        borders = {index for segment in update.segments for index in (segment, segment + 1)} | {plan.segment_count}
+        wanted = [update.state_hashes[index] for index in sorted(borders)]
+        if update.previous_state:
+            wanted.append(update.previous_state)
+        fetched = {}
+        for digest in wanted:
+            try:
+                fetched[digest] = await self._context.peers.fetch_blob(digest, [trainer])
+            except TransportError as problem:
+                LOG.warning("audit: %s", problem)
+        return fetched
+
+    async def _report(self, run_id: bytes, run: Run, accepted: dict[bytes, Update]) -> None:
+        context = self._context
+        plan, corpus = await self._load(run)
+        global_state = await context.peers.fetch_blob(run.state_hash, [])
+        updates = [
+            (trainer, await context.peers.fetch_blob(update.update_hash, [trainer]))
+            for trainer, update in sorted(accepted.items())
+        ]
+        state = global_state
+        if updates:
+            state = await context.threads.run("check", compute_outer_step, plan, global_state, updates)
+        digest = context.blobs.put(state)
+        loss = await context.threads.run("check", evaluate, plan, state, corpus)
+        await context.chain.send(ReportState(run_id, run.round_index, digest, loss))
+
+    def _get_start(self, run_id: bytes, index: int) -> RoundStart:
+        start = training.get_round_start(self._context.chain.read(), run_id, index)
+        if start is None:
+            raise WorkError("the start of this round is not kept any more")
+        return start
+
+    async def _load(self, run: Run) -> tuple[TrainingPlan, bytes]:
+        return decode_plan(run.plan), await self._context.peers.fetch_blob(run.data_hash, [])

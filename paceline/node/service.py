@@ -1,0 +1,195 @@
+"""One node, put together: opens its folder, connects its roles, serves its peers, runs until told to stop.
+
+This is the only place that knows every part. Each role looks at each new height; a bug in a duty stops the node, so
+that it is restarted from its stores instead of living on half broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import uvicorn
+
+from paceline.base.keys import AccountKey
+from paceline.engine.solo import Replica, Sequencer
+from paceline.ledger.application import Application
+from paceline.ledger.state import State
+from paceline.network.client import PeerClient
+from paceline.network.server import Handler, PeerIdentity, create_peer_app
+from paceline.network.wire import PeerRequest
+from paceline.node.chain import ChainService
+from paceline.node.context import Context
+from paceline.node.control import Control
+from paceline.node.duties import Duties, Threads
+from paceline.node.gateway import NodeGateway
+from paceline.node.home import Home
+from paceline.node.models import ModelHost
+from paceline.node.peers import Peers, encode_many
+from paceline.node.roles.beacon import BeaconRole
+from paceline.node.roles.checker import CheckerRole
+from paceline.node.roles.executor import ExecutorRole
+from paceline.node.roles.racer import RaceRole
+from paceline.node.roles.relay import RelayRole
+from paceline.node.roles.trainer import TrainerRole
+from paceline.node.settings import NodeSettings, load_settings
+from paceline.store.blobs import BlobStore
+from paceline.store.state import SqliteStateStore
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebDoor:
+    """Where a gateway node serves people, and how the web app is made (the web room stands above this one)."""
+
+    host: str
+    port: int
+    api_keys: tuple[str, ...]
+    build: Callable[[NodeGateway, Control, bool], object]
+
+
+class Role(Protocol):
+    """What every role is to the service."""
+
+    def on_block(self, state: State) -> None:
+        """Start what is due at this height."""
+
+
+class QuietServer(uvicorn.Server):
+    """A server that leaves signals to whoever runs the process."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take none."""
+        yield
+
+
+class NodeService:
+    """Everything of one node."""
+
+    def __init__(self, home: Home, name: str, cache: Path, door: WebDoor | None) -> None:
+        folder = home.node_path(name)
+        self._home = home
+        self._door = door
+        self._settings = load_settings(folder / "node.toml")
+        self._key = home.load_key(name)
+        self._store = SqliteStateStore(folder / "chain.sqlite", durable=self._settings.sequencer == name)
+        application = Application(home.load_genesis(), self._store)
+        blobs = BlobStore(folder / "blobs")
+        self._client = PeerClient(self._key, application.chain_id)
+        peers = Peers(self._settings, self._client, blobs)
+        replica = (
+            Sequencer(application, self._store, self._key)
+            if self._settings.sequencer == name
+            else Replica(application, self._store)
+        )
+        threads = Threads()
+        work_path = folder / "work"
+        work_path.mkdir(parents=True, exist_ok=True)
+        self._context = Context(
+            settings=self._settings,
+            key=self._key,
+            chain=ChainService(self._settings, replica, self._key, peers),
+            peers=peers,
+            blobs=blobs,
+            duties=Duties(),
+            threads=threads,
+            work_path=work_path,
+        )
+        self._host = ModelHost(Path(self._settings.cache) if self._settings.cache else cache, threads)
+        self._executor = ExecutorRole(self._context, self._host)
+        self._trainer = TrainerRole(self._context)
+        self._roles: list[Role] = [BeaconRole(self._context), RaceRole(self._context), self._trainer]
+        if self._settings.serves:
+            self._roles += [self._executor, CheckerRole(self._context, self._host)]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set or something breaks."""
+        servers = [self._make_peer_server()]
+        relay: RelayRole | None = None
+        if self._door is not None:
+            user = self._home.load_key("user")
+            relay = RelayRole(self._context, self._host, user)
+            servers.append(self._make_web_server(self._door, relay, user))
+        if self._settings.serves:
+            # Load before the first poll: the sequencer waits for everybody, and the Race should not share a core with it.
+            await self._host.get()
+        runners: list[asyncio.Future[Any]] = [asyncio.create_task(server.serve()) for server in servers]
+        runners += [asyncio.create_task(self._context.chain.run()), asyncio.create_task(self._watch(relay))]
+        runners += [asyncio.create_task(stop.wait()), self._context.duties.failure]
+        done, _ = await asyncio.wait(runners, return_when=asyncio.FIRST_COMPLETED)
+        await self._shut_down(servers, runners, relay)
+        for finished in done:
+            if not finished.cancelled() and (problem := finished.exception()) is not None:
+                raise problem
+
+    async def _watch(self, relay: RelayRole | None) -> None:
+        async with aclosing(self._context.chain.watch()) as heights:
+            async for height in heights:
+                if height == 0:
+                    continue
+                state = self._context.chain.read()
+                for role in self._roles:
+                    role.on_block(state)
+                if relay is not None:
+                    relay.prepare()
+
+    async def _shut_down(
+        self, servers: list[uvicorn.Server], runners: list[asyncio.Future[Any]], relay: RelayRole | None
+    ) -> None:
+        for server in servers:
+            server.should_exit = True
+            server.force_exit = True
+        self._trainer.stop()
+        for runner in runners:
+            runner.cancel()
+        await asyncio.gather(*runners, return_exceptions=True)
+        if relay is not None:
+            await relay.stop()
+        await self._context.duties.stop()
+        await self._client.close()
+        self._context.threads.stop()
+        self._store.close()
+
+    def _make_peer_server(self) -> uvicorn.Server:
+        handlers: dict[str, Handler] = {
+            "transaction": self._on_transaction,
+            "blocks": self._on_blocks,
+        }
+        if self._settings.serves:
+            handlers["task"] = self._executor.serve
+        identity = PeerIdentity(address=self._key.address, chain_id=self._context.chain.chain_id)
+        app = create_peer_app(handlers, blobs=self._context.blobs, identity=identity)
+        own = next(peer for peer in self._settings.peers if peer.name == self._settings.name)
+        host, _, port = own.url.removeprefix("http://").rpartition(":")
+        return _make_server(app, host, int(port))
+
+    def _make_web_server(self, door: WebDoor, relay: RelayRole, user: AccountKey) -> uvicorn.Server:
+        gateway = NodeGateway(self._context, self._host, relay, user.address, door.api_keys)
+        control = Control(self._context, gateway, user, self._home.load_token())
+        return _make_server(door.build(gateway, control, bool(door.api_keys)), door.host, door.port)
+
+    async def _on_transaction(self, request: PeerRequest) -> bytes:
+        return self._context.chain.accept_transaction(request.body)
+
+    async def _on_blocks(self, request: PeerRequest) -> bytes:
+        return encode_many(await self._context.chain.serve_blocks(request.sender_address, request.body))
+
+
+def _make_server(app: object, host: str, port: int) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]  # any ASGI application
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=1,
+    )
+    return QuietServer(config)

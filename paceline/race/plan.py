@@ -1,0 +1,7 @@
+STUB=1
+from dataclasses import dataclass
+PRESETS={"tiny":"tiny"}
+@dataclass(frozen=True)
+class RaceChallenge:
+    preset: str
+    race_seed: bytes

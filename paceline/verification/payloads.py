@@ -1,0 +1,75 @@
+"""Judges one stored answer against what the ledger says about its task.
+
+First the bindings, which are exact: the request is the one the voucher named, the prompt tokens and the sampler follow
+from it, the seed follows from the beacon. Only then the model is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from paceline.base.errors import InvalidClaim
+from paceline.inference.check import check_transcript
+from paceline.models.language import LanguageModel
+from paceline.protocol.answers import AnswerRequest, Payload, Turn, derive_sampler_seed
+from paceline.protocol.messages import REJECTED, Verdict
+from paceline.protocol.transcripts import GenerationRequest, SamplerSpec, Transcript, decode_transcript
+from paceline.verification.answers import judge_answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What the ledger says about a task."""
+
+    task_id: bytes
+    session_seed: bytes
+    owner: bytes
+    prompt_hash: bytes
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def to_messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
+    """Turns as the model's chat template takes them."""
+    return [{"role": turn.role, "content": turn.content} for turn in turns]
+
+
+def build_generation(model: LanguageModel, request: AnswerRequest, seed: bytes) -> GenerationRequest:
+    """What the executor runs and a checker replays for a user's request: both come from here."""
+    sampler = SamplerSpec(request.temperature_ppm, request.top_p_ppm, request.max_tokens, request.stop)
+    return GenerationRequest(
+        model_id=model.model_id,
+        model_hash=model.content_hash,
+        engine=model.engine,
+        sampler=sampler,
+        seed=seed,
+        prompt_tokens=tuple(model.encode_chat(to_messages(request.turns))),
+    )
+
+
+def judge_payload(model: LanguageModel, payload: Payload, expected: Expected) -> Verdict:
+    """Judge a payload that hashes to what the receipt says.
+
+    Errors: WorkError when this node cannot re-run the request.
+    """
+    try:
+        transcript = decode_transcript(payload.transcript)
+        _check_bindings(model, payload.request, transcript, expected)
+        evidence = check_transcript(model, transcript)
+    except InvalidClaim as problem:
+        return Verdict(REJECTED, f"{problem.code}: {problem.message}"[:160], ())
+    return judge_answer(evidence)
+
+
+def _check_bindings(
+    model: LanguageModel, request: AnswerRequest, transcript: Transcript, expected: Expected
+) -> None:
+    if request.compute_hash() != expected.prompt_hash:
+        raise InvalidClaim("other-request", "the payload answers another request than the voucher names")
+    seed = derive_sampler_seed(expected.session_seed, expected.task_id, request, expected.owner)
+    if transcript.request != build_generation(model, request, seed):
+        raise InvalidClaim("other-generation", "prompt, sampler, seed or model differ from what the request leads to")
+    counts = (len(transcript.request.prompt_tokens), len(transcript.output_tokens))
+    if counts != (expected.prompt_tokens, expected.completion_tokens):
+        raise InvalidClaim("other-counts", f"the receipt charges {expected}, the transcript holds {counts}"[:150])
