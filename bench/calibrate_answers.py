@@ -63,10 +63,14 @@ def answer_all(model: LanguageModel, temperatures: Iterable[float], prompts: int
     transcripts = []
     for temperature in temperatures:
         for number, prompt in enumerate(PROMPTS[:prompts]):
-            sampler = plan_sampler(temperature=temperature, top_p=0.95, max_tokens=tokens, stop=[])
+            sampler = plan_sampler(
+                temperature_ppm=round(temperature * 1e6), top_p_ppm=950_000, max_tokens=tokens, stop=[]
+            )
             seed = hash_parts("calibration", str((number, temperature)).encode())
             request = plan_answer(model, [{"role": "user", "content": prompt}], sampler=sampler, seed=seed)
-            transcripts.append(build_transcript(model, request, list(generate(model, request, should_stop=lambda: False))))
+            transcripts.append(
+                build_transcript(model, request, list(generate(model, request, should_stop=lambda: False)))
+            )
     return transcripts
 
 
@@ -166,7 +170,9 @@ def calibrate(args: argparse.Namespace, model: LanguageModel, cheaper: LanguageM
     honest["honest, AVX2 units"] = compare_all(model, answer_elsewhere(args, NARROW, 1))
     by_cheaper = answer_all(cheaper, TEMPERATURES, args.prompts, args.tokens)
     four_bit = {
-        f"4-bit model, T={temperature}": compare_all(model, [item for item in by_cheaper if get_heat(item) == temperature])
+        f"4-bit model, T={temperature}": compare_all(
+            model, [item for item in by_cheaper if get_heat(item) == temperature]
+        )
         for temperature in TEMPERATURES
     }
     sampled = [item for item in plain if get_heat(item) > 0]
@@ -175,7 +181,9 @@ def calibrate(args: argparse.Namespace, model: LanguageModel, cheaper: LanguageM
     sampling = {
         "wrong seed, T=0.7": compare_all(model, [lie_about_request(item, seed=bytes(32)) for item in cool]),
         "wrong seed, T=0.7 and 1": compare_all(model, [lie_about_request(item, seed=bytes(32)) for item in sampled]),
-        "greedy sold as T=1": compare_all(model, [lie_about_request(item, temperature_ppm=1_000_000) for item in greedy]),
+        "greedy sold as T=1": compare_all(
+            model, [lie_about_request(item, temperature_ppm=1_000_000) for item in greedy]
+        ),
         "T=0.7 sold as T=1": compare_all(model, [lie_about_request(item, temperature_ppm=1_000_000) for item in cool]),
     }
     for name, answers in (honest | four_bit | sampling).items():
@@ -196,7 +204,9 @@ def calibrate(args: argparse.Namespace, model: LanguageModel, cheaper: LanguageM
     leasts = [compute_least(deviation, cheat, get_deviation, 0.0, SIGMAS) for cheat in four_bit.values()]
     least_margin = compute_least(margin, sampling["wrong seed, T=0.7"], get_margin, allowance, SAMPLER_SIGMAS)
     for name, (rate, swing), least in (("deviation", deviation, max(leasts)), ("margin", margin, least_margin)):
-        print(f"{name}_rate_ppm={rate * 1e6:.0f} {name}_swing_ppm={swing * 1e6:.0f} {name}_least_micro={least * 1e6:.0f}")
+        print(
+            f"{name}_rate_ppm={rate * 1e6:.0f} {name}_swing_ppm={swing * 1e6:.0f} {name}_least_micro={least * 1e6:.0f}"
+        )
 
 
 def get_heat(transcript: Transcript) -> float:

@@ -1,12 +1,11 @@
 """From what a user asks to a request that anyone can replay.
 
-It turns decimal options into integers and a conversation into token ids; it refuses to know where requests come from.
-Invariant: a planned request fits the model and has room for one token of answer.
+It checks sampler options and turns a conversation into token ids; it refuses to know where requests come from and who pays.
+Invariant: a planned request has an encoding, fits the model and has room for one token of answer.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from paceline.base.errors import Invalid
@@ -22,28 +21,22 @@ from paceline.protocol.transcripts import (
 )
 
 
-def plan_sampler(*, temperature: float, top_p: float, max_tokens: int, stop: Sequence[str]) -> SamplerSpec:
-    """Sampler options as integers. Units: millionths, rounded to the nearest.
+def plan_sampler(*, temperature_ppm: int, top_p_ppm: int, max_tokens: int, stop: Sequence[str]) -> SamplerSpec:
+    """Sampler options within the bounds of a transcript.
 
     Errors: Invalid with code temperature, top_p, max_tokens or stop, named as in OpenAI's API.
     """
-    if not (math.isfinite(temperature) and 0 <= temperature <= MAX_TEMPERATURE_PPM / PPM):
-        raise Invalid("temperature", f"{temperature} is not between 0 and {MAX_TEMPERATURE_PPM // PPM}")
-    if not (math.isfinite(top_p) and 0 < top_p <= 1):
-        raise Invalid("top_p", f"{top_p} is not above 0 and at most 1")
+    if not 0 <= temperature_ppm <= MAX_TEMPERATURE_PPM:
+        raise Invalid("temperature", f"{temperature_ppm} ppm is not between 0 and {MAX_TEMPERATURE_PPM}")
+    if not 1 <= top_p_ppm <= PPM:
+        raise Invalid("top_p", f"{top_p_ppm} ppm is not between 1 and {PPM}")
     if not 1 <= max_tokens <= MAX_TOKENS:
         raise Invalid("max_tokens", f"{max_tokens} is not between 1 and {MAX_TOKENS}")
     if len(stop) > MAX_STOP_STRINGS:
         raise Invalid("stop", f"{len(stop)} stop strings, at most {MAX_STOP_STRINGS} are allowed")
     if not all(1 <= len(text.encode("utf-8", "replace")) <= MAX_STOP_BYTES for text in stop):
         raise Invalid("stop", f"every stop string has between 1 and {MAX_STOP_BYTES} bytes")
-    return SamplerSpec(
-        temperature_ppm=round(temperature * PPM),
-        # A positive top_p must not round to zero, which would keep no token at all.
-        top_p_ppm=max(1, round(top_p * PPM)),
-        max_tokens=max_tokens,
-        stop=tuple(stop),
-    )
+    return SamplerSpec(temperature_ppm, top_p_ppm, max_tokens, tuple(stop))
 
 
 def plan_answer(

@@ -183,7 +183,8 @@ def _try_to_finish(state: State, params: NetworkParams, opened: OpenRound) -> No
     links = [part for address in sorted(reveals) for part in (address, reveals[address])]
     value = hash_parts("beacon-value", former, opened.index.to_bytes(8, "big"), *links)
     VALUES.put(state, _key(opened.index), RoundValue(value, state.height, len(reveals)))
-    VALUES.delete(state, _key(max(0, opened.index - KEPT_ROUNDS)))
+    if opened.index >= KEPT_ROUNDS:
+        VALUES.delete(state, _key(opened.index - KEPT_ROUNDS))
     for address in reveals:
         REVEALS.delete(state, address)
     OPEN.delete(state, b"")

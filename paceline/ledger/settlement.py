@@ -54,7 +54,8 @@ def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
         for address, node in NODES.items(state)
     ]
     SETTLED.put(state, epoch.to_bytes(8, "big"), tuple(lines))
-    SETTLED.delete(state, max(0, epoch - KEPT_EPOCHS).to_bytes(8, "big"))
+    if epoch >= KEPT_EPOCHS:
+        SETTLED.delete(state, (epoch - KEPT_EPOCHS).to_bytes(8, "big"))
     state.emit("settled", epoch=epoch)
 
 

@@ -144,9 +144,7 @@ class LlamaNetwork:
 
 
 def _get_layer(params: Mapping[str, torch.Tensor], index: int) -> LayerParams:
-    return LayerParams(
-        **{field: params[f"model.layers.{index}.{name}.weight"] for field, name in _LAYER_NAMES.items()}
-    )
+    return LayerParams(**{field: params[f"model.layers.{index}.{name}.weight"] for field, name in _LAYER_NAMES.items()})
 
 
 def _compute_rotary_tables(shape: LlamaShape) -> tuple[torch.Tensor, torch.Tensor]:

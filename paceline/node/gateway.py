@@ -107,13 +107,14 @@ class NodeGateway:
         chain, state = self._context.chain, self._context.chain.read()
         current = race.get_race(state)
         epoch = clock.compute_epoch(self._context.params, max(1, state.height))
+        found = sorted(nodes.NODES.items(state), key=lambda item: item[1].name)
         return NetworkStatus(
             height=state.height,
             app_hash=chain.replica.application.info().app_hash.hex(),
             engine=LABEL,
             epoch=epoch,
             phase=_name_phase(current),
-            nodes=tuple(self._describe_node(state, a, node) for a, node in nodes.NODES.items(state)),
+            nodes=tuple(self._describe_node(state, a, node) for a, node in found),
         )
 
     def blocks(self, limit: int) -> list[BlockView]:

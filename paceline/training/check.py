@@ -92,17 +92,14 @@ def check_update(audit: UpdateAudit) -> UpdateEvidence:
     require_corpus(plan, audit.corpus)
     if len(claim.state_hashes) != plan.segment_count + 1:
         raise InvalidClaim("claim-shape", f"{len(claim.state_hashes)} states, expected {plan.segment_count + 1}")
-    final_state = _fetch_state(audit, plan.segment_count)
-    segments = tuple(
-        check_segment(
-            plan, audit.assignment, audit.corpus, _fetch_state(audit, index), _fetch_state(audit, index + 1), index
-        )
-        for index in audit.segments
-    )
+    start = compute_start_state(plan, audit.global_state, audit.previous_state)
+    held = {hash_blob(start): start}
+    final_state = _fetch_state(audit, held, plan.segment_count)
+    segments = tuple(_check_drawn_segment(audit, held, index) for index in audit.segments)
     last = next((found for found in segments if found.segment_index == plan.segment_count - 1), None)
     return UpdateEvidence(
         bindings=(
-            check_start_state(plan, claim, audit.global_state, audit.previous_state),
+            check_start_state(claim, start),
             check_update_binding(plan, claim, audit.global_state, final_state),
         ),
         segments=segments,
@@ -110,12 +107,9 @@ def check_update(audit: UpdateAudit) -> UpdateEvidence:
     )
 
 
-def check_start_state(
-    plan: TrainingPlan, claim: RoundClaim, global_state: bytes, previous_state: bytes | None
-) -> BindingEvidence:
-    """Segment 0 must start from the global parameters and the trainer's own last accepted moments, bit for bit."""
-    computed = hash_blob(compute_start_state(plan, global_state, previous_state))
-    return BindingEvidence(subject="start state", claimed=claim.state_hashes[0], computed=computed)
+def check_start_state(claim: RoundClaim, start_state: bytes) -> BindingEvidence:
+    """Segment 0 must begin, bit for bit, where `claim.compute_start_state` says for this trainer and round."""
+    return BindingEvidence(subject="start state", claimed=claim.state_hashes[0], computed=hash_blob(start_state))
 
 
 def check_update_binding(
@@ -183,6 +177,14 @@ def _compute_distances(start: TrainerState, replayed: TrainerState, end: Trainer
     return distances
 
 
-def _fetch_state(audit: UpdateAudit, border: int) -> bytes:
+def _check_drawn_segment(audit: UpdateAudit, held: dict[bytes, bytes], index: int) -> SegmentEvidence:
+    start, end = _fetch_state(audit, held, index), _fetch_state(audit, held, index + 1)
+    return check_segment(audit.plan, audit.assignment, audit.corpus, start, end, index)
+
+
+def _fetch_state(audit: UpdateAudit, held: dict[bytes, bytes], border: int) -> bytes:
+    """The committed state at a border; neighbours share one, and the auditor builds an honest start itself."""
     claimed = audit.claim.state_hashes[border]
-    return verify_blob(claimed, audit.get_blob(claimed), f"state at border {border}")
+    if claimed not in held:
+        held[claimed] = verify_blob(claimed, audit.get_blob(claimed), f"state at border {border}")
+    return held[claimed]

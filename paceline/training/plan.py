@@ -26,6 +26,12 @@ MAX_SEGMENT_STEPS = 10
 Source: measured, see `verification.updates`.
 """
 
+MIN_INNER_RATE_PPB = 20_000
+"""Below a rate of 2e-5 one step moves norms (near 1.0) by so few fp32 units that honest rounding passes the threshold.
+
+Source: distance = sqrt(noise * unit / rate) with noise 1e-5 (measured) and unit 6e-8 reaches 3e-4 near 7e-6.
+"""
+
 _Ppm = Annotated[int, Meta(ge=0, le=PPM)]
 _Decay = Annotated[int, Meta(ge=0, lt=PPM)]
 
@@ -71,6 +77,12 @@ class TrainingPlan(Record, frozen=True, kw_only=True):
         if self.warmup_steps > self.rounds * self.inner_steps:
             raise ConfigError(
                 f"warmup_steps {self.warmup_steps} must not exceed the {self.rounds * self.inner_steps} of the run"
+            )
+        lowest = min(compute_inner_rate_ppb(self, step) for step in (0, self.rounds * self.inner_steps - 1))
+        if lowest < MIN_INNER_RATE_PPB:
+            raise ConfigError(
+                f"the inner rate falls to {lowest} ppb, replay needs {MIN_INNER_RATE_PPB}; raise inner_rate_ppm or "
+                "final_rate_ppm, or shorten warmup_steps"
             )
 
     @property

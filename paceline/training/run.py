@@ -1,6 +1,6 @@
 """The trainer's side: inner AdamW steps in fp32 from a committed state, with the state kept at every segment border.
 
-It refuses to know peers, blobs stores and money. Invariant: a border state and the assignment determine every later
+It refuses to know peers, blob stores and money. Invariant: a border state and the assignment determine every later
 state of the round up to rounding, because a step reads nothing but (state, plan, assignment, corpus).
 """
 
@@ -46,8 +46,9 @@ class RoundWork:
 
     @property
     def blobs(self) -> dict[bytes, bytes]:
-        """Every blob the claim names, by hash."""
-        return dict(zip(self.claim.state_hashes, self.states, strict=True)) | {self.claim.update_hash: self.update}
+        """What the trainer hands over, by hash: the update and every state but the first, which auditors build."""
+        states = zip(self.claim.state_hashes[1:], self.states[1:], strict=True)
+        return dict(states) | {self.claim.update_hash: self.update}
 
 
 class InnerLoop:

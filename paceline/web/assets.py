@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from plotly.offline import get_plotlyjs
@@ -45,7 +45,7 @@ class Asset:
 
 
 class Assets:
-    """All files that pages refer to."""
+    """All files that pages refer to; `load_assets` returns the one of this process."""
 
     def __init__(self) -> None:
         own = [Asset(path.name, path.read_bytes()) for path in sorted(STATIC_FOLDER.iterdir())]
@@ -66,3 +66,9 @@ class Assets:
             headers["content-encoding"] = "gzip"
             body = await asyncio.to_thread(lambda: asset.packed)
         return Response(body, headers=headers, media_type=MEDIA_TYPES[Path(name).suffix])
+
+
+@cache
+def load_assets() -> Assets:
+    """Load the files. Effects: once in a process, since they are hashed and compressed."""
+    return Assets()

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Send
 
 from paceline.node.views import Busy, Gateway
-from paceline.web.assets import Assets
+from paceline.web.assets import load_assets
 from paceline.web.panels import ALL_PANELS, PANELS_OF, Panels
 from paceline.web.settings import WebSettings
 from paceline.web.streams import EVENT_STREAM_HEADERS, LiveResponse, encode_event, end_reply, send_part, start_reply
@@ -42,7 +42,7 @@ class Dashboard:
         self._gateway = gateway
         self._settings = settings
         self._panels = Panels(gateway)
-        self._assets = Assets()
+        self._assets = load_assets()
         self._viewers = 0
 
     def build_router(self) -> APIRouter:

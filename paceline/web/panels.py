@@ -18,19 +18,19 @@ from paceline.node.views import BlockView, Gateway, NetworkStatus, TaskView, Top
 
 NICOIN_PER_COIN = 1_000_000_000
 SMALL_NICOIN = 1_000_000
-SHOWN_BLOCKS = 12
+SHOWN_BLOCKS = 10
 COMPARED_BLOCKS = 64
 SHOWN_TASKS = 40
 TEMPLATE_FOLDER = Path(__file__).parent / "templates"
-EMBEDDED_ENGINE = "solo"
 
 # A block can move anything; a task moves its own row and the counts beside each node.
 PANELS_OF: Mapping[Topic, tuple[str, ...]] = {
-    "block": ("network", "nodes", "blocks", "tasks", "power"),
+    "block": ("network", "nodes", "blocks", "tasks", "power", "models"),
     "task": ("tasks", "nodes"),
     "training": ("training", "loss"),
 }
-ALL_PANELS = ("network", "nodes", "blocks", "tasks", "training", "power", "loss")
+ALL_PANELS = ("network", "nodes", "blocks", "tasks", "training", "power", "loss", "models")
+JSON_PANELS = frozenset({"power", "loss", "models"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +55,16 @@ class Panels:
             "training": lambda: self._fill("_training.html", training=gateway.training()),
             "power": self._encode_power,
             "loss": self._encode_loss,
+            "models": self._encode_models,
         }
 
     def render(self, name: str) -> str:
-        """Render one panel: HTML, or JSON for `power` and `loss`."""
+        """Render one panel: HTML, or JSON for those in JSON_PANELS."""
         return self._renderers[name]()
 
     def render_page(self, asset_path: Callable[[str], str], *, api_keys_required: bool) -> str:
         """Render the whole page with every panel filled."""
-        panels = {name: self.render(name) for name in ALL_PANELS if name not in {"power", "loss"}}
+        panels = {name: self.render(name) for name in ALL_PANELS if name not in JSON_PANELS}
         return self._fill(
             "page.html",
             panels=panels,
@@ -78,7 +79,8 @@ class Panels:
     def _render_network(self) -> str:
         status = self._gateway.status()
         agreement = judge_agreement(status, self._gateway.blocks(COMPARED_BLOCKS))
-        return self._fill("_network.html", status=status, agreement=agreement, engine=describe_engine(status.engine))
+        name, promise = split_engine(status.engine)
+        return self._fill("_network.html", status=status, agreement=agreement, engine=name, promise=promise)
 
     def _render_nodes(self) -> str:
         nodes = self._gateway.status().nodes
@@ -95,6 +97,9 @@ class Panels:
         losses = training.losses if training else ()
         series = {"rounds": [number for number, _ in losses], "losses": [loss for _, loss in losses]}
         return msgspec.json.encode(series).decode()
+
+    def _encode_models(self) -> str:
+        return msgspec.json.encode([model.model_id for model in self._gateway.models()]).decode()
 
 
 def build_templates() -> Environment:
@@ -131,9 +136,10 @@ def judge_agreement(status: NetworkStatus, blocks: Sequence[BlockView]) -> Agree
     return Agreement(tone="good", text=f"all {len(alive)} nodes agree")
 
 
-def describe_engine(engine: str) -> str:
-    """Say what orders the blocks and what that is worth."""
-    return "one sequencer, not Byzantine fault tolerant" if engine.startswith(EMBEDDED_ENGINE) else engine
+def split_engine(label: str) -> tuple[str, str]:
+    """Split an engine's label into its name and what it says of itself (its name again, if it says nothing)."""
+    name, _, promise = label.partition(": ")
+    return name, promise or name
 
 
 def describe_checks(task: TaskView) -> str:

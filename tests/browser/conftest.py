@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 # The scripted gateway is shared with the tests of the web room.
 sys.path.insert(0, str(Path(__file__).parents[1] / "web"))
 
-from scripted_gateway import LoopbackServer, ScriptedGateway  # noqa: E402 - needs the path above
+from scripted_gateway import LoopbackServer, ScriptedGateway
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -25,7 +25,8 @@ ARGUMENTS = [
 DESKTOP = {"width": 1280, "height": 900}
 
 
-@pytest.fixture(scope="session")
+# Playwright keeps an event loop running in this thread; past its module it would break every asyncio.run.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     path = shutil.which("chromium")
     if path is None:

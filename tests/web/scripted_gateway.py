@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from typing import Self
 
 import uvicorn
 
@@ -33,6 +34,7 @@ from paceline.web.settings import WebSettings
 MODEL = "smol-135m"
 GOOD_KEY = "sk-good"
 EXECUTOR = "node-3"
+ENGINE = "solo: one sequencer, not Byzantine fault tolerant"
 
 
 def build_node(name: str, voting_power: int = 0, **changes: object) -> NodeStatus:
@@ -55,7 +57,7 @@ def build_node(name: str, voting_power: int = 0, **changes: object) -> NodeStatu
 
 def build_status(*nodes: NodeStatus, height: int = 1) -> NetworkStatus:
     """A network of these nodes, seen at the given height."""
-    return NetworkStatus(height=height, app_hash="aa" * 32, engine="solo", epoch=0, phase="race", nodes=nodes)
+    return NetworkStatus(height=height, app_hash="aa" * 32, engine=ENGINE, epoch=0, phase="race", nodes=nodes)
 
 
 class ScriptedGateway:
@@ -68,6 +70,7 @@ class ScriptedGateway:
         self.hang = False
         self.endless = False
         self.finish_reason = "stop"
+        self.model_ids = [MODEL]
         self.known_keys: set[str | None] = {None, GOOD_KEY}
         self.chats: list[tuple[Account, ChatRequest]] = []
         self.calls: Counter[str] = Counter()
@@ -85,7 +88,8 @@ class ScriptedGateway:
 
     def models(self) -> list[ModelView]:
         return [
-            ModelView(model_id=MODEL, owner="paceline", created_unix_seconds=1, context_tokens=2048, price_nicoin=1000)
+            ModelView(model_id=name, owner="paceline", created_unix_seconds=1, context_tokens=2048, price_nicoin=1000)
+            for name in self.model_ids
         ]
 
     def authenticate(self, api_key: str | None) -> Account:
@@ -182,7 +186,7 @@ class LoopbackServer:
         self._server = _Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
 
-    def __enter__(self) -> LoopbackServer:
+    def __enter__(self) -> Self:
         self._thread.start()
         assert self._server.ready.wait(20), "the server did not start"
         return self

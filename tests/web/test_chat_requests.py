@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from scripted_gateway import MODEL
@@ -243,3 +244,4 @@ def test_boundary_of_the_context(name):
     with pytest.raises(RequestRefused) as caught:
         check_limit(decode(**{name: 101}), model)
     assert caught.value.field == name
+    check_limit(decode(**{name: MAX_INT64}), replace(model, context_tokens=0))

@@ -52,7 +52,9 @@ def test_a_reader_that_stalls_holds_generation_back_until_it_leaves(server: Loop
 
 def test_leaving_before_the_body_is_complete(server: LoopbackServer, gateway: ScriptedGateway):
     with socket.create_connection(("127.0.0.1", server.port)) as raw:
-        raw.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
+        raw.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+        )
     assert httpx.get(f"{server.url}/health", trust_env=False).status_code == 200
     assert gateway.chats == []
 

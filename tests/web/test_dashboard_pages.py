@@ -87,8 +87,9 @@ def test_events_send_all_panels_then_only_what_changed(http: httpx.Client, gatew
 
 
 def test_a_burst_of_changes_is_rendered_a_few_times(gateway: ScriptedGateway):
-    with LoopbackServer(gateway, WebSettings(refresh_seconds=0.2)) as server, httpx.Client(trust_env=False) as http:
-        with http.stream("GET", f"{server.url}/events", timeout=20) as reply:
+    with LoopbackServer(gateway, WebSettings(refresh_seconds=0.2)) as server:
+        url = f"{server.url}/events"
+        with httpx.Client(trust_env=False, timeout=20) as http, http.stream("GET", url) as reply:
             events = read_events(reply.iter_lines())
             for _ in ALL_PANELS:
                 next(events)

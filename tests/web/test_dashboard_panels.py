@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from scripted_gateway import ScriptedGateway, build_node, build_status
+from scripted_gateway import ENGINE, ScriptedGateway, build_node, build_status
 
 from paceline.node.views import BlockView, TaskView, TrainingView, VerdictView
 from paceline.web.panels import (
@@ -13,11 +13,11 @@ from paceline.web.panels import (
     PANELS_OF,
     Panels,
     describe_checks,
-    describe_engine,
     format_clock,
     format_coins,
     format_share,
     judge_agreement,
+    split_engine,
 )
 
 EVIL = '<img src=x onerror="alert(1)">'
@@ -84,8 +84,8 @@ def test_agreement_compares_each_node_at_its_own_height(nodes, tone, text):
 
 
 def test_engine_says_what_it_is():
-    assert describe_engine("cometbft") == "cometbft"
-    assert describe_engine("solo") == "one sequencer, not Byzantine fault tolerant"
+    assert split_engine("cometbft") == ("cometbft", "cometbft")
+    assert split_engine(ENGINE) == ("solo", "one sequencer, not Byzantine fault tolerant")
 
 
 def test_checks_in_words():

@@ -108,7 +108,12 @@ def test_golden_bytes(http: httpx.Client, gateway: ScriptedGateway):
         (OutOfFunds("too dear"), openai.RateLimitError, 429, "insufficient_quota"),
         (Busy("full", 3), openai.InternalServerError, 503, "busy"),
         (UpstreamFailed("gone"), openai.InternalServerError, 502, "upstream_failed"),
-        (RequestRefused("messages", "context_length_exceeded", "long"), openai.BadRequestError, 400, "context_length_exceeded"),
+        (
+            RequestRefused("messages", "context_length_exceeded", "long"),
+            openai.BadRequestError,
+            400,
+            "context_length_exceeded",
+        ),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
@@ -125,19 +130,18 @@ def test_invalid_request_is_told_before_the_answer(client, gateway, error, kind,
 
 def test_a_refusal_for_lack_of_funds_is_not_repeated(server: LoopbackServer, gateway: ScriptedGateway):
     gateway.fail_before = OutOfFunds("too dear")
-    with OpenAI(base_url=f"{server.url}/v1", api_key=GOOD_KEY, max_retries=3) as client:
-        with pytest.raises(openai.RateLimitError):
-            client.chat.completions.create(model=MODEL, messages=MESSAGES)
+    client = OpenAI(base_url=f"{server.url}/v1", api_key=GOOD_KEY, max_retries=3)
+    with client, pytest.raises(openai.RateLimitError):
+        client.chat.completions.create(model=MODEL, messages=MESSAGES)
     assert len(gateway.chats) == 1
 
 
 @pytest.mark.parametrize("error", [UpstreamFailed("the node went away"), ValueError("a bug")])
 def test_an_error_in_mid_stream_raises_in_the_client(client: OpenAI, gateway: ScriptedGateway, error):
     gateway.fail_after = error
-    seen = []
-    with client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True) as stream:
-        with pytest.raises(openai.APIError) as caught:
-            seen.extend(iter(stream))
+    stream = client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True)
+    with stream, pytest.raises(openai.APIError) as caught:
+        list(stream)
     assert set(caught.value.body) == {"message", "type", "param", "code"}
     assert "a bug" not in str(caught.value)
 

@@ -24,7 +24,9 @@ def read_error(reply: httpx.Response) -> dict[str, str | None]:
     return error
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/v1/embeddings", "/v1/v1/models", "/static/0/x.js", "/docs", "/openapi.json"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/v1/embeddings", "/v1/v1/models", "/static/0/x.js", "/docs", "/openapi.json"]
+)
 def test_invalid_route(http: httpx.Client, path):
     reply = http.get(path)
     assert (reply.status_code, read_error(reply)["code"]) == (404, "unknown_url")
@@ -97,12 +99,14 @@ def test_invalid_body_over_the_default_limit(http: httpx.Client, gateway: Script
 
 
 def test_invalid_body_that_never_ends(gateway: ScriptedGateway):
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    )
     with LoopbackServer(gateway, WebSettings(body_timeout_seconds=0.05)) as server:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as raw:
+        raw = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+        with raw, raw.makefile("rb") as reply:
             raw.sendall(head)
-            with raw.makefile("rb") as reply:
-                told = reply.read()
+            told = reply.read()
     assert told.startswith(b"HTTP/1.1 408 ")
     assert b'"code":"request_timeout"' in told
     assert gateway.chats == []

@@ -14,7 +14,7 @@ function say(role, text) {
   bubble.className = `said ${role}`;
   bubble.textContent = text;
   log.append(bubble);
-  log.scrollTop = log.scrollHeight;
+  scrollToEnd();
   return bubble;
 }
 
@@ -23,6 +23,14 @@ function addReceipt() {
   line.className = "receipt";
   log.append(line);
   return line;
+}
+
+function isAtEnd() {
+  return log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+}
+
+function scrollToEnd() {
+  log.scrollTop = log.scrollHeight;
 }
 
 function buildCall() {
@@ -79,9 +87,9 @@ async function follow(response, bubble, receipt) {
     if (chunk.paceline) receipt.cost = chunk.paceline.cost_nicoin;
     const text = chunk.choices[0]?.delta.content;
     if (text) {
-      const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+      const follows = isAtEnd();
       bubble.append(text);
-      if (atEnd) log.scrollTop = log.scrollHeight;
+      if (follows) scrollToEnd();
     }
   }
 }
@@ -95,7 +103,10 @@ function showReceipt(receipt) {
   if (receipt.checks) parts.push(receipt.checks);
   receipt.line.classList.toggle("bad", Boolean(receipt.checks?.includes("REJECTED")));
   const text = parts.join(" · ");
-  if (receipt.line.textContent !== text) receipt.line.textContent = text;
+  if (receipt.line.textContent === text) return;
+  const follows = isAtEnd();
+  receipt.line.textContent = text;
+  if (follows) scrollToEnd();
 }
 
 function setRunning(controller) {

@@ -29,6 +29,13 @@ function showLocalTimes(root) {
   }
 }
 
+function showModels(names) {
+  const select = document.getElementById("chat-model");
+  const chosen = select.value;
+  if (names.length === 0) return;
+  select.replaceChildren(...names.map((name) => new Option(name, name, false, name === chosen)));
+}
+
 function setLive(state, text) {
   live.dataset.state = state;
   live.textContent = text;
@@ -44,6 +51,7 @@ function listen() {
   for (const name of HTML_PANELS) {
     source.addEventListener(name, (event) => swapPanel(name, event.data));
   }
+  source.addEventListener("models", (event) => showModels(JSON.parse(event.data)));
   for (const name of ["power", "loss"]) {
     source.addEventListener(name, (event) => {
       series[name] = JSON.parse(event.data);

@@ -1,0 +1,96 @@
+"""Executors that run the right model and cheat in sampling: own seed, greedy for sampled, another temperature, inserted text.
+
+Power asserted, on answers of up to 32 tokens: an own seed and greedy are rejected in every pool of two answers, T = 0.7 sold as
+T = 1.5 in the pool of all eight, four inserted words in every answer. Their logprobs are honest, so only the margins see them.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from paceline.base.hashing import hash_parts
+from paceline.inference.check import check_transcript
+from paceline.inference.claim import build_transcript
+from paceline.inference.plan import plan_answer, plan_sampler
+from paceline.inference.run import derive_text, generate
+from paceline.inference.sampler import compute_logprob_micronats
+from paceline.models.language import LanguageModel, prepare_model
+from paceline.protocol.messages import REJECTED
+from paceline.protocol.transcripts import compute_text_hash
+from paceline.verification.answers import judge_answer
+
+TOPICS = ("a harbour", "old maps", "tea", "a tall tree", "the desert", "a clock tower", "wool", "a long walk")
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.set_num_threads(1)
+    cache = Path(os.environ.get("PACELINE_CACHE", Path.home() / ".cache" / "paceline"))
+    return LanguageModel.load(prepare_model(cache, progress=lambda line: None))
+
+
+def plan(model, topic, *, temperature_ppm=1_000_000, purpose="agreed"):
+    sampler = plan_sampler(temperature_ppm=temperature_ppm, top_p_ppm=1_000_000, max_tokens=32, stop=[])
+    messages = [{"role": "user", "content": f"Write two sentences about {topic}."}]
+    return plan_answer(model, messages, sampler=sampler, seed=hash_parts(purpose, topic.encode()))
+
+
+def answer(model, request):
+    return build_transcript(model, request, list(generate(model, request, should_stop=lambda: False)))
+
+
+def serve_other(model, topic, sold=None, **served):
+    """An answer to another request, transcribed as an answer to the agreed one."""
+    transcript = answer(model, plan(model, topic, **served))
+    return msgspec.structs.replace(transcript, request=plan(model, topic, **(sold or {})))
+
+
+def judge_pools(model, transcripts, size):
+    evidence = [check_transcript(model, transcript) for transcript in transcripts]
+    assert all(item.deviation_micronats < item.spread_micro // 8 for item in evidence), "the logprobs are honest"
+    return {
+        judge_answer(reduce(add, evidence[start : start + size])).outcome for start in range(0, len(evidence), size)
+    }
+
+
+def test_an_own_seed_is_rejected_in_pools_of_two(model):
+    transcripts = [serve_other(model, topic, purpose="cherry-picked") for topic in TOPICS[:6]]
+    assert judge_pools(model, transcripts, 2) == {REJECTED}
+
+
+def test_greedy_sold_as_sampled_is_rejected_in_pools_of_two(model):
+    transcripts = [serve_other(model, topic, temperature_ppm=0) for topic in TOPICS[:6]]
+    assert judge_pools(model, transcripts, 2) == {REJECTED}
+
+
+def test_another_temperature_is_rejected_over_all_answers(model):
+    sold = {"temperature_ppm": 1_500_000}
+    transcripts = [serve_other(model, topic, sold, temperature_ppm=700_000) for topic in TOPICS]
+    assert judge_pools(model, transcripts, len(TOPICS)) == {REJECTED}
+
+
+@pytest.mark.parametrize("topic", TOPICS[:4])
+def test_inserted_words_are_rejected(model, topic):
+    honest = answer(model, plan(model, topic))
+    request = honest.request
+    advertisement = model.encode(" Buy Acme Shoes today!")
+    tokens = (*honest.output_tokens[:16], *advertisement, *honest.output_tokens[16:])[: len(honest.output_tokens)]
+    logits = model.iterate_logits((*request.prompt_tokens, *tokens[:-1]), len(request.prompt_tokens) - 1)
+    forged = msgspec.structs.replace(
+        honest,
+        output_tokens=tokens,
+        logprobs_micronats=tuple(
+            compute_logprob_micronats(row, token) for row, token in zip(logits, tokens, strict=True)
+        ),
+        finish_reason="length" if len(tokens) == 32 else "cancelled",
+        text_hash=compute_text_hash(derive_text(model, (), tokens).text),
+    )
+    assert judge_pools(model, [forged], 1) == {REJECTED}
+    assert judge_answer(check_transcript(model, honest)).outcome != REJECTED
