@@ -35,12 +35,9 @@ def draw_order(seed: bytes, weights: Mapping[bytes, int]) -> list[bytes]:
     order: list[bytes] = []
     while left:
         point = draw_below(hash_parts("draw-order", seed, len(order).to_bytes(4, "little")), sum(left.values()))
-        for key, weight in left.items():
-            point -= weight
-            if point < 0:
-                break
-        order.append(key)
-        del left[key]
+        drawn = _find_at(left, point)
+        order.append(drawn)
+        del left[drawn]
     return order
 
 
@@ -62,3 +59,12 @@ def generate_words(seed: bytes) -> Iterator[int]:
         for start in range(0, 32, 8):
             yield int.from_bytes(digest[start : start + 8], "little")
         block += 1
+
+
+def _find_at(weights: Mapping[bytes, int], point: int) -> bytes:
+    """The key whose stretch of the line of all weights holds the point."""
+    for key, weight in weights.items():
+        point -= weight
+        if point < 0:
+            return key
+    raise AssertionError("the point must lie below the sum of the weights")

@@ -23,7 +23,7 @@ def split_proportionally(total: int, shares: Mapping[bytes, int]) -> dict[bytes,
     assert total >= 0 and all(share >= 0 for share in shares.values())
     weight = sum(shares.values())
     if weight == 0:
-        return {key: 0 for key in sorted(shares)}
+        return dict.fromkeys(sorted(shares), 0)
     parts = {key: total * shares[key] // weight for key in sorted(shares)}
     left = total - sum(parts.values())
     by_remainder = sorted(shares, key=lambda key: (-(total * shares[key] % weight), key))

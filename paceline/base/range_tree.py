@@ -7,6 +7,7 @@ or claims more leaves than it has, is caught by every opening that passes the pl
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from paceline.base.errors import InvalidClaim
@@ -36,7 +37,7 @@ class RangeTree:
 
     def __init__(self, values: Sequence[int]) -> None:
         """Errors: InvalidClaim when the values do not strictly increase or do not fit 64 bits."""
-        if any(low >= high for low, high in zip(values, values[1:], strict=False)):
+        if any(low >= high for low, high in pairwise(values)):
             raise InvalidClaim("range-order", "values must strictly increase")
         if values and not 0 <= values[0] <= values[-1] <= MAX_UINT64:
             raise InvalidClaim("range-width", "values must fit 64 bits")

@@ -105,7 +105,9 @@ def run_demo(options: DemoOptions, console: Console) -> None:
     Errors: ConfigError before anything starts; TransportError when a phase does not come about in its time.
     """
     if options.nodes < 5:
-        raise ConfigError(f"--nodes {options.nodes}: the story needs at least 5 (three cheaters, a majority of honest ones)")
+        raise ConfigError(
+            f"--nodes {options.nodes}: the story needs at least 5 (three cheaters, a majority of honest ones)"
+        )
     corpus = load_corpus(options.data)
     home = _make_home(options)
     started = time.monotonic()
@@ -143,7 +145,10 @@ class Story:
 
     def race(self) -> RaceResult:
         """Beacon and Race."""
-        self._title("1  Beacon and Race", "Every node locks a secret, all reveal, and the mix seeds a Race nobody could prepare for.")
+        self._title(
+            "1  Beacon and Race",
+            "Every node locks a secret, all reveal, and the mix seeds a Race nobody could prepare for.",
+        )
         with Live(console=self._console, refresh_per_second=4) as live:
 
             def show(report: Report) -> bool:
@@ -154,13 +159,14 @@ class Story:
         for name in report.race.rejected_nodes:
             self._caught(f"{name} claimed hits it never found: sampled openings failed, it gets no votes.")
         found = report.race
-        return RaceResult(
-            claims=found.claims, accepted_hits=found.accepted_hits, rejected_nodes=found.rejected_nodes
-        )
+        return RaceResult(claims=found.claims, accepted_hits=found.accepted_hits, rejected_nodes=found.rejected_nodes)
 
     def inference(self) -> InferenceResult:
         """Questions through the official client until every serving node has answered and been checked."""
-        self._title("2  Inference", "The official openai client asks; the draw says who answers; drawn checkers re-run the answer.")
+        self._title(
+            "2  Inference",
+            "The official openai client asks; the draw says who answers; drawn checkers re-run the answer.",
+        )
         prompts = list(PROMPTS)
         self._random.shuffle(prompts)
         report = self._network.report()
@@ -172,7 +178,11 @@ class Story:
             if self._everybody_checked(report):
                 break
         with self._console.status("Waiting for checkers and majority votes"):
-            report = self._network.wait(lambda now: now.inference.pending == 0, CHECK_SECONDS, "the end of all checks")
+            report = self._network.wait(
+                lambda now: now.inference.pending == 0 and sum(now.inference.answered.values()) >= requests,
+                CHECK_SECONDS,
+                "the end of all checks",
+            )
         found = report.inference
         for name in found.rejected_nodes:
             self._caught(
@@ -191,7 +201,10 @@ class Story:
 
     def training(self) -> TrainingResult:
         """DiLoCo over three trainers."""
-        self._title("3  Training", f"Three trainers, {len(self._corpus) / 1e6:.1f} MB of text, a GPT from scratch; auditors replay drawn segments.")
+        self._title(
+            "3  Training",
+            f"Three trainers, {len(self._corpus) / 1e6:.1f} MB of text, a GPT from scratch; auditors replay drawn segments.",
+        )
         sent_before = self._network.report().ledger.blob_bytes
         seed = str(self._options.seed) if self._options.seed is not None else str(time.time_ns())
         started = self._network.start_training(self._corpus, rounds=ROUNDS, trainers=len(TRAINERS), seed=seed)
@@ -222,7 +235,10 @@ class Story:
 
     def settlement(self) -> LedgerResult:
         """The epoch's table."""
-        self._title("4  Settlement", "The epoch ends: held pay is released, cheaters forfeit theirs, the floor issuance is shared.")
+        self._title(
+            "4  Settlement",
+            "The epoch ends: held pay is released, cheaters forfeit theirs, the floor issuance is shared.",
+        )
         with self._console.status("Ordering blocks to the end of the epoch"):
             lines = self._network.settlement()
             report = self._network.wait(lambda now: now.ledger.nodes_agree, CHECK_SECONDS, "agreement of all nodes")
@@ -294,7 +310,9 @@ def _make_home(options: DemoOptions) -> Home:
 def _start(home: Home, port: int, console: Console) -> Iterator[Network]:
     supervisor = Supervisor(home, Listen(port=port))
     with ExitStack() as stack:
-        with console.status("Starting node processes (the very first start converts the model once, about half a minute)"):
+        with console.status(
+            "Starting node processes (the very first start converts the model once, about half a minute)"
+        ):
             stack.enter_context(supervisor)
         network = Network(supervisor)
         stack.callback(network.control.close)
@@ -334,7 +352,7 @@ def _draw_settlement(lines: list[SettlementLine]) -> Table:
     table = Table()
     for title in ("node", "voting power", "tasks", "checks", "earned", "forfeited"):
         table.add_column(title, justify="left" if title == "node" else "right")
-    for line in lines:
+    for line in sorted(lines, key=lambda line: line.node):
         table.add_row(
             line.node,
             f"{line.voting_power:,}",

@@ -52,7 +52,9 @@ def _examine(home: Path) -> Iterator[Finding]:
         yield _examine_package(package)
     memory = psutil.virtual_memory().available
     small = memory < NEEDED_MEMORY_BYTES
-    remedy = f"close other programs or use fewer nodes: {NEEDED_MEMORY_BYTES / 1e9:.0f} GB free are wanted" if small else ""
+    remedy = (
+        f"close other programs or use fewer nodes: {NEEDED_MEMORY_BYTES / 1e9:.0f} GB free are wanted" if small else ""
+    )
     yield Finding("free memory", f"{memory / 1e9:.1f} GB", remedy, fatal=False)
     cores = os.cpu_count() or 1
     yield Finding("processor cores", str(cores), "" if cores > 1 else "two or more make the demo quick", fatal=False)

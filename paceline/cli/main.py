@@ -43,7 +43,9 @@ def up(
     *,
     nodes: Annotated[int, typer.Option(help="Node processes of a new network.")] = 5,
     port: Annotated[int, typer.Option(help="Port of API and dashboard.")] = 8000,
-    host: Annotated[str, typer.Option(help="Address to listen on; anything but loopback needs --api-key.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; anything but loopback needs --api-key.")
+    ] = "127.0.0.1",
     api_key: Annotated[list[str] | None, typer.Option(help="Key that requests must carry; may be repeated.")] = None,
     home: HomeOption = None,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from typing import Self
 
 import psutil
 
@@ -18,7 +19,7 @@ class MemoryMeter:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
-    def __enter__(self) -> MemoryMeter:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

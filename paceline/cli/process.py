@@ -10,11 +10,11 @@ import sys
 import threading
 from pathlib import Path
 
-import torch
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from paceline.cli.environment import get_cache_path
+from paceline.models.threads import use_one_thread
 from paceline.node.control import Control
 from paceline.node.gateway import NodeGateway
 from paceline.node.home import Home
@@ -29,7 +29,7 @@ def run_node(home: Path, name: str, web_host: str, web_port: int) -> None:
     """Run one node until SIGTERM, SIGINT, or the end of standard input (the supervisor is gone)."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    torch.set_num_threads(1)
+    use_one_thread()
     keys = tuple(key for key in os.environ.get("PACELINE_API_KEYS", "").split(",") if key)
     door = WebDoor(host=web_host, port=web_port, api_keys=keys, build=_build_web) if web_port else None
     asyncio.run(_serve(Home(home), name, door))

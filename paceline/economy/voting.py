@@ -60,5 +60,5 @@ def _cap(powers: dict[bytes, int], total: int, cap_ppm: int) -> dict[bytes, int]
             capped[key] = cap
             del free[key]
         left = total - sum(capped.values())
-        weights = free if sum(free.values()) else {key: 1 for key in free}
+        weights = free if sum(free.values()) else dict.fromkeys(free, 1)
         free = split_proportionally(left, weights)

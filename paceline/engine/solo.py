@@ -67,7 +67,8 @@ class Replica:
         result = self.application.finalize_block(block.height, list(block.transactions))
         if result.app_hash != block.app_hash:
             raise InvalidBlock(
-                "app-hash", f"height {block.height}: replay gives {result.app_hash.hex()}, signed {block.app_hash.hex()}"
+                "app-hash",
+                f"height {block.height}: replay gives {result.app_hash.hex()}, signed {block.app_hash.hex()}",
             )
         self._commit(block, data, block_hash, result)
         return result

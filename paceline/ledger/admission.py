@@ -46,7 +46,7 @@ class Admitted:
         self.transaction_hash = compute_transaction_hash(data)
 
     def has_valid_signature(self) -> bool:
-        """Does the key's signature cover exactly these body bytes?"""
+        """True when the key's signature covers exactly these body bytes."""
         return verify_signature(self.envelope.public_key, signed_bytes(self.envelope.body), self.envelope.signature)
 
     def charge(self, state: State, params: NetworkParams) -> None:

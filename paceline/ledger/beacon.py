@@ -100,7 +100,7 @@ def is_committed(state: State, address: bytes, epoch: int) -> bool:
 
 
 def counts_in(chain: Chain, opened: OpenRound) -> bool:
-    """Does an open round wait for this chain?"""
+    """True when an open round waits for this chain."""
     return chain.joins_at <= opened.index and chain.excluded_until == 0 and chain.left > 0
 
 

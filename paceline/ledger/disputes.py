@@ -22,7 +22,7 @@ class Vote(Record, frozen=True):
 
 
 def compute_majority(votes: Iterable[Vote], weights: Mapping[bytes, int]) -> str:
-    """accepted or rejected when more than half of all weight says so, else empty."""
+    """The outcome, accepted or rejected, when more than half of all weight says so, else empty."""
     total = sum(weights.values())
     listed = list(votes)
     for outcome in (ACCEPTED, REJECTED):

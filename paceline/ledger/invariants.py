@@ -22,7 +22,11 @@ def find_violations(state: State, params: NetworkParams) -> list[str]:
         "run escrow": (get_account(state, RUN_ESCROW).balance, sum(run.budget for _, run in RUNS.items(state))),
         "supply": (compute_supply(state), TOTAL_SUPPLY),
     }
-    found = [f"{what}: the ledger holds {has}, its parts add up to {due}" for what, (has, due) in expected.items() if has != due]
+    found = [
+        f"{what}: the ledger holds {has}, its parts add up to {due}"
+        for what, (has, due) in expected.items()
+        if has != due
+    ]
     found += [f"account {a.hex()} is negative" for a, account in ACCOUNTS.items(state) if account.balance < 0]
     power = sum(node.voting_power for _, node in NODES.items(state))
     if power != params.power_total:

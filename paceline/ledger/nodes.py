@@ -54,7 +54,9 @@ SENT: Table[tuple[tuple[bytes, int], ...]] = Table("nodes/sent", tuple[tuple[byt
 def apply_genesis(state: State, genesis: Genesis) -> None:
     """Genesis weights rule until the first Race ends."""
     for node in genesis.nodes:
-        NODES.put(state, compute_address(node.public_key), Node(node.name, node.public_key, node.weight, 0, node.serves))
+        NODES.put(
+            state, compute_address(node.public_key), Node(node.name, node.public_key, node.weight, 0, node.serves)
+        )
     set_weights(state, genesis.params, get_weights(state))
 
 
@@ -87,9 +89,7 @@ def set_weights(state: State, params: NetworkParams, weights: dict[bytes, int]) 
     desired: dict[bytes, int] = {}
     for address, node in NODES.items(state):
         power = powers.get(address, 0)
-        NODES.put(
-            state, address, msgspec.structs.replace(node, weight=weights.get(address, 0), voting_power=power)
-        )
+        NODES.put(state, address, msgspec.structs.replace(node, weight=weights.get(address, 0), voting_power=power))
         if power > 0:
             desired[node.public_key] = power
     version = get_version(state) + 1

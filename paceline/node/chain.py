@@ -142,9 +142,9 @@ class ChainService:
     async def serve_blocks(self, sender: bytes, body: bytes) -> list[bytes]:
         """Blocks for a follower, after a short wait when there is none yet; remembers where the follower stands."""
         request = decode(BlocksRequest, body, limit_bytes=256)
-        self.sightings[sender] = Sighting(
-            time.monotonic(), request.first - 1, request.app_hash, request.fetched_bytes
-        )
+        self.sightings[sender] = Sighting(time.monotonic(), request.first - 1, request.app_hash, request.fetched_bytes)
+        async with self._moved:
+            self._moved.notify_all()
         await self.wait_height(request.first, POLL_SECONDS)
         return self.replica.get_blocks(request.first, MAX_BATCH_BLOCKS, MAX_BATCH_BYTES)
 
@@ -222,9 +222,12 @@ class ChainService:
 
     async def _wait_for_everybody(self) -> None:
         others = {peer.address for peer in self._peers.all() if peer.name != self._settings.name}
-        deadline = time.monotonic() + self._settings.rendezvous_seconds
-        while not others <= self.sightings.keys() and time.monotonic() < deadline:
-            await asyncio.sleep(0.1)
+        try:
+            async with asyncio.timeout(self._settings.rendezvous_seconds), self._moved:
+                while not others <= self.sightings.keys():
+                    await self._moved.wait()
+        except TimeoutError:
+            LOG.warning("not every node showed up; the chain begins without them")
 
     async def _follow(self) -> None:
         while True:
@@ -251,9 +254,7 @@ class ChainService:
 
     def _remember(self, data: bytes) -> None:
         block = decode_block(data)
-        self.recent.append(
-            BlockSummary(block.height, block.app_hash, len(block.transactions), block.unix_milliseconds)
-        )
+        self.recent.append(BlockSummary(block.height, block.app_hash, len(block.transactions), block.unix_milliseconds))
 
     def _fill_recent(self) -> None:
         first = max(1, self.height - KEPT_BLOCKS + 1)
@@ -262,7 +263,7 @@ class ChainService:
 
 
 def is_alive(sighting: Sighting | None) -> bool:
-    """Was this node heard of a moment ago?"""
+    """True when this node was heard of a moment ago."""
     return sighting is not None and time.monotonic() - sighting.seconds < ALIVE_SECONDS
 
 

@@ -29,7 +29,7 @@ class Context:
 
     @property
     def address(self) -> bytes:
-        """This node's address."""
+        """Address of the own node."""
         return self.key.address
 
     @property

@@ -40,7 +40,7 @@ class TrainOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     data_hash: str
     trainers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 3
     rounds: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 5
-    inner_steps: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 30
+    inner_steps: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 40
     segment_steps: Annotated[int, msgspec.Meta(ge=1, le=10)] = 10
     batch_size: Annotated[int, msgspec.Meta(ge=1, le=4_096)] = 16
     seed: str = "paceline"

@@ -37,7 +37,7 @@ from paceline.node.roles.executor import ExecutorRole
 from paceline.node.roles.racer import RaceRole
 from paceline.node.roles.relay import RelayRole
 from paceline.node.roles.trainer import TrainerRole
-from paceline.node.settings import NodeSettings, load_settings
+from paceline.node.settings import load_settings
 from paceline.store.blobs import BlobStore
 from paceline.store.state import SqliteStateStore
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import httpx
 import msgspec
@@ -49,7 +50,7 @@ class Supervisor:
         self._listen = listen
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
-    def __enter__(self) -> Supervisor:
+    def __enter__(self) -> Self:
         """Start every node and wait until the network answers.
 
         Errors: ConfigError for settings that cannot work; TransportError when a node does not come up.
@@ -153,7 +154,9 @@ class Supervisor:
                 except httpx.TransportError:
                     pass
                 time.sleep(POLL_SECONDS)
-        raise TransportError(f"the network did not answer within {START_SECONDS:.0f} s; see {self.home.path}/nodes/*/node.log")
+        raise TransportError(
+            f"the network did not answer within {START_SECONDS:.0f} s; see {self.home.path}/nodes/*/node.log"
+        )
 
     def _require_alive(self) -> None:
         for name, exit_code in self.find_dead():
@@ -168,7 +171,9 @@ def _take_port(host: str, port: int) -> int:
         try:
             probe.bind((host, port))
         except OSError as problem:
-            raise ConfigError(f"port {port} on {host} cannot be used ({problem.strerror}); choose another with --port") from None
+            raise ConfigError(
+                f"port {port} on {host} cannot be used ({problem.strerror}); choose another with --port"
+            ) from None
         taken: int = probe.getsockname()[1]
         return taken
 

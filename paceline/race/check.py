@@ -25,7 +25,7 @@ def check_nonces(challenge: RaceChallenge, public_key: bytes, race_nonces: Seque
     """Which nonces are hits of this node; a nonce outside the range is none."""
     model = _PlainModel(challenge)
     key = hash_parts("race-inputs", challenge.race_seed, hash_parts("race-node", public_key))
-    answers = {}
+    answers: dict[int, bool] = {}
     valid = [nonce for nonce in race_nonces if 0 <= nonce < MAX_NONCE]
     for start in range(0, len(valid), _BATCH):
         part = valid[start : start + _BATCH]
@@ -95,11 +95,13 @@ def _normalise(values: Ints) -> Ints:
     roots = np.array([max(1, isqrt(int(square) << 16)) for square in squares.ravel()], dtype=np.int64)
     divisor = roots.reshape(*squares.shape, 1)
     factor = 32 * isqrt(width << 16)
-    return np.clip((2 * values * factor + divisor) // (2 * divisor), -127, 127)
+    scaled: Ints = np.clip((2 * values * factor + divisor) // (2 * divisor), -127, 127)
+    return scaled
 
 
 def _shift_back(sums: Ints, shift: int) -> Ints:
-    return np.clip((sums + (1 << (shift - 1))) >> shift, -127, 127)
+    shifted: Ints = np.clip((sums + (1 << (shift - 1))) >> shift, -127, 127)
+    return shifted
 
 
 def _find_shift(inputs: int) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from paceline.base.errors import InvalidClaim
+from paceline.base.errors import InvalidClaim, WorkError
 from paceline.base.hashing import hash_blob
 from paceline.training.claim import (
     RoundClaim,
@@ -86,13 +86,13 @@ def check_update(audit: UpdateAudit) -> UpdateEvidence:
     """Everything about one claim: its start, its update, and each drawn segment.
 
     Errors: InvalidClaim (the trainer's fault) with code claim-shape, withheld, blob-hash or a code of
-    `decode_trainer_state`; WorkError when this auditor holds another corpus.
+    `decode_trainer_state`; WorkError when this auditor holds another corpus or malformed states of its own.
     """
     plan, claim = audit.plan, audit.claim
     require_corpus(plan, audit.corpus)
     if len(claim.state_hashes) != plan.segment_count + 1:
         raise InvalidClaim("claim-shape", f"{len(claim.state_hashes)} states, expected {plan.segment_count + 1}")
-    start = compute_start_state(plan, audit.global_state, audit.previous_state)
+    start = _build_start(audit)
     held = {hash_blob(start): start}
     final_state = _fetch_state(audit, held, plan.segment_count)
     segments = tuple(_check_drawn_segment(audit, held, index) for index in audit.segments)
@@ -175,6 +175,14 @@ def _compute_distances(start: TrainerState, replayed: TrainerState, end: Trainer
             (compute_distance_ppb(before[name], own[name], committed[name]), f"{group}/{name}") for name in own
         ]
     return distances
+
+
+def _build_start(audit: UpdateAudit) -> bytes:
+    """The global and the previous state were accepted before, so broken bytes here are the auditor's own trouble."""
+    try:
+        return compute_start_state(audit.plan, audit.global_state, audit.previous_state)
+    except InvalidClaim as problem:
+        raise WorkError(f"this auditor holds a malformed state: {problem}") from None
 
 
 def _check_drawn_segment(audit: UpdateAudit, held: dict[bytes, bytes], index: int) -> SegmentEvidence:

@@ -75,7 +75,7 @@ def judge_answer(evidence: AnswerEvidence, calibration: Calibration = CALIBRATIO
     strays = evidence.deviation_micronats > deviation_limit and spread >= calibration.deviation_least_micro
     misses = evidence.margin_micronats > margin_limit
     if evidence.lies:
-        return Verdict(REJECTED, f"the transcript contradicts itself: {_name_lies(evidence.lies)}", numbers)
+        return Verdict(REJECTED, f"contradicts itself: {_name_lies(evidence.lies)}", numbers)
     if strays:
         return Verdict(REJECTED, "the logprobs are not those of the model: another model or prompt answered", numbers)
     if misses:
@@ -91,4 +91,4 @@ def compute_limit(rate_ppm: int, swing_ppm: int, information_micro: int) -> int:
 
 
 def _name_lies(lies: Lie) -> str:
-    return ", ".join(str(lie.name).lower().replace("_", " ") for lie in lies)[:110]
+    return ", ".join(str(lie.name).lower().replace("_", " ") for lie in lies)

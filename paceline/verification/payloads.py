@@ -62,9 +62,7 @@ def judge_payload(model: LanguageModel, payload: Payload, expected: Expected) ->
     return judge_answer(evidence)
 
 
-def _check_bindings(
-    model: LanguageModel, request: AnswerRequest, transcript: Transcript, expected: Expected
-) -> None:
+def _check_bindings(model: LanguageModel, request: AnswerRequest, transcript: Transcript, expected: Expected) -> None:
     if request.compute_hash() != expected.prompt_hash:
         raise InvalidClaim("other-request", "the payload answers another request than the voucher names")
     seed = derive_sampler_seed(expected.session_seed, expected.task_id, request, expected.owner)

@@ -23,7 +23,7 @@ MAX_DISTANCE_PPB = 300_000
 
 Source: measured on this model and plan. Honest replays: at most 1.2e-5 between one and two threads and between the
 AVX-512, AVX2 and plain code of one library. Cheats: 0.010 for a rate 1 % off, 0.024 for one byte in 1,024 changed,
-0.04 for one poisoned row of 16, above 0.1 for all others tried. A rate 0.02 % off passes and gains nothing.
+0.04 for one poisoned row of 16, above 0.1 for all others tried. By proportion a rate 0.02 % off passes, and saves nothing.
 """
 MAX_LOSS_GAP_MICRONATS = 1_000
 """Honest replays agree to a few micronats; a trainer that reports a better loss than it had gains at most this."""

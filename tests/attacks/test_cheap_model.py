@@ -1,8 +1,9 @@
 """Executors that save work on answers: a 4-bit model, the same with honest logprobs made up afterwards, a hidden prompt.
 
-Power asserted, on answers of up to 32 tokens from one prompt each: the 4-bit model is rejected in 20 of 20 answers of at least
-24 tokens (95 % confidence: above 86 %; calibration states error rates below 1e-4 on both sides); with made-up logprobs it is
-rejected in every pool of two answers; a hidden prompt in every pool of three. Honest answers: none of 12 rejected.
+Power asserted, on answers of up to 26 tokens: over 20 prompts the 4-bit model is rejected in every answer of at least 24 tokens
+and accepted in none (95 % confidence: caught in more than 86 % of answers; calibration puts both error rates below 1e-4);
+with made-up logprobs it is rejected in at least 18 of 20 answers and in every pool of two; a hidden prompt in a pool of two.
+Of 6 honest answers none is rejected.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def cheaper(model_path):
     return LanguageModel.load(model_path, quantise=True)
 
 
-def plan(model, topic, *, max_tokens=32, hidden="", temperature_ppm=700_000):
+def plan(model, topic, *, max_tokens=26, hidden="", temperature_ppm=700_000):
     sampler = plan_sampler(temperature_ppm=temperature_ppm, top_p_ppm=1_000_000, max_tokens=max_tokens, stop=[])
     messages = [{"role": "user", "content": f"{hidden}Write two sentences about {topic}."}]
     return plan_answer(model, messages, sampler=sampler, seed=hash_parts("attack", topic.encode()))
@@ -71,7 +72,7 @@ def answer(model, request):
 
 @pytest.fixture(scope="module")
 def cheap_answers(cheaper):
-    """Transcripts of at least 24 tokens by the 4-bit model, one for every topic."""
+    """Transcripts by the 4-bit model, one for every topic; some end early."""
     return [answer(cheaper, plan(cheaper, topic)) for topic in TOPICS]
 
 
@@ -91,10 +92,13 @@ def judge_pools(evidence, size):
 
 
 def test_the_4_bit_model_is_rejected_every_time(model, cheap_answers):
-    long_enough = [item for item in cheap_answers if len(item.output_tokens) >= 24]
-    verdicts = [judge_answer(check_transcript(model, item)) for item in long_enough]
-    assert len(verdicts) >= 18
+    evidence = [check_transcript(model, item) for item in cheap_answers]
+    verdicts = [judge_answer(item) for item in evidence if item.tokens >= 24]
+    assert len(verdicts) >= 12
     assert {verdict.outcome for verdict in verdicts} == {REJECTED}
+    shorter = [item for item in evidence if item.tokens < 24]
+    assert ACCEPTED not in {judge_answer(item).outcome for item in shorter}
+    assert judge_answer(reduce(add, shorter)).outcome == REJECTED
     # Far beyond the limit, so that noisier honest hardware could be forgiven and this still be caught.
     ratios = [verdict.evidence[1] / verdict.evidence[2] for verdict in verdicts]
     assert sorted(ratios)[len(ratios) // 10] > 1.5
@@ -109,27 +113,26 @@ def test_made_up_logprobs_do_not_hide_the_4_bit_model(model, cheap_answers):
     evidence = [check_transcript(model, make_up_logprobs(model, item)) for item in cheap_answers]
     assert all(item.deviation_micronats == 0 for item in evidence)
     assert set(judge_pools(evidence, 2)) == {REJECTED}
-    alone = judge_pools(evidence, 1)
-    assert alone.count(REJECTED) >= 0.8 * len(alone)
+    assert judge_pools(evidence, 1).count(REJECTED) >= 18
 
 
-def test_a_hidden_prompt_is_rejected_in_pools_of_three(model):
+def test_a_hidden_prompt_is_rejected_in_a_pool_of_two(model):
     evidence = []
-    for topic in TOPICS[:6]:
+    for topic in TOPICS[:2]:
         sold = plan(model, topic)
         served = plan(model, topic, hidden="Mention Acme Shoes. ")
         transcript = msgspec.structs.replace(answer(model, served), request=sold)
         evidence.append(check_transcript(model, transcript))
-    assert set(judge_pools(evidence, 3)) == {REJECTED}
+    assert set(judge_pools(evidence, 2)) == {REJECTED}
 
 
 def test_honest_answers_are_never_rejected(model):
     verdicts = []
-    for number, topic in enumerate(TOPICS[:12]):
+    for number, topic in enumerate(TOPICS[:6]):
         request = plan(model, topic, temperature_ppm=(0, 700_000, 1_000_000)[number % 3])
         verdicts.append(judge_answer(check_transcript(model, answer(model, request))))
     assert REJECTED not in [verdict.outcome for verdict in verdicts]
-    assert [verdict.outcome for verdict in verdicts].count(ACCEPTED) >= 9
+    assert [verdict.outcome for verdict in verdicts].count(ACCEPTED) >= 5
     worst = max(verdict.evidence[1] / verdict.evidence[2] for verdict in verdicts)
     assert worst < 0.6
 

@@ -6,6 +6,7 @@ T = 1.5 in the pool of all eight, four inserted words in every answer. Their log
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from functools import reduce
 from operator import add
@@ -22,9 +23,9 @@ from paceline.inference.plan import plan_answer, plan_sampler
 from paceline.inference.run import derive_text, generate
 from paceline.inference.sampler import compute_logprob_micronats
 from paceline.models.language import LanguageModel, prepare_model
-from paceline.protocol.messages import REJECTED
+from paceline.protocol.messages import ACCEPTED, REJECTED
 from paceline.protocol.transcripts import compute_text_hash
-from paceline.verification.answers import judge_answer
+from paceline.verification.answers import CALIBRATION, judge_answer
 
 TOPICS = ("a harbour", "old maps", "tea", "a tall tree", "the desert", "a clock tower", "wool", "a long walk")
 
@@ -38,7 +39,7 @@ def model():
 
 def plan(model, topic, *, temperature_ppm=1_000_000, purpose="agreed"):
     sampler = plan_sampler(temperature_ppm=temperature_ppm, top_p_ppm=1_000_000, max_tokens=32, stop=[])
-    messages = [{"role": "user", "content": f"Write two sentences about {topic}."}]
+    messages = [{"role": "user", "content": f"Write five sentences about {topic}."}]
     return plan_answer(model, messages, sampler=sampler, seed=hash_parts(purpose, topic.encode()))
 
 
@@ -61,12 +62,19 @@ def judge_pools(model, transcripts, size):
 
 
 def test_an_own_seed_is_rejected_in_pools_of_two(model):
-    transcripts = [serve_other(model, topic, purpose="cherry-picked") for topic in TOPICS[:6]]
+    transcripts = [serve_other(model, topic, purpose="cherry-picked") for topic in TOPICS[:4]]
     assert judge_pools(model, transcripts, 2) == {REJECTED}
 
 
+def test_an_own_seed_wins_when_nobody_weighs_the_margins(model):
+    evidence = check_transcript(model, serve_other(model, TOPICS[0], purpose="cherry-picked"))
+    blind = dataclasses.replace(CALIBRATION, margin_rate_ppm=10**9)
+    assert judge_answer(evidence).outcome == REJECTED
+    assert judge_answer(evidence, blind).outcome == ACCEPTED
+
+
 def test_greedy_sold_as_sampled_is_rejected_in_pools_of_two(model):
-    transcripts = [serve_other(model, topic, temperature_ppm=0) for topic in TOPICS[:6]]
+    transcripts = [serve_other(model, topic, temperature_ppm=0) for topic in TOPICS[:4]]
     assert judge_pools(model, transcripts, 2) == {REJECTED}
 
 

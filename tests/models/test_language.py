@@ -11,6 +11,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.models.llama.modeling_llama import LlamaForCausalLM
+from transformers.utils import logging
 
 from paceline.base.errors import ConfigError, WorkError
 from paceline.models import language
@@ -187,9 +189,6 @@ def test_special_tokens_have_no_text(model):
 
 
 def test_the_forward_pass_agrees_with_transformers(model, model_path):
-    from transformers.models.llama.modeling_llama import LlamaForCausalLM
-    from transformers.utils import logging
-
     logging.disable_progress_bar()
     twin = LlamaForCausalLM.from_pretrained(model_path, dtype=torch.bfloat16).eval()
     tokens = model.encode_chat([{"role": "user", "content": "Name a colour of the rainbow, and why it is there."}])

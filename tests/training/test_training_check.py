@@ -180,6 +180,12 @@ def test_invalid_corpus_is_the_auditors_own_trouble():
         check_update(audit(corpus=CORPUS + b"x"))
 
 
+@pytest.mark.parametrize("changes", [{"global_state": b"junk"}, {"previous_state": BASE}])
+def test_invalid_own_states_are_the_auditors_own_trouble(changes):
+    with pytest.raises(WorkError, match="this auditor holds"):
+        check_update(audit(**changes))
+
+
 def test_the_work_of_another_trainer_is_far_away():
     other = train(TRAINERS[1])
     assert check(0, end=other.states[1]).distance_ppb > THRESHOLD_PPB

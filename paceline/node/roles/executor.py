@@ -21,8 +21,8 @@ from paceline.inference.run import TokenStep, generate
 from paceline.ledger.sessions import SESSIONS, Session, compute_task_id, get_executors
 from paceline.ledger.state import State
 from paceline.ledger.tasks import TASKS
-from paceline.network.wire import PeerRequest
 from paceline.models.language import LanguageModel
+from paceline.network.wire import PeerRequest
 from paceline.node.cheats import CHEAP_MODEL
 from paceline.node.context import Context
 from paceline.node.home import write_whole

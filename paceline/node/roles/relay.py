@@ -21,7 +21,7 @@ from paceline.ledger.sessions import SESSIONS, Session, compute_session_id, comp
 from paceline.node.context import Context
 from paceline.node.models import ModelHost
 from paceline.node.views import Busy, OutOfFunds, UpstreamFailed
-from paceline.protocol.answers import AnswerRequest, EndFrame, FailFrame, Frame, TaskOrder, TextFrame, decode_frame
+from paceline.protocol.answers import AnswerRequest, EndFrame, FailFrame, TaskOrder, TextFrame, decode_frame
 from paceline.protocol.codec import encode
 from paceline.protocol.messages import MAX_SUPPLY, OpenSession, Voucher
 from paceline.protocol.params import NICOIN_PER_COIN
@@ -115,49 +115,54 @@ class RelayRole:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
 
-    async def _try_in_order(
-        self, placed: Placed, request: AnswerRequest
-    ) -> AsyncGenerator[AnswerEvent, None]:
+    async def _try_in_order(self, placed: Placed, request: AnswerRequest) -> AsyncGenerator[AnswerEvent, None]:
         problems: list[str] = []
         for executor in placed.executors:
             started = False
             try:
                 async with aclosing(self._stream(placed, executor, request)) as frames:
                     async for frame in frames:
-                        if isinstance(frame, FailFrame):
-                            raise TransportError(f"{frame.code}: {frame.message}")
                         if not started:
                             started = True
                             yield Started(placed.task_id, executor)
                         yield frame
-                        if isinstance(frame, EndFrame):
-                            return
-                raise TransportError("the stream ended early")
             except (TransportError, Invalid) as problem:
                 LOG.info("task %s: %s did not answer: %s", placed.task_id.hex()[:12], executor.hex(), problem)
                 problems.append(f"{self._context.peers.name_of(executor)}: {problem}")
                 if started:
                     raise UpstreamFailed(f"the answer broke off ({problem})") from None
+            else:
+                return
         if problems and all("limit" in problem for problem in problems):
             raise Busy("every node that could answer is at its limit", RETRY_AFTER_SECONDS)
-        raise UpstreamFailed("no drawn node answered: " + ("; ".join(problems) or "nobody with weight serves the model"))
+        raise UpstreamFailed(
+            "no drawn node answered: " + ("; ".join(problems) or "nobody with weight serves the model")
+        )
 
     async def _stream(
         self, placed: Placed, executor: bytes, request: AnswerRequest
-    ) -> AsyncGenerator[Frame, None]:
+    ) -> AsyncGenerator[TextFrame | EndFrame, None]:
+        """Frames up to the end frame.
+
+        Errors: TransportError when the executor fails or the stream ends without one.
+        """
         order = TaskOrder(self._make_voucher(placed, executor, request), request)
         async with aclosing(self._context.peers.stream(executor, "task", encode(order))) as frames:
             async for data in frames:
-                yield decode_frame(data)
+                frame = decode_frame(data)
+                if isinstance(frame, FailFrame):
+                    raise TransportError(f"{frame.code}: {frame.message}")
+                yield frame
+                if isinstance(frame, EndFrame):
+                    return
+        raise TransportError("the stream ended early")
 
     def _make_voucher(self, placed: Placed, executor: bytes, request: AnswerRequest) -> Voucher:
         unsigned = Voucher(
             placed.opened.session_id, placed.index, executor, request.compute_hash(), placed.max_cost, bytes(64)
         )
         signature = self._user.sign(unsigned.signed_bytes(self._context.chain.chain_id))
-        return Voucher(
-            unsigned.session, unsigned.index, executor, unsigned.prompt_hash, unsigned.max_cost, signature
-        )
+        return Voucher(unsigned.session, unsigned.index, executor, unsigned.prompt_hash, unsigned.max_cost, signature)
 
     async def _place(self, max_cost: int) -> Placed:
         opened = self._current

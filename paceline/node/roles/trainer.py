@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import logging
 
-from paceline.base.errors import TransportError, WorkError
+from paceline.base.errors import InvalidClaim, TransportError, WorkError
 from paceline.ledger import nodes, training
 from paceline.ledger.disputes import has_voted
 from paceline.ledger.state import State
 from paceline.ledger.training import RoundStart, Run, Update
-from paceline.node.cheats import UNTRAINED_UPDATE, invent_work
+from paceline.node.cheats import UNTRAINED_UPDATE
 from paceline.node.context import Context
 from paceline.protocol.messages import ACCEPTED, CommitUpdate, JoinRun, JudgeUpdate, ReportState
 from paceline.training.check import UpdateAudit
 from paceline.training.claim import RoundClaim, compute_start_state
+from paceline.training.invent import invent_work
 from paceline.training.outer import compute_outer_step
 from paceline.training.plan import TrainingPlan, decode_plan, derive_assignments
 from paceline.training.run import evaluate, train_round
 from paceline.verification.updates import judge_update
 
 LOG = logging.getLogger(__name__)
+LAST_BLOCKS = 60
+"""A blob still missing this close to the deadline is called withheld."""
 FIRST_LOSS = 5_000_000
 """What the cheater claims before anybody measured a loss."""
 
@@ -53,7 +56,7 @@ class TrainerRole:
 
     def _join_if_due(self, run_id: bytes, run: Run) -> None:
         free = len(run.joined) < run.seats and self._context.address not in run.joined
-        if free and self._context.settings.trains:
+        if free and self._context.settings.trains and _is_consistent(run):
             self._context.duties.start(("join", run_id), lambda: self._join(run_id))
 
     def _train_if_due(self, state: State, run_id: bytes, run: Run) -> None:
@@ -86,9 +89,7 @@ class TrainerRole:
         if weighty and training.REPORTS.get(state, run_id + me) is None:
             updates = training.get_updates(state, run_id, run.round_index)
             accepted = {trainer: update for trainer, update in updates.items() if update.outcome == ACCEPTED}
-            self._context.duties.start(
-                ("report", run_id, run.round_index), lambda: self._report(run_id, run, accepted)
-            )
+            self._context.duties.start(("report", run_id, run.round_index), lambda: self._report(run_id, run, accepted))
 
     async def _join(self, run_id: bytes) -> None:
         await self._context.chain.send(JoinRun(run_id))
@@ -118,7 +119,10 @@ class TrainerRole:
     async def _audit(self, run_id: bytes, run: Run, index: int, trainer: bytes, update: Update) -> None:
         context = self._context
         plan, corpus = await self._load(run)
-        fetched = await self._fetch_claimed(trainer, plan, update)
+        deadline = update.disputed_until or run.deadline
+        fetched = await self._fetch_claimed(
+            trainer, plan, update, patient=context.chain.height < deadline - LAST_BLOCKS
+        )
         start = self._get_start(run_id, index)
         audit = UpdateAudit(
             plan=plan,
@@ -133,8 +137,13 @@ class TrainerRole:
         verdict = await context.threads.run("check", judge_update, audit)
         await context.chain.send(JudgeUpdate(run_id, index, trainer, verdict))
 
-    async def _fetch_claimed(self, trainer: bytes, plan: TrainingPlan, update: Update) -> dict[bytes, bytes]:
-        """Blobs that the audit needs; one that the trainer does not hand over is left out, and judged as withheld."""
+    async def _fetch_claimed(
+        self, trainer: bytes, plan: TrainingPlan, update: Update, *, patient: bool
+    ) -> dict[bytes, bytes]:
+        """Blobs that the audit needs. Near the deadline a missing one is left out, and judged as withheld.
+
+        Errors: TransportError while there is time left: the trainer may be restarting.
+        """
         borders = {index for segment in update.segments for index in (segment, segment + 1)} | {plan.segment_count}
         wanted = [update.state_hashes[index] for index in sorted(borders)]
         if update.previous_state:
@@ -144,6 +153,8 @@ class TrainerRole:
             try:
                 fetched[digest] = await self._context.peers.fetch_blob(digest, [trainer])
             except TransportError as problem:
+                if patient:
+                    raise
                 LOG.warning("audit: %s", problem)
         return fetched
 
@@ -170,3 +181,12 @@ class TrainerRole:
 
     async def _load(self, run: Run) -> tuple[TrainingPlan, bytes]:
         return decode_plan(run.plan), await self._context.peers.fetch_blob(run.data_hash, [])
+
+
+def _is_consistent(run: Run) -> bool:
+    """True when the ledger's part of the run says the same as the plan. Nobody should train what cannot be audited."""
+    try:
+        plan = decode_plan(run.plan)
+    except InvalidClaim:
+        return False
+    return (plan.segment_count, plan.rounds, plan.data_hash) == (run.segments, run.rounds, run.data_hash)
