@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from paceline.base.errors import Invalid
 from paceline.economy.pay import compute_task_cost
 from paceline.engine.solo import LABEL
 from paceline.ledger import clock, nodes, race, training
@@ -36,10 +37,11 @@ from paceline.node.views import (
     VerdictView,
 )
 from paceline.protocol.answers import AnswerRequest, TextFrame, Turn
-from paceline.verification.payloads import to_messages
+from paceline.verification.payloads import build_generation, to_messages
 
 MICRO = 1_000_000
 DEFAULT_MAX_TOKENS = 1_024
+SEED_BYTES = 32
 
 
 class NodeGateway:
@@ -145,7 +147,7 @@ class NodeGateway:
             run_id=run_id.hex(),
             round=run.round_index,
             rounds=run.rounds,
-            losses=tuple((index, loss / MICRO) for index, loss in enumerate(run.losses)),
+            losses=tuple((index, loss / MICRO) for index, loss in enumerate(run.losses, start=1)),
             trainers=tuple(self._name(address) for address in run.joined),
             rejected=tuple(self._name(address) for address in run.rejected),
             status=run.phase,
@@ -188,6 +190,10 @@ class NodeGateway:
             stop=request.stop,
             user_seed=request.seed,
         )
+        try:
+            build_generation(model, asked, bytes(SEED_BYTES))
+        except Invalid as problem:
+            raise RequestRefused(problem.code, "invalid_value", problem.message) from None
         return asked, prompt_tokens
 
     def _describe_node(self, state: State, address: bytes, node: nodes.Node) -> NodeStatus:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from paceline.base.errors import InvalidClaim
+from paceline.base.errors import Invalid, InvalidClaim
 from paceline.inference.check import check_transcript
+from paceline.inference.plan import plan_answer, plan_sampler
 from paceline.models.language import LanguageModel
 from paceline.protocol.answers import AnswerRequest, Payload, Turn, derive_sampler_seed
 from paceline.protocol.messages import REJECTED, Verdict
-from paceline.protocol.transcripts import GenerationRequest, SamplerSpec, Transcript, decode_transcript
+from paceline.protocol.transcripts import GenerationRequest, Transcript, decode_transcript
 from paceline.verification.answers import judge_answer
 
 
@@ -36,16 +37,17 @@ def to_messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
 
 
 def build_generation(model: LanguageModel, request: AnswerRequest, seed: bytes) -> GenerationRequest:
-    """What the executor runs and a checker replays for a user's request: both come from here."""
-    sampler = SamplerSpec(request.temperature_ppm, request.top_p_ppm, request.max_tokens, request.stop)
-    return GenerationRequest(
-        model_id=model.model_id,
-        model_hash=model.content_hash,
-        engine=model.engine,
-        sampler=sampler,
-        seed=seed,
-        prompt_tokens=tuple(model.encode_chat(to_messages(request.turns))),
+    """What the executor runs and a checker replays for a user's request: both come from here.
+
+    Errors: Invalid whose code names the field, as in OpenAI's API.
+    """
+    sampler = plan_sampler(
+        temperature_ppm=request.temperature_ppm,
+        top_p_ppm=request.top_p_ppm,
+        max_tokens=request.max_tokens,
+        stop=request.stop,
     )
+    return plan_answer(model, to_messages(request.turns), sampler=sampler, seed=seed)
 
 
 def judge_payload(model: LanguageModel, payload: Payload, expected: Expected) -> Verdict:
@@ -57,7 +59,7 @@ def judge_payload(model: LanguageModel, payload: Payload, expected: Expected) ->
         transcript = decode_transcript(payload.transcript)
         _check_bindings(model, payload.request, transcript, expected)
         evidence = check_transcript(model, transcript)
-    except InvalidClaim as problem:
+    except Invalid as problem:
         return Verdict(REJECTED, f"{problem.code}: {problem.message}"[:160], ())
     return judge_answer(evidence)
 

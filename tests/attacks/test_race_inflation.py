@@ -1,15 +1,16 @@
 """A racer claims more hits than it found. The sample of 64 is drawn after the root is committed, and one wrong hit voids all.
 
 Detection power, with f the share of the claim that was invented and r the chance that an invented nonce is a hit all the
-same: 1 - (1 - f (1 - r))**64. For r = 1/50: f = 1 % is caught with 46.8 %, 5 % with 95.9 %, 10 % with 99.8 %, 30 % with
-more than 99.9999999 %. Below 5 % a cheater is not caught reliably, yet it loses on average: what it hopes to gain grows by
-1 / (1 - f) while its chance to keep anything falls with the 64th power, at 1 % to 0.54 of the honest weight.
+same: 1 - (1 - f (1 - r))**64. For r = 1/20: f = 1 % is caught with 45.7 %, 5 % with 95.6 %, 10 % with 99.8 %, 30 % with
+99.9999999 %. Below 5 % a cheater is not caught reliably, yet it loses on average: what it hopes to gain grows by
+1 / (1 - f) while its chance to keep anything falls with the 64th power, at 1 % to 0.55 of the honest weight.
 """
 
 from __future__ import annotations
 
 import pytest
 
+from paceline.base import range_tree
 from paceline.base.draws import draw_sample
 from paceline.base.errors import InvalidClaim
 from paceline.base.hashing import hash_parts
@@ -61,9 +62,9 @@ def is_accepted(tree, sample, key=ALICE):
     return paths and all(check_nonces(CHALLENGE, key, [opening.value for opening in openings]))
 
 
-@pytest.mark.parametrize(("fake_percent", "stated"), [(1, 0.468), (5, 0.959), (10, 0.998), (30, 0.999_999_999)])
+@pytest.mark.parametrize(("fake_percent", "stated"), [(1, 0.457), (5, 0.956), (10, 0.998), (30, 0.999_999_999)])
 def test_stated_power_follows_from_the_sample(fake_percent, stated):
-    assert compute_power(fake_percent * 10_000, lucky_ppm=20_000) == pytest.approx(stated, abs=0.0005)
+    assert compute_power(fake_percent * 10_000, lucky_ppm=50_000) == pytest.approx(stated, abs=0.0005)
 
 
 @pytest.mark.parametrize(("fake_percent", "at_least"), [(1, 0.44), (5, 0.95), (10, 0.99), (30, 1.0)])
@@ -95,8 +96,7 @@ def test_defence_off_no_sample_pays_in_full():
 def test_defence_off_a_sample_known_before_the_root_is_never_caught(hits, misses):
     """Were the positions known in advance, 64 real hits would carry a claim of any size."""
     sample = draw_sample(hash_parts("known-in-advance"), 400, SAMPLE)
-    claim, place, wanted, rest = [], 0, set(sample), iter(range(NONCES))
-    real = set(hits)
+    claim, place, wanted, rest, real = [], 0, set(sample), iter(range(NONCES)), set(hits)
     while place < 400:
         number = next(rest)
         if place in wanted and number not in real:
@@ -139,17 +139,13 @@ class LooseTree(RangeTree):
         self._levels = [forged]
         while len(self._levels[-1]) > 1:
             below = self._levels[-1]
-            pairs = [_join_blindly(below[i], below[i + 1]) for i in range(0, len(below) - 1, 2)]
+            pairs = [range_tree._join(below[i], below[i + 1]) for i in range(0, len(below) - 1, 2)]
             self._levels.append(pairs + below[len(pairs) * 2 :])
 
 
-def _join_blindly(left, right):
-    from paceline.base import range_tree  # noqa: PLC0415 — the forger uses the prover's own inner function
-
-    return range_tree._join(left, right)
-
-
-@pytest.mark.parametrize("arrange", [lambda h: [n for n in h for _ in range(2)], lambda h: h + h], ids=["side", "blocks"])
+@pytest.mark.parametrize(
+    "arrange", [lambda h: [n for n in h for _ in range(2)], lambda h: h + h], ids=["side", "blocks"]
+)
 def test_invalid_duplicates_forged_into_the_tree_open_nowhere(hits, arrange):
     """Every number twice, side by side or as two blocks: each opening meets a pair or a join whose ranges touch."""
     tree = LooseTree(arrange(hits[:128]))
@@ -157,11 +153,11 @@ def test_invalid_duplicates_forged_into_the_tree_open_nowhere(hits, arrange):
     assert not any(verify_range_opening(tree.root, 256, tree.open(place)) for place in range(256))
 
 
-def test_single_forged_duplicate_is_caught_like_a_false_hit(hits):
+def test_single_forged_duplicate_shows_more_widely_than_a_false_hit(hits):
     forged = LooseTree([*hits[:129], *hits[128:255]])
     bad = [place for place in range(256) if not verify_range_opening(forged.root, 256, forged.open(place))]
-    # The pair meets at places 128 and 129; both of their openings pass the join.
-    assert bad == [128, 129]
+    # Its own pair joins badly, and to the pair beside it shows a range too narrow for two numbers.
+    assert bad == [128, 129, 130, 131]
 
 
 def test_defence_off_a_plain_merkle_list_lets_duplicates_through(hits):

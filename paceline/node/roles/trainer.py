@@ -27,6 +27,8 @@ from paceline.verification.updates import judge_update
 LOG = logging.getLogger(__name__)
 LAST_BLOCKS = 60
 """A blob still missing this close to the deadline is called withheld."""
+KEPT_ROUNDS = 1
+"""Closed rounds whose inner states stay."""
 FIRST_LOSS = 5_000_000
 """What the cheater claims before anybody measured a loss."""
 
@@ -37,6 +39,7 @@ class TrainerRole:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._stopping = False
+        self._tidied: set[tuple[bytes, int]] = set()
 
     def stop(self) -> None:
         """End running steps soon."""
@@ -53,6 +56,7 @@ class TrainerRole:
                 self._report_if_due(state, run_id, run)
             if run.phase != training.JOINING:
                 self._audit_if_due(state, run_id, run)
+                self._tidy(state, run_id, run)
 
     def _join_if_due(self, run_id: bytes, run: Run) -> None:
         free = len(run.joined) < run.seats and self._context.address not in run.joined
@@ -90,6 +94,19 @@ class TrainerRole:
             updates = training.get_updates(state, run_id, run.round_index)
             accepted = {trainer: update for trainer, update in updates.items() if update.outcome == ACCEPTED}
             self._context.duties.start(("report", run_id, run.round_index), lambda: self._report(run_id, run, accepted))
+
+    def _tidy(self, state: State, run_id: bytes, run: Run) -> None:
+        """Drop the inner states of rounds that nobody can question any more; they are most of a run's bytes."""
+        for index in range(max(0, run.round_index - KEPT_ROUNDS)):
+            if (run_id, index) in self._tidied:
+                continue
+            updates = training.get_updates(state, run_id, index)
+            if any(0 <= state.height <= update.disputed_until for update in updates.values()):
+                continue
+            self._tidied.add((run_id, index))
+            for update in updates.values():
+                for digest in update.state_hashes[:-1]:
+                    self._context.blobs.delete(digest)
 
     async def _join(self, run_id: bytes) -> None:
         await self._context.chain.send(JoinRun(run_id))
@@ -145,7 +162,8 @@ class TrainerRole:
         Errors: TransportError while there is time left: the trainer may be restarting.
         """
         borders = {index for segment in update.segments for index in (segment, segment + 1)} | {plan.segment_count}
-        wanted = [update.state_hashes[index] for index in sorted(borders)]
+        # Nobody hands over the first state: the auditor builds it from the global one.
+        wanted = [update.state_hashes[index] for index in sorted(borders - {0})]
         if update.previous_state:
             wanted.append(update.previous_state)
         fetched = {}

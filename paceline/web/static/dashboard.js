@@ -73,7 +73,7 @@ function getLayout() {
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: getColour("muted") },
     hoverlabel: { bgcolor: getColour("card"), bordercolor: getColour("line"), font: { color: getColour("ink") } },
-    xaxis: { ...grid, title: { text: "round" }, tickformat: "d", rangemode: "tozero" },
+    xaxis: { ...grid, title: { text: "round" }, rangemode: "tozero" },
     yaxis: { ...grid, title: { text: "loss" } },
   };
 }
@@ -100,7 +100,10 @@ function drawLoss({ rounds, losses }) {
     marker: { size: 6 },
     hovertemplate: "round %{x}: loss %{y:.4f}<extra></extra>",
   };
-  draw("chart-loss", [trace], getLayout());
+  const layout = getLayout();
+  // Rounds are whole numbers; left alone, a short run gets ticks in between that all read the same.
+  layout.xaxis = { ...layout.xaxis, tick0: 0, dtick: Math.ceil(Math.max(...rounds) / 10) };
+  draw("chart-loss", [trace], layout);
 }
 
 function drawPower({ names, values }) {
