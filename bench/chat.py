@@ -38,9 +38,8 @@ def ask_engine(model: LanguageModel, tokens: int, index: int) -> Timing:
         user_seed=index,
     )
     begin = time.perf_counter()
-    times = []
-    for _ in generate(model, build_generation(model, request, index.to_bytes(32, "big")), should_stop=lambda: False):
-        times.append(time.perf_counter())
+    steps = generate(model, build_generation(model, request, index.to_bytes(32, "big")), should_stop=lambda: False)
+    times = [time.perf_counter() for _ in steps]
     return times[0] - begin, (len(times) - 1) / (times[-1] - times[0])
 
 

@@ -31,6 +31,8 @@ class Task(Record, frozen=True, kw_only=True):
 
     session: bytes
     index: int
+    seed: bytes
+    """The session's seed, kept here because a session may end before its tasks are checked."""
     owner: bytes
     executor: bytes
     relay: bytes
@@ -93,6 +95,7 @@ def _apply_receipt(
     task = Task(
         session=voucher.session,
         index=voucher.index,
+        seed=session.seed,
         owner=session.owner,
         executor=sender,
         relay=session.relay,

@@ -8,7 +8,6 @@ from __future__ import annotations
 from paceline.base.errors import Invalid, TransportError, WorkError
 from paceline.ledger import nodes
 from paceline.ledger.disputes import has_voted
-from paceline.ledger.sessions import SESSIONS
 from paceline.ledger.state import State
 from paceline.ledger.tasks import CHECKING, DISPUTED, OPEN_TASKS, TASKS, Task
 from paceline.node.context import Context
@@ -61,12 +60,9 @@ class CheckerRole:
         except Invalid as problem:
             await context.chain.send(JudgeTask(task_id, Verdict(REJECTED, f"malformed payload ({problem.code})", ())))
             return
-        session = SESSIONS.get(context.chain.read(), task.session)
-        if session is None:
-            raise WorkError("the session is gone")
         expected = Expected(
             task_id=task_id,
-            session_seed=session.seed,
+            session_seed=task.seed,
             owner=task.owner,
             prompt_hash=task.prompt_hash,
             prompt_tokens=task.prompt_tokens,

@@ -23,7 +23,7 @@ from paceline.node.models import ModelHost
 from paceline.node.views import Busy, OutOfFunds, UpstreamFailed
 from paceline.protocol.answers import AnswerRequest, EndFrame, FailFrame, TaskOrder, TextFrame, decode_frame
 from paceline.protocol.codec import encode
-from paceline.protocol.messages import MAX_SUPPLY, OpenSession, Voucher
+from paceline.protocol.messages import MAX_SUPPLY, CloseSession, OpenSession, Voucher
 from paceline.protocol.params import NICOIN_PER_COIN
 
 LOG = logging.getLogger(__name__)
@@ -42,6 +42,10 @@ class OpenedSession:
     session: Session
     promised: int = 0
     next_index: int = 0
+    active: int = 0
+    """Requests under way."""
+    retired: bool = False
+    """A newer session took over; closed once nothing is under way."""
 
     @property
     def left(self) -> int:
@@ -103,6 +107,8 @@ class RelayRole:
                         placed.opened.promised -= placed.max_cost - cost
                     yield event
         finally:
+            placed.opened.active -= 1
+            self._close_if_done(placed.opened)
             self._open_ahead()
 
     def prepare(self) -> None:
@@ -168,9 +174,10 @@ class RelayRole:
         opened = self._current
         if opened is None or not self._is_usable(opened) or opened.left < max_cost:
             opened = await self._open(max_cost)
-            self._current = opened
+            self._take_over(opened)
         index = opened.next_index
         opened.next_index += 1
+        opened.active += 1
         opened.promised += max_cost
         state = self._context.chain.read()
         task_id = compute_task_id(opened.session_id, index)
@@ -182,7 +189,7 @@ class RelayRole:
 
     def _is_usable(self, opened: OpenedSession) -> bool:
         state = self._context.chain.read()
-        fresh = opened.session.version >= nodes.get_version(state) - 1
+        fresh = opened.session.version == nodes.get_version(state)
         return fresh and opened.tasks_left > 0 and state.height < opened.session.expires_at - 1
 
     def _open_ahead(self) -> None:
@@ -200,9 +207,24 @@ class RelayRole:
             return
         problem = opening.exception()
         if problem is None:
-            self._current = opening.result()
+            self._take_over(opening.result())
         else:
             LOG.warning("could not open a session ahead: %s", problem)
+
+    def _take_over(self, opened: OpenedSession) -> None:
+        former, self._current = self._current, opened
+        if former is not None and former is not opened:
+            former.retired = True
+            self._close_if_done(former)
+
+    def _close_if_done(self, opened: OpenedSession) -> None:
+        """Close a retired session, so that its unspent deposit returns soon and not only when it expires."""
+        if opened.retired and opened.active == 0:
+            closing = CloseSession(opened.session_id)
+            self._context.duties.start(("close", opened.session_id), lambda: self._close(closing))
+
+    async def _close(self, closing: CloseSession) -> None:
+        await self._context.chain.send(closing, key=self._user)
 
     async def _open(self, max_cost: int) -> OpenedSession:
         if self._opening is not None:
