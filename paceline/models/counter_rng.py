@@ -1,80 +1,111 @@
-"""Random words by counter: Philox4x32-10 in integer tensor operations, the same bits on every device.
+"""Random words from counters: Philox4x32-10 as vectorised int64 tensor operations, with a plain twin in Python integers.
 
-No state and no order: word i of a stream is a function of (key, stream, i), so any part can be drawn alone and in
-batches. Keys carry 128 bits; two of the four key words enter through the counter.
-Source: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (2011); its known answers are in the tests.
+A word depends on its key, stream and place alone, so any part of any stream is made directly, in any order, on the
+device that needs it. It knows nothing of what the words become. Not a cipher: keys must come from `hash_parts`, and
+nothing here hides a key from somebody who sees words.
+Invariant: tensor path and plain twin give the same words on every device and thread count.
+Source: Salmon and others, "Parallel random numbers: as easy as 1, 2, 3", 2011.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-_MASK = 0xFFFFFFFF
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_WEYL = (0x9E3779B9, 0xBB67AE85)
-_ROUNDS = 10
+from paceline.base.integers import MAX_UINT64
+
+ROUNDS = 10
 WORDS_PER_BLOCK = 4
+BYTES_PER_WORD = 4
+KEY_BYTES = 16
+MASK = 0xFFFF_FFFF
+_MULTIPLIERS = (0xD251_1F53, 0xCD9E_8D57)
+_KEY_STEPS = (0x9E37_79B9, 0xBB67_AE85)
 
 
-class CounterKey(NamedTuple):
-    """Four 32-bit words of key material."""
+class StreamKey(NamedTuple):
+    """128 bits: two words are Philox's key, two are mixed into the counter above the block number."""
 
-    words: tuple[int, int, int, int]
-
-    @staticmethod
-    def from_digest(digest: bytes) -> CounterKey:
-        """The key of the first 16 bytes of a digest."""
-        a, b, c, d = (int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4))
-        return CounterKey((a, b, c, d))
+    first: int
+    second: int
+    block_mask: int
+    top: int
 
 
-def compute_blocks(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
-    """One Philox4x32-10 block per element.
+def split_key(material: bytes) -> StreamKey:
+    """The key held by the first 16 bytes of a digest, as little-endian words."""
+    assert len(material) >= KEY_BYTES
+    return StreamKey(*(int.from_bytes(material[i : i + BYTES_PER_WORD], "little") for i in range(0, KEY_BYTES, 4)))
 
-    Shapes: four int64 tensors of one broadcastable shape, values below 2**32; four of that shape come back.
+
+def build_streams(numbers: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """Stream numbers (unsigned, 64 bits) as pairs of words.
+
+    Shapes: (N,) integers -> (N, 2) int64, low word first.
     """
+    assert all(0 <= number <= MAX_UINT64 for number in numbers)
+    values = np.array(numbers, dtype=np.uint64)
+    halves = np.stack([values & np.uint64(MASK), values >> np.uint64(32)], axis=-1)
+    return torch.from_numpy(halves.astype(np.int64)).to(device)
+
+
+def generate_words(key: StreamKey, streams: Tensor, count: int) -> Tensor:
+    """The first `count` words of every stream.
+
+    Shapes: (N, 2) from `build_streams` -> (N, count) int64, each in [0, 2**32).
+    """
+    blocks = -(-count // WORDS_PER_BLOCK)
+    number = torch.arange(blocks, dtype=torch.int64, device=streams.device) ^ key.block_mask
+    low, high = (streams[:, half : half + 1].expand(-1, blocks) for half in (0, 1))
+    counter = (low, high, number.expand_as(low), torch.full_like(number, key.top).expand_as(low))
+    words = torch.stack(compute_philox(counter, (key.first, key.second)), dim=-1)
+    return words.flatten(1)[:, :count]
+
+
+def generate_bytes(key: StreamKey, streams: Tensor, count: int) -> Tensor:
+    """The first `count` bytes of every stream (each word little endian), read as signed numbers.
+
+    Shapes: (N, 2) -> (N, count) int8. Every machine that torch runs on is little endian; the twin's test would show one that is not.
+    """
+    words = generate_words(key, streams, -(-count // BYTES_PER_WORD))
+    return words.to(torch.int32).contiguous().view(torch.int8)[:, :count]
+
+
+def compute_philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> list[Tensor]:
+    """Ten rounds of Philox4x32 on four tensors of 32-bit words held in int64."""
+    c0, c1, c2, c3 = counter
+    for turn in range(ROUNDS):
+        k0, k1 = ((word + turn * step) & MASK for word, step in zip(key, _KEY_STEPS, strict=True))
+        # The products wrap modulo 2**64; the masks after the shift give the unsigned halves all the same.
+        product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c2 = _upper(product1) ^ c1 ^ k0, _upper(product0) ^ c3 ^ k1
+        c1, c3 = product1 & MASK, product0 & MASK
+    return [c0, c1, c2, c3]
+
+
+def compute_words_plain(key: StreamKey, stream: int, count: int) -> list[int]:
+    """The plain twin of `generate_words` for one stream."""
+    words: list[int] = []
+    for block in range(-(-count // WORDS_PER_BLOCK)):
+        counter = (stream & MASK, stream >> 32, block ^ key.block_mask, key.top)
+        words += compute_philox_plain(counter, (key.first, key.second))
+    return words[:count]
+
+
+def compute_philox_plain(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The plain twin of `compute_philox`."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
-    for _ in range(_ROUNDS):
-        high0, low0 = _multiply(c0, _MULTIPLIERS[0])
-        high1, low1 = _multiply(c2, _MULTIPLIERS[1])
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    for _ in range(ROUNDS):
+        product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (product1 >> 32) ^ c1 ^ k0, product1 & MASK, (product0 >> 32) ^ c3 ^ k1, product0 & MASK
+        k0, k1 = (k0 + _KEY_STEPS[0]) & MASK, (k1 + _KEY_STEPS[1]) & MASK
     return c0, c1, c2, c3
 
 
-def generate_words(key: CounterKey, streams: Tensor, stream_words: int, domain: int) -> Tensor:
-    """The first words of many streams.
-
-    Shapes: streams (N,) int64, values as unsigned 63-bit numbers; out (N, stream_words) int64 below 2**32.
-    `domain` (below 256) separates the uses of one key.
-    """
-    blocks = -(-stream_words // WORDS_PER_BLOCK)
-    index = torch.arange(blocks, dtype=torch.int64, device=streams.device)[None, :] | (domain << 24)
-    low, high = (streams & _MASK)[:, None], (streams >> 32)[:, None]
-    k0, k1, k2, k3 = key.words
-    full = torch.zeros(len(streams), blocks, dtype=torch.int64, device=streams.device)
-    found = compute_blocks((full + index, full + low, full + (high ^ k2), full + k3), (k0, k1))
-    words = torch.stack(found, dim=-1).flatten(1)
-    return words[:, :stream_words]
-
-
-def words_to_int8(words: Tensor) -> Tensor:
-    """Four numbers from -127 to 127 per word, lowest byte first.
-
-    Shapes: (N, W) -> (N, 4 W) int8. The byte 0 counts as -127, which is drawn twice as often as the others.
-    """
-    shifts = torch.tensor((0, 8, 16, 24), dtype=torch.int64, device=words.device)
-    octets = (words[..., None] >> shifts) & 0xFF
-    return (octets.flatten(-2) - 128).clamp(min=-127).to(torch.int8)
-
-
-def _multiply(value: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """High and low 32 bits of a product, in halves that stay below 2**49."""
-    upper, lower = (value >> 16) * factor, (value & 0xFFFF) * factor
-    high = (upper + (lower >> 16)) >> 16
-    low = ((upper << 16) + lower) & _MASK
-    return high, low
+def _upper(product: Tensor) -> Tensor:
+    return (product >> 32) & MASK

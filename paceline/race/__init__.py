@@ -1,1 +1,1 @@
-"""The Race: search for hits of a challenge, claim them, check those of others. Knows no ledger, no peer, no clock."""
+"""The Race: a contest in exact integers whose count of hits becomes voting power."""

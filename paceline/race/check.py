@@ -1,168 +1,133 @@
-"""The plain twin: decides hits again, in numpy and Python integers, written apart from the search.
+"""Re-executes single nonces of a Race with the plain twin of the search: whole layers in NumPy's 64-bit integers.
 
-It shares the definitions of `plan` in words, not in code: generator, tables, rounding and order are spelled out here a
-second time, so a mistake in one of the two shows as a difference on the vectors that both must pass.
+Written from the definition and without the fast path's kernels, so that a fault there costs a racer hits instead of
+splitting the checkers. It returns evidence and judges nobody.
+Invariant: the same nonces give the same answers on every machine; no tolerance exists.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import isqrt
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-from paceline.base.hashing import hash_parts
-from paceline.race.plan import MAX_NONCE, RaceChallenge, derive_target
+from paceline.base.integers import MAX_UINT64, PPM
+from paceline.models.counter_rng import build_streams
+from paceline.models.integer_transformer import (
+    EXP_MASKED,
+    INT8_LIMIT,
+    NORM_RMS,
+    NORM_SHIFT,
+    PROBABILITY_SHIFT,
+    RESIDUAL_LIMIT,
+    LayerParams,
+    TransformerShape,
+    build_exp_table,
+    build_wave_table,
+)
+from paceline.race.plan import (
+    RaceChallenge,
+    derive_entry,
+    derive_params,
+    derive_target,
+    draw_inputs,
+    draw_permutations,
+)
 
-Ints = npt.NDArray[np.int64]
-_BATCH = 128
-_MASK = np.uint64(0xFFFFFFFF)
+Integers = NDArray[np.int64]
+BATCH = 64
 
 
 def check_nonces(challenge: RaceChallenge, public_key: bytes, race_nonces: Sequence[int]) -> list[bool]:
-    """Which nonces are hits of this node; a nonce outside the range is none."""
-    model = _PlainModel(challenge)
-    key = hash_parts("race-inputs", challenge.race_seed, hash_parts("race-node", public_key))
+    """For each nonce, in the given order, whether it is a hit of this node. A number beyond 64 bits is none."""
+    twin = PlainTwin(challenge, public_key)
+    usable = [number for number in race_nonces if 0 <= number <= MAX_UINT64]
     answers: dict[int, bool] = {}
-    valid = [nonce for nonce in race_nonces if 0 <= nonce < MAX_NONCE]
-    for start in range(0, len(valid), _BATCH):
-        part = valid[start : start + _BATCH]
-        answers.update(zip(part, model.find_hits(key, part), strict=True))
-    return [answers.get(nonce, False) for nonce in race_nonces]
+    for start in range(0, len(usable), BATCH):
+        batch = usable[start : start + BATCH]
+        answers.update(zip(batch, twin.test_batch(batch), strict=True))
+    return [answers.get(number, False) for number in race_nonces]
 
 
-class _PlainModel:
-    def __init__(self, challenge: RaceChallenge) -> None:
+class PlainTwin:
+    """The Race's function as it is defined, for one node and one Race."""
+
+    def __init__(self, challenge: RaceChallenge, public_key: bytes) -> None:
         self._challenge = challenge
-        self._weights = _draw_weights(challenge)
-        self._target = np.array(derive_target(challenge), dtype=np.int64)
+        self._entry = derive_entry(challenge, public_key)
+        self._params = derive_params(challenge)
+        self._target = [int(sign) for sign in derive_target(challenge)]
 
-    def find_hits(self, key: bytes, nonces: list[int]) -> list[bool]:
-        size, threshold = self._challenge.preset.size, self._challenge.preset.threshold_ppm
-        octets = _draw_bytes(key, np.array(nonces, dtype=np.uint64), size.sequence * size.width, 100)
-        hidden = octets.reshape(len(nonces), size.sequence, size.width)
-        for layer in range(size.layers):
-            hidden = np.clip(hidden + self._attend(_normalise(hidden), layer), -32767, 32767)
-            hidden = np.clip(hidden + self._feed_forward(_normalise(hidden), layer), -32767, 32767)
-        last = _normalise(hidden[:, -1])
-        words = _draw_words(key, np.array(nonces, dtype=np.uint64), size.width, 101)
-        permuted = np.take_along_axis(last, np.argsort(words, axis=1, kind="stable"), axis=1)
-        hits = []
-        for row in permuted:
-            product, square = int(row @ self._target), int(row @ row)
-            hits.append(product > 0 and product * product * 1_000_000 >= square * threshold)
-        return hits
+    def test_batch(self, race_nonces: Sequence[int]) -> list[bool]:
+        """For each nonce, whether it is a hit."""
+        streams = build_streams(race_nonces)
+        inputs = draw_inputs(self._entry, streams).numpy().astype(np.int64)
+        outputs = compute_outputs(self._challenge.preset.get_shape(), self._params, inputs)
+        permuted = np.take_along_axis(outputs, draw_permutations(self._entry, streams).numpy(), axis=1)
+        return [self._is_hit(vector) for vector in permuted.tolist()]
 
-    def _attend(self, hidden: Ints, layer: int) -> Ints:
-        size = self._challenge.preset.size
-        width = size.width // size.heads
-        shift = _find_shift(size.width)
-        query, key, value = (
-            _shift_back(_product(hidden, self._weights[layer][index]), shift)
-            .reshape(-1, size.sequence, size.heads, width)
-            .swapaxes(1, 2)
-            for index in range(3)
-        )
-        scores = _product(query, key.swapaxes(-1, -2))
-        mixed = np.zeros_like(value)
-        unit = (32 * 32 * isqrt(width) // 16).bit_length() - 1
-        table = np.array(_exp_table(), dtype=np.int64)
-        for place in range(size.sequence):
-            seen = scores[:, :, place, : place + 1]
-            shares = table[np.minimum((seen.max(-1, keepdims=True) - seen) >> unit, 255)]
-            total = (shares[..., None] * value[:, :, : place + 1]).sum(2)
-            mixed[:, :, place] = total // shares.sum(-1)[..., None]
-        joined = mixed.swapaxes(1, 2).reshape(-1, size.sequence, size.width)
-        return _shift_back(_product(joined, self._weights[layer][3]), shift)
-
-    def _feed_forward(self, hidden: Ints, layer: int) -> Ints:
-        size = self._challenge.preset.size
-        up = _shift_back(_product(hidden, self._weights[layer][4]), _find_shift(size.width))
-        active = np.array(_silu_table(), dtype=np.int64)[up + 128]
-        return _shift_back(_product(active, self._weights[layer][5]), _find_shift(size.hidden) - 1)
+    def _is_hit(self, permuted: list[int]) -> bool:
+        product = sum(sign * value for sign, value in zip(self._target, permuted, strict=True))
+        length = sum(value * value for value in permuted)
+        return product > 0 and product * product * PPM > self._challenge.preset.threshold_ppm * length
 
 
-def _product(left: Ints, right: Ints) -> Ints:
-    # Sums of int8 products stay far below 2**53, where fp64 is exact in any order.
-    return (left.astype(np.float64) @ right.astype(np.float64)).astype(np.int64)
+def compute_outputs(shape: TransformerShape, params: Sequence[LayerParams], inputs: Integers) -> Integers:
+    """The plain twin of `IntegerTransformer.forward`. Shapes: (B, S, width) -> (B, width)."""
+    residual = inputs
+    for layer in params:
+        residual = _join(residual, _attend(shape, layer, _norm(residual)))
+        residual = _join(residual, _feed(shape, layer, _norm(residual)))
+    return _norm(residual[:, -1])
 
 
-def _normalise(values: Ints) -> Ints:
-    width = values.shape[-1]
-    squares = (values * values).sum(-1)
-    roots = np.array([max(1, isqrt(int(square) << 16)) for square in squares.ravel()], dtype=np.int64)
-    divisor = roots.reshape(*squares.shape, 1)
-    factor = 32 * isqrt(width << 16)
-    scaled: Ints = np.clip((2 * values * factor + divisor) // (2 * divisor), -127, 127)
-    return scaled
+def _attend(shape: TransformerShape, layer: LayerParams, normed: Integers) -> Integers:
+    exp = np.array(build_exp_table(), dtype=np.int64)
+    parts = _clamp(_halve(_multiply(normed, layer.attend_in.numpy()), shape.input_shift))
+    query, key, value = parts.reshape(*parts.shape[:2], 3, shape.heads, shape.head_width).transpose(2, 0, 1, 3, 4)
+    context = np.zeros_like(value)
+    for place in range(shape.sequence):
+        products = (key[:, : place + 1] * query[:, place : place + 1]).sum(axis=-1)
+        scores = _halve(products, shape.score_shift)
+        drop = np.minimum(scores.max(axis=1, keepdims=True) - scores, EXP_MASKED - 1)
+        total = exp[drop].sum(axis=1, keepdims=True)
+        shares = (exp[drop] * (2 << PROBABILITY_SHIFT) + total) // (2 * total)
+        mixed = (shares[..., None] * value[:, : place + 1]).sum(axis=1)
+        context[:, place] = _clamp(_halve(mixed, PROBABILITY_SHIFT))
+    context = context.reshape(*normed.shape)
+    return _halve(_multiply(context, layer.attend_out.numpy()), shape.output_shift)
 
 
-def _shift_back(sums: Ints, shift: int) -> Ints:
-    shifted: Ints = np.clip((sums + (1 << (shift - 1))) >> shift, -127, 127)
-    return shifted
+def _feed(shape: TransformerShape, layer: LayerParams, normed: Integers) -> Integers:
+    wave = np.array(build_wave_table(), dtype=np.int64)
+    hidden = _clamp(_halve(_multiply(normed, layer.feed_in.numpy()), shape.input_shift))
+    return _halve(_multiply(wave[hidden + INT8_LIMIT], layer.feed_out.numpy()), shape.down_shift)
 
 
-def _find_shift(inputs: int) -> int:
-    scale = isqrt(5461 * inputs)
-    return (2 * scale * scale).bit_length() // 2
+def _join(residual: Integers, update: Integers) -> Integers:
+    joined: Integers = np.clip(_halve(residual, 1) + update, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
+    return joined
 
 
-@lru_cache(maxsize=1)
-def _exp_table() -> tuple[int, ...]:
-    table = [1 << 15]
-    while len(table) < 256:
-        table.append(table[-1] * 61565 // 65536)
-    return tuple(table)
+def _norm(vectors: Integers) -> Integers:
+    means = (vectors * vectors).sum(axis=-1) // vectors.shape[-1]
+    roots = np.array([max(1, isqrt(mean)) for mean in means.ravel().tolist()], dtype=np.int64).reshape(means.shape)
+    return _clamp(_halve(vectors * ((NORM_RMS << NORM_SHIFT) // roots)[..., None], NORM_SHIFT))
 
 
-@lru_cache(maxsize=1)
-def _silu_table() -> tuple[int, ...]:
-    one = 1 << 24
-    falling = [one]
-    while len(falling) < 129:
-        falling.append(falling[-1] * 16260860 // one)
-    shares = [one * one // (one + value) for value in falling]
-    return tuple((x * (shares[x] if x >= 0 else one - shares[-x]) + one // 2) // one for x in range(-128, 128))
+def _multiply(values: Integers, matrix: NDArray[np.int8]) -> Integers:
+    """Product with matrix.T; fp64 holds every partial sum below 2**53, so any order of summing gives the same integers."""
+    return (values.astype(np.float64) @ matrix.T.astype(np.float64)).astype(np.int64)
 
 
-@lru_cache(maxsize=2)
-def _draw_weights(challenge: RaceChallenge) -> list[list[Ints]]:
-    size = challenge.preset.size
-    key = hash_parts("race-model", challenge.race_seed)
-    shapes = [(size.width, size.width)] * 4 + [(size.width, size.hidden), (size.hidden, size.width)]
-    return [
-        [
-            _draw_bytes(key, np.arange(rows, dtype=np.uint64) + np.uint64(layer << 20), columns, 1 + index)
-            for index, (rows, columns) in enumerate(shapes)
-        ]
-        for layer in range(size.layers)
-    ]
+def _halve(values: Integers, times: int) -> Integers:
+    """Division by 2**times, ties to even."""
+    if times == 0:
+        return values
+    return (values + (1 << (times - 1)) - 1 + (values >> times & 1)) >> times
 
 
-def _draw_bytes(key: bytes, streams: npt.NDArray[np.uint64], count: int, domain: int) -> Ints:
-    words = _draw_words(key, streams, -(-count // 4), domain).astype("<u4")
-    octets = words.view(np.uint8).reshape(len(streams), -1)[:, :count]
-    return np.maximum(octets.astype(np.int64) - 128, -127)
-
-
-def _draw_words(key: bytes, streams: npt.NDArray[np.uint64], count: int, domain: int) -> npt.NDArray[np.uint64]:
-    """Philox4x32-10: counter (domain and block, stream low, stream high ^ k2, k3), key (k0, k1)."""
-    k0, k1, k2, k3 = (int.from_bytes(key[i : i + 4], "little") for i in range(0, 16, 4))
-    blocks = -(-count // 4)
-    shape = (len(streams), blocks)
-    c0 = np.broadcast_to(np.arange(blocks, dtype=np.uint64) | np.uint64(domain << 24), shape)
-    c1 = np.broadcast_to((streams & _MASK)[:, None], shape)
-    c2 = np.broadcast_to(((streams >> np.uint64(32)) ^ np.uint64(k2))[:, None], shape)
-    c3 = np.full(shape, k3, dtype=np.uint64)
-    for turn in range(10):
-        left, right = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
-        first, second = np.uint64((k0 + turn * 0x9E3779B9) % 2**32), np.uint64((k1 + turn * 0xBB67AE85) % 2**32)
-        c0, c1, c2, c3 = (
-            (right >> np.uint64(32)) ^ c1 ^ first,
-            right & _MASK,
-            (left >> np.uint64(32)) ^ c3 ^ second,
-            left & _MASK,
-        )
-    return np.stack([c0, c1, c2, c3], axis=-1).reshape(len(streams), -1)[:, :count]
+def _clamp(values: Integers) -> Integers:
+    return np.clip(values, -INT8_LIMIT, INT8_LIMIT)

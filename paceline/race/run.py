@@ -1,31 +1,63 @@
-"""The search: one race_nonce after another, in batches, until told to stop."""
+"""Searches for hits, one `race_nonce` after another, until told to stop.
+
+The fast path: batches on a device, nothing but hits comes back. It knows no clock; who calls says when to stop and may
+slip pauses between batches, so that users are served meanwhile.
+Invariant: hits are strictly increasing, and every nonce from the first to the last was tried exactly once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from paceline.models.counter_rng import CounterKey
+from paceline.base.integers import MAX_UINT64, PPM
+from paceline.models.counter_rng import build_streams
 from paceline.models.integer_transformer import IntegerTransformer
 from paceline.race.plan import (
     RaceChallenge,
-    derive_inputs,
-    derive_model,
-    derive_node_key,
-    derive_permutations,
+    derive_entry,
+    derive_params,
     derive_target,
+    draw_inputs,
+    draw_permutations,
 )
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Hits in increasing order, and how many nonces were tried."""
+    """What one search found. `hits` strictly increase."""
 
     hits: list[int]
     nonces_tried: int
+
+
+class Searcher:
+    """One node's fast path through one Race on one device."""
+
+    def __init__(self, challenge: RaceChallenge, public_key: bytes, device: torch.device | str = "cpu") -> None:
+        self._entry = derive_entry(challenge, public_key)
+        self._model = IntegerTransformer(challenge.preset.get_shape(), derive_params(challenge), device)
+        self._target = derive_target(challenge).to(device).float()
+        self._threshold_ppm = challenge.preset.threshold_ppm
+        self._device = device
+
+    @torch.inference_mode()
+    def test_batch(self, race_nonces: Sequence[int]) -> list[bool]:
+        """For each nonce, whether it is a hit."""
+        streams = build_streams(race_nonces, self._device)
+        outputs = self._model.forward(draw_inputs(self._entry, streams)).float()
+        permuted = outputs.gather(1, draw_permutations(self._entry, streams))
+        flags: list[bool] = self._judge_distance(permuted).tolist()
+        return flags
+
+    def _judge_distance(self, permuted: Tensor) -> Tensor:
+        """Nearer to the target than the radius, in exact integers (see `plan`)."""
+        product = (permuted @ self._target).long()
+        length = permuted.square().sum(dim=-1, dtype=torch.float64).long()
+        return (product > 0) & (product * product * PPM > self._threshold_ppm * length)
 
 
 def search(
@@ -34,38 +66,20 @@ def search(
     *,
     stop: Callable[[], bool],
     first_nonce: int = 0,
-    device: str = "cpu",
+    pause: Callable[[], None] | None = None,
+    device: torch.device | str = "cpu",
 ) -> SearchResult:
-    """Try nonces from `first_nonce` on until `stop` says so; it is asked before every batch."""
-    engine = SearchEngine(challenge, public_key, device=device)
+    """Try one `race_nonce` after another, batch by batch, until `stop()` is true or 64 bits are used up.
+
+    Effects: calls `stop` before and `pause` after each batch, on the calling thread.
+    """
+    searcher = Searcher(challenge, public_key, device)
     hits: list[int] = []
-    tried = 0
-    while not stop():
-        nonces = torch.arange(challenge.preset.batch, dtype=torch.int64, device=device) + first_nonce + tried
-        found = engine.find_hits(nonces)
-        hits += nonces[found].tolist()
-        tried += challenge.preset.batch
-    return SearchResult(hits, tried)
-
-
-class SearchEngine:
-    """Model, target and keys of one node in one Race, ready to try batches."""
-
-    def __init__(self, challenge: RaceChallenge, public_key: bytes, *, device: str = "cpu") -> None:
-        self._challenge = challenge
-        self._model: IntegerTransformer = derive_model(challenge, device=device)
-        self._key: CounterKey = derive_node_key(challenge, public_key)
-        self._target = torch.tensor(derive_target(challenge), dtype=torch.int32, device=device)
-
-    def find_hits(self, race_nonces: Tensor) -> Tensor:
-        """Which nonces are hits.
-
-        Shapes: (N,) int64 -> (N,) bool.
-        """
-        outputs = self._model.forward(derive_inputs(self._challenge, self._key, race_nonces)).to(torch.int32)
-        order = derive_permutations(self._challenge, self._key, race_nonces)
-        permuted = outputs.gather(1, order).to(torch.int64)
-        products = (permuted * self._target).sum(1)
-        squares = (permuted * permuted).sum(1)
-        near = products * products * 1_000_000 >= squares * self._challenge.preset.threshold_ppm
-        return near & (products > 0)
+    nonce = first_nonce
+    while nonce <= MAX_UINT64 and not stop():
+        batch = range(nonce, min(nonce + challenge.preset.batch, MAX_UINT64 + 1))
+        hits += [number for number, hit in zip(batch, searcher.test_batch(batch), strict=True) if hit]
+        nonce = batch.stop
+        if pause is not None:
+            pause()
+    return SearchResult(hits, nonce - first_nonce)
