@@ -89,8 +89,10 @@ def node(
 
 
 def _run(command: Callable[[], None]) -> None:
-    # SIGTERM ends a command the same way as Ctrl-C, so that its children end too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGTERM ends a command the same way as Ctrl-C, so that its children end too. Ctrl-C is set as well, because a
+    # shell that starts a command in the background hands it down ignored.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     try:
         command()
     except ConfigError as problem:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from paceline.node.home import Home, NewHome, create_home
-from paceline.node.supervisor import Listen, Supervisor
+from paceline.node.supervisor import Listen, Supervisor, require_closed_door
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +28,14 @@ def run_up(options: UpOptions, console: Console) -> None:
 
     Errors: ConfigError before anything is started; TransportError when a node does not come up.
     """
+    listen = Listen(host=options.host, port=options.port, api_keys=options.api_keys)
+    require_closed_door(listen)
     home = Home(options.home)
     if home.exists:
         console.print(f"Continuing the network in {home.path} ({len(home.node_names())} nodes)")
     else:
         home = create_home(options.home, NewHome(nodes=options.nodes))
         console.print(f"New network in {home.path} ({options.nodes} nodes)")
-    listen = Listen(host=options.host, port=options.port, api_keys=options.api_keys)
     supervisor = Supervisor(home, listen)
     with ExitStack() as stack:
         with console.status("Starting nodes (the very first start converts the model once)"):

@@ -77,6 +77,7 @@ class ChainService:
         self._moved = asyncio.Condition()
         self._wanted = asyncio.Event()
         self._rush_to = 0
+        self._stopping = False
         self._fill_recent()
 
     @property
@@ -104,24 +105,30 @@ class ChainService:
             await self._follow()
 
     async def watch(self) -> AsyncGenerator[int, None]:
-        """Yield the height whenever it moved (joined when the reader is slow)."""
+        """Yield the height whenever it moved (joined when the reader is slow), until the node stops."""
         seen = -1
-        while True:
+        while not self._stopping:
             async with self._moved:
-                while self.height == seen:
+                while self.height == seen and not self._stopping:
                     await self._moved.wait()
             seen = self.height
             yield seen
+
+    async def stop(self) -> None:
+        """Let go of everybody who waits for a height, so that open replies can end in order."""
+        self._stopping = True
+        async with self._moved:
+            self._moved.notify_all()
 
     async def wait_height(self, height: int, timeout_seconds: float) -> bool:
         """True once the height is reached, False when the time is over."""
         try:
             async with asyncio.timeout(timeout_seconds), self._moved:
-                while self.height < height:
+                while self.height < height and not self._stopping:
                     await self._moved.wait()
         except TimeoutError:
             return False
-        return True
+        return self.height >= height
 
     def rush_to(self, height: int) -> None:
         """Sequencer: order blocks without pause up to a height. Pauses are the operator's choice, heights are not."""

@@ -42,6 +42,7 @@ from paceline.store.blobs import BlobStore
 from paceline.store.state import SqliteStateStore
 
 LOG = logging.getLogger(__name__)
+GRACE_SECONDS = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,10 +144,12 @@ class NodeService:
     async def _shut_down(
         self, servers: list[uvicorn.Server], runners: list[asyncio.Future[Any]], relay: RelayRole | None
     ) -> None:
+        self._trainer.stop()
+        await self._context.chain.stop()
         for server in servers:
             server.should_exit = True
-            server.force_exit = True
-        self._trainer.stop()
+        # Servers come first in the list; open replies get a moment to end in order.
+        await asyncio.wait(runners[: len(servers)], timeout=GRACE_SECONDS)
         for runner in runners:
             runner.cancel()
         await asyncio.gather(*runners, return_exceptions=True)

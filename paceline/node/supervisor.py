@@ -41,6 +41,12 @@ class Listen:
     """Empty: any key is fine and bills the demo account; allowed on loopback only."""
 
 
+def require_closed_door(listen: Listen) -> None:
+    """Errors: ConfigError when others could reach the endpoint without a key."""
+    if listen.host not in LOOPBACK_HOSTS and not listen.api_keys:
+        raise ConfigError(f"--host {listen.host} is reachable by others: give at least one --api-key")
+
+
 class Supervisor:
     """Processes of one home. Use as a context manager: leaving it ends them all."""
 
@@ -103,8 +109,7 @@ class Supervisor:
         self.home.save_running(None)
 
     def _prepare(self) -> None:
-        if self._listen.host not in LOOPBACK_HOSTS and not self._listen.api_keys:
-            raise ConfigError(f"--host {self._listen.host} is reachable by others: give at least one --api-key")
+        require_closed_door(self._listen)
         running = self.home.load_running()
         if running is not None:
             raise ConfigError(f"{self.home.path} runs already (process {running.pid}); stop it or use another --home")
