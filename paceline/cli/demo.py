@@ -109,6 +109,8 @@ def run_demo(options: DemoOptions, console: Console) -> None:
             f"--nodes {options.nodes}: the story needs at least 5 (three cheaters, a majority of honest ones)"
         )
     corpus = load_corpus(options.data)
+    if options.json_path is not None and options.json_path.is_dir():
+        raise ConfigError(f"--json {options.json_path}: is a folder; name a file in it")
     home = _make_home(options)
     started = time.monotonic()
     with MemoryMeter() as meter, _start(home, options.port, console) as network:

@@ -28,7 +28,7 @@ def demo(
     data: Annotated[Path | None, typer.Option(help="Text to train on. Default: the works of Shakespeare.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the results to this file.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards.")] = False,
-    port: Annotated[int, typer.Option(help="Port of the web endpoint; 0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port of the web endpoint; 0 takes a free one.")] = 0,
     home: HomeOption = None,
 ) -> None:
     """Play the whole job: race, answer, train, check, settle, with three cheaters that get caught."""
@@ -41,8 +41,8 @@ def demo(
 @app.command()
 def up(
     *,
-    nodes: Annotated[int, typer.Option(help="Node processes of a new network.")] = 5,
-    port: Annotated[int, typer.Option(help="Port of API and dashboard.")] = 8000,
+    nodes: Annotated[int | None, typer.Option(help="Node processes of a new network. Default: 5")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port of API and dashboard; 0 takes a free one.")] = 8000,
     host: Annotated[
         str, typer.Option(help="Address to listen on; anything but loopback needs --api-key.")
     ] = "127.0.0.1",

@@ -41,9 +41,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 def print_status(path: Path, *, as_json: bool) -> None:
     """Print where the network stands.
 
-    Errors: ConfigError when the folder holds no network.
+    Errors: as `load_status`.
     """
-    status = _load_status(Home(path))
+    status = load_status(Home(path))
     if as_json:
         print(msgspec.json.encode(status).decode())
         return
@@ -56,7 +56,11 @@ def print_status(path: Path, *, as_json: bool) -> None:
     console.print(table)
 
 
-def _load_status(home: Home) -> Status:
+def load_status(home: Home) -> Status:
+    """Where the network of a home stands: from the running network, else from the stores.
+
+    Errors: ConfigError when the folder holds no network; TransportError when it runs but does not answer.
+    """
     home.load_genesis()
     running = home.load_running()
     if running is not None:
@@ -65,8 +69,8 @@ def _load_status(home: Home) -> Status:
             found = client.get("/status", dict[str, Any])
             return msgspec.convert(found, Status)
         except TransportError:
-            # It is just starting or just ending: what the stores say is still true.
-            pass
+            # The nodes hold their stores, so only they can say where they stand.
+            raise TransportError(f"the network in {home.path} is just starting or ending; try again") from None
         finally:
             client.close()
     return _read_stores(home)

@@ -8,15 +8,19 @@ from pathlib import Path
 
 from rich.console import Console
 
+from paceline.base.errors import ConfigError
 from paceline.node.home import Home, NewHome, create_home
 from paceline.node.supervisor import Listen, Supervisor, require_closed_door
+
+DEFAULT_NODES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpOptions:
     """What the command line asked for."""
 
-    nodes: int
+    nodes: int | None
+    """None: five for a new network, those it has for a continued one."""
     port: int
     host: str
     api_keys: tuple[str, ...]
@@ -32,10 +36,12 @@ def run_up(options: UpOptions, console: Console) -> None:
     require_closed_door(listen)
     home = Home(options.home)
     if home.exists:
+        _require_same_nodes(options, home)
         console.print(f"Continuing the network in {home.path} ({len(home.node_names())} nodes)")
     else:
-        home = create_home(options.home, NewHome(nodes=options.nodes))
-        console.print(f"New network in {home.path} ({options.nodes} nodes)")
+        nodes = DEFAULT_NODES if options.nodes is None else options.nodes
+        home = create_home(options.home, NewHome(nodes=nodes))
+        console.print(f"New network in {home.path} ({nodes} nodes)")
     supervisor = Supervisor(home, listen)
     with ExitStack() as stack:
         with console.status("Starting nodes (the very first start converts the model once)"):
@@ -46,3 +52,11 @@ def run_up(options: UpOptions, console: Console) -> None:
         console.print(f"Logs        {home.path}/nodes/*/node.log")
         console.print("Ctrl-C ends everything.")
         supervisor.watch(lambda: False, lambda name, code: console.print(f"{name} ended ({code}); restarting it"))
+
+
+def _require_same_nodes(options: UpOptions, home: Home) -> None:
+    held = len(home.node_names())
+    if options.nodes not in {None, held}:
+        raise ConfigError(
+            f"--nodes {options.nodes}: the network in {home.path} has {held}; leave --nodes out or use another --home"
+        )

@@ -147,7 +147,7 @@ class Control:
 
     async def _sample(self, request: Request) -> object:
         order = msgspec.json.decode(await request.body(), type=SampleOrder)
-        run = training.RUNS.get(self._context.chain.read(), bytes.fromhex(order.run))
+        run = training.RUNS.get(self._context.chain.read(), _parse_digest(order.run, "run"))
         if run is None:
             raise InvalidTransaction("unknown-run", "no run has this id")
         plan = decode_plan(run.plan)

@@ -91,8 +91,18 @@ class Home:
             raise ConfigError(f"{path} is damaged: 64 hex digits are expected") from None
 
     def load_token(self) -> str:
-        """The secret that lets commands on this machine control the network."""
-        return (self.path / "operator-token").read_text("ascii").strip()
+        """The secret that lets commands on this machine control the network.
+
+        Errors: ConfigError when it is missing or no token.
+        """
+        path = self.path / "operator-token"
+        try:
+            token = path.read_text("ascii").strip()
+        except (FileNotFoundError, UnicodeDecodeError):
+            token = ""
+        if not token:
+            raise ConfigError(f"{path} is missing or damaged; restore it, or write a new secret into it")
+        return token
 
     def load_running(self) -> Running | None:
         """What runs now, None when nothing does."""

@@ -66,7 +66,7 @@ def load_settings(path: Path) -> NodeSettings:
         return msgspec.convert(tomllib.loads(path.read_text("utf-8")), NodeSettings)
     except FileNotFoundError:
         raise ConfigError(f"{path}: missing; `paceline up` makes it") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as problem:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, ConfigError) as problem:
         raise ConfigError(f"{path}: {problem}") from None
 
 

@@ -81,6 +81,7 @@ class Supervisor:
         while not should_stop():
             for name, exit_code in self.find_dead():
                 on_restart(name, exit_code)
+                _close_pipe(self._children[name])
                 self._start(name)
             time.sleep(POLL_SECONDS)
 
@@ -103,8 +104,7 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-            if child.stdin is not None:
-                child.stdin.close()
+            _close_pipe(child)
         self._children.clear()
         self.home.save_running(None)
 
@@ -167,6 +167,11 @@ class Supervisor:
         for name, exit_code in self.find_dead():
             log_path = self.home.node_path(name) / "node.log"
             raise TransportError(f"{name} ended with code {exit_code}: {_last_line(log_path)} (log: {log_path})")
+
+
+def _close_pipe(child: subprocess.Popen[bytes]) -> None:
+    if child.stdin is not None:
+        child.stdin.close()
 
 
 def _take_port(host: str, port: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 import threading
@@ -10,15 +9,18 @@ import threading
 import openai
 import pytest
 from chain_observer import Observer, observe
-from up_process import END_SECONDS, UpProcess, run_paceline, wait_until
+from typer.testing import CliRunner
+from up_process import END_SECONDS, UpProcess, wait_until
 
+from paceline.cli.main import app
 from paceline.cli.network import ControlClient
+from paceline.cli.status import load_status
 from paceline.node.home import Home, NewHome, create_home
 from paceline.store.state import SqliteStateStore
 
 NODES = 4
 SEED = 21
-VICTIMS = ("node-3", "node-1", "node-2", "node-1")
+VICTIMS = (("node-3",), ("node-1",), ("node-2", "node-1"))
 BACK_SECONDS = 90.0
 
 
@@ -72,18 +74,9 @@ class Customer:
         return answer.paceline
 
 
-def load_status(home: Home) -> dict:
-    done = run_paceline("status", "--json", "--home", str(home.path))
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def is_everybody_back(control: ControlClient) -> bool:
-    try:
-        status = control.get("/status", dict)
-    except Exception:  # noqa: BLE001 - the node that answers may be the one that was killed
-        return False
-    return all(node["alive"] and node["height"] >= status["height"] - 4 for node in status["nodes"])
+def is_back(observer: Observer, name: str) -> bool:
+    """A node answers and has replayed up to a block that it did not have when it was killed."""
+    return observer.has_block(name, observer.replica.height + 3)
 
 
 def check_stores(home: Home) -> dict[str, int]:
@@ -103,17 +96,18 @@ def test_killed_nodes_catch_up_and_nothing_is_lost_or_paid_twice(home):
     with UpProcess(home) as up:
         up.wait_ready()
         control = ControlClient(up.url, home.load_token())
+        observer = observe(home)
         with Customer(up.url) as customer:
             customer.wait_answers(1)
-            for victim in VICTIMS:
-                threading.Event().wait(moments.uniform(0.1, 2.5))
-                killed = up.find_node(victim)
-                up.kill_node(victim)
-                wait_until(lambda dead=killed: not dead.is_running(), END_SECONDS, "the killed process is gone")
-                wait_until(lambda: is_everybody_back(control), BACK_SECONDS, f"{victim} is back")
+            for victims in VICTIMS:
+                threading.Event().wait(moments.uniform(0.1, 3.0))
+                observer.fetch()
+                for victim in victims:
+                    up.kill_node(victim)
+                for victim in victims:
+                    wait_until(lambda name=victim: is_back(observer, name), BACK_SECONDS, f"{victim} is back")
                 customer.wait_answers(1)
         assert customer.bug is None
-        observer = observe(home)
         height = control.get("/status", dict)["height"] + 2
         observer.catch_up(height)
         tasks = {receipt["task"] for receipt in customer.receipts}
@@ -144,19 +138,19 @@ def test_second_up_continues_the_chain_and_ends_with_its_supervisor(home):
     with UpProcess(home) as up:
         up.wait_ready()
         running = load_status(home)
-        assert running["height"] >= before["height"]
-        assert [node["name"] for node in running["nodes"]] == home.node_names()
-        refused = run_paceline("up", "--home", str(home.path), "--port", "0")
-        assert refused.returncode == 2
+        assert running.height >= before.height
+        assert [node.name for node in running.nodes] == home.node_names()
+        refused = CliRunner().invoke(app, ["up", "--home", str(home.path), "--port", "0"])
+        assert refused.exit_code == 2
         assert "runs already" in refused.stderr and "--home" in refused.stderr
         observer: Observer = observe(home)
-        observer.catch_up(running["height"] + 1)
+        observer.catch_up(running.height + 1)
         assert observer.find_problems() == []
         up.note_children()
         assert len(up.living()) == NODES
         up.process.kill()
         wait_until(lambda: not up.living(), END_SECONDS, "nodes end with their supervisor")
     after = load_status(home)
-    assert after["height"] > before["height"]
-    assert not any(node["alive"] for node in after["nodes"])
-    assert min(check_stores(home).values()) >= running["height"]
+    assert after.height > before.height
+    assert not any(node.alive for node in after.nodes)
+    assert min(check_stores(home).values()) >= running.height

@@ -66,8 +66,6 @@ class UpProcess:
         self.note_children()
         for child in self.children:
             try:
-                if child.status() != psutil.STATUS_ZOMBIE and child.cmdline()[-2:] == ["--name", name]:
-                    return child
                 if child.status() != psutil.STATUS_ZOMBIE and name in child.cmdline():
                     return child
             except psutil.NoSuchProcess:
@@ -75,11 +73,11 @@ class UpProcess:
         return None
 
     def kill_node(self, name: str) -> None:
-        """`kill -9` a node, as soon as it has a process."""
-        wait_until(lambda: self.find_node(name) is not None, END_SECONDS, f"{name} has a process")
+        """`kill -9` a node; returns when the supervisor has started it anew."""
         victim = self.find_node(name)
         assert victim is not None
         victim.send_signal(signal.SIGKILL)
+        wait_until(lambda: self.find_node(name) not in {None, victim}, END_SECONDS, f"{name} is started again")
 
     def living(self) -> list[psutil.Process]:
         """Node processes that have not ended."""
@@ -100,10 +98,3 @@ def wait_until(is_so, timeout_seconds: float, what: str) -> float:
         assert time.monotonic() - began < timeout_seconds, f"not within {timeout_seconds} s: {what}"
         time.sleep(POLL_SECONDS)
     return time.monotonic() - began
-
-
-def run_paceline(*arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
-    """A command to its end."""
-    return subprocess.run(
-        [*PACELINE, *arguments], capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL
-    )

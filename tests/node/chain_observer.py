@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from paceline.base.errors import TransportError
 from paceline.base.keys import AccountKey, compute_address
 from paceline.economy.supply import TOTAL_SUPPLY
 from paceline.engine.blocks import decode_block
@@ -66,6 +67,14 @@ class Observer:
         reply = self.ask(name, "blocks", request)
         for data in decode(list[bytes], reply, limit_bytes=MAX_REPLY_BYTES):
             self.apply(data)
+
+    def has_block(self, name: str, height: int) -> bool:
+        """True when a node answers and holds the block of a height."""
+        try:
+            reply = self.ask(name, "blocks", encode(BlocksRequest(height, b"", 0)))
+        except TransportError:
+            return False
+        return bool(decode(list[bytes], reply, limit_bytes=MAX_REPLY_BYTES))
 
     def apply(self, data: bytes) -> None:
         """Replay one block: signature, every transaction, app hash."""

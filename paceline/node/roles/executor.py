@@ -45,6 +45,9 @@ from paceline.verification.payloads import build_generation
 LOG = logging.getLogger(__name__)
 MAX_QUEUE = 8
 MAX_BATCH = 32
+LAG_BLOCKS = 2
+LAG_SECONDS = 1.0
+"""How long an order may wait for the block that this node does not have yet, per block."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class ExecutorRole:
         Errors: Invalid when the order does not hold; WorkError when this node is full.
         """
         order = decode(TaskOrder, request.body, limit_bytes=MAX_ORDER_BYTES)
+        await self._wait_for_session(order.voucher.session)
         session, task_id = self._check_order(self._context.chain.read(), request.sender_address, order)
         if self._busy >= MAX_QUEUE:
             raise WorkError("this node is at its limit of waiting requests")
@@ -99,6 +103,15 @@ class ExecutorRole:
         async with aclosing(self._stream(model, order, generation)) as frames:
             async for frame in frames:
                 yield encode(frame)
+
+    async def _wait_for_session(self, session_id: bytes) -> None:
+        """Follow a relay that stands a block ahead; refusing would hand the drawn task to the next node."""
+        chain = self._context.chain
+        for _ in range(LAG_BLOCKS):
+            session = SESSIONS.get(chain.read(), session_id)
+            if session is not None and session.seed:
+                return
+            await chain.wait_height(chain.height + 1, LAG_SECONDS)
 
     def _check_order(self, state: State, relay: bytes, order: TaskOrder) -> tuple[Session, bytes]:
         voucher = order.voucher

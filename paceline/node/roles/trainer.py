@@ -6,6 +6,7 @@ the state that the others report.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from paceline.base.errors import InvalidClaim, TransportError, WorkError
@@ -21,7 +22,7 @@ from paceline.training.claim import RoundClaim, compute_start_state
 from paceline.training.invent import invent_work
 from paceline.training.outer import compute_outer_step
 from paceline.training.plan import TrainingPlan, decode_plan, derive_assignments
-from paceline.training.run import evaluate, train_round
+from paceline.training.run import RoundWork, evaluate, train_round
 from paceline.verification.updates import judge_update
 
 LOG = logging.getLogger(__name__)
@@ -126,12 +127,15 @@ class TrainerRole:
             work = await context.threads.run(
                 "work", train_round, plan, assignment, corpus, begin, global_state, should_stop=lambda: self._stopping
             )
-        for data in work.blobs.values():
-            context.blobs.put(data)
+        await asyncio.to_thread(self._keep, work)
         claim = work.claim
         await context.chain.send(
             CommitUpdate(run_id, run.round_index, claim.update_hash, claim.state_hashes, claim.loss_micronats)
         )
+
+    def _keep(self, work: RoundWork) -> None:
+        for data in work.blobs.values():
+            self._context.blobs.put(data)
 
     async def _audit(self, run_id: bytes, run: Run, index: int, trainer: bytes, update: Update) -> None:
         context = self._context

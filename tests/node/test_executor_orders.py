@@ -1,0 +1,302 @@
+"""What an executor takes, what it refuses and why, and that no receipt is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+from role_setup import (
+    KEYS,
+    RELAY,
+    REQUEST,
+    USER,
+    change_session,
+    find_key,
+    get_order,
+    make_context,
+    make_order,
+    make_state,
+    open_session,
+)
+
+from paceline.base.errors import Invalid, InvalidTransaction, WorkError
+from paceline.ledger import nodes, tasks
+from paceline.ledger.sessions import compute_task_id
+from paceline.network.wire import PeerRequest
+from paceline.node.roles import executor
+from paceline.node.roles.executor import Answer, ExecutorRole
+from paceline.protocol.answers import EndFrame, FailFrame, TextFrame, decode_frame
+from paceline.protocol.codec import encode
+from paceline.protocol.messages import Receipt, SubmitReceipts
+from paceline.protocol.params import TINY
+
+
+class Setting:
+    """The first executor of a task with its role and the order that it should take."""
+
+    def __init__(self, folder, *, drawn: bool = True) -> None:
+        self.state = make_state()
+        self.session_id = open_session(self.state, drawn=drawn)
+        twin = make_state()
+        self.executor = get_order(twin, open_session(twin))[0]
+        self.folder = folder
+        self.context = make_context(self.state, find_key(self.executor), folder)
+        self.role = ExecutorRole(self.context, SimpleNamespace())
+
+    def check(self, *, relay=RELAY.address, **changes):
+        order = make_order(self.session_id, **{"executor": self.executor, **changes})
+        return self.role._check_order(self.state, relay, order)
+
+    def refuse(self, **changes) -> str:
+        with pytest.raises(Invalid) as caught:
+            self.check(**changes)
+        return caught.value.code
+
+
+@pytest.fixture
+def setting(tmp_path) -> Setting:
+    return Setting(tmp_path)
+
+
+def receive(setting, order) -> PeerRequest:
+    return PeerRequest(sender=RELAY.public_key, sender_address=RELAY.address, path="task", body=encode(order))
+
+
+async def collect(frames) -> list:
+    return [decode_frame(frame) async for frame in frames]
+
+
+def make_receipt(setting, index: int, executor_address=None) -> tuple[Receipt, bytes]:
+    address = executor_address or get_order(setting.state, setting.session_id, index)[0]
+    voucher = make_order(setting.session_id, address, index=index).voucher
+    return Receipt(voucher, bytes(32), 3, 4), compute_task_id(setting.session_id, index)
+
+
+def keep_receipt(setting, index: int) -> bytes:
+    receipt, task_id = make_receipt(setting, index)
+    (setting.folder / "work" / "receipts" / f"{task_id.hex()}.receipt").write_bytes(encode(receipt))
+    return task_id
+
+
+def test_a_drawn_order_is_taken(setting):
+    session, task_id = setting.check()
+    assert session.owner == USER.address
+    assert task_id == compute_task_id(setting.session_id, 0)
+
+
+def test_every_node_of_the_drawn_order_may_answer(setting):
+    for address in get_order(setting.state, setting.session_id):
+        role = ExecutorRole(make_context(setting.state, find_key(address), setting.folder / address.hex()), None)
+        assert role._check_order(setting.state, RELAY.address, make_order(setting.session_id, address))
+
+
+def test_invalid_session_unknown_undrawn_or_over(setting):
+    assert setting.refuse(session=bytes(16)) == "unknown-session"
+    change_session(setting.state, setting.session_id, expires_at=setting.state.height + 1)
+    assert setting.check()
+    change_session(setting.state, setting.session_id, expires_at=setting.state.height)
+    assert setting.refuse() == "unknown-session"
+    change_session(setting.state, setting.session_id, expires_at=10_000, seed=b"")
+    assert setting.refuse() == "unknown-session"
+
+
+def test_invalid_relay_or_executor(setting):
+    assert setting.refuse(relay=KEYS[1].address) == "wrong-address"
+    other = next(key.address for key in KEYS if key.address not in {setting.executor, RELAY.address})
+    assert setting.refuse(executor=other) == "wrong-address"
+
+
+def test_invalid_index_behind_the_last_task(setting):
+    assert setting.check(index=TINY.session_tasks - 1)
+    assert setting.refuse(index=TINY.session_tasks) == "not-drawn"
+
+
+def test_invalid_node_without_weight_is_not_drawn(setting):
+    weights = {key.address: 1_000 for key in KEYS if key.address != setting.executor}
+    nodes.set_weights(setting.state, TINY, weights)
+    assert setting.check()
+    change_session(setting.state, setting.session_id, version=nodes.get_version(setting.state))
+    assert setting.refuse() == "not-drawn"
+
+
+def test_invalid_second_answer_to_one_task(setting):
+    _, task_id = setting.check()
+    setting.role._accepted.add(task_id)
+    assert setting.refuse() == "already-done"
+    setting.role._accepted.clear()
+    receipt, _ = make_receipt(setting, 0)
+    tasks.apply_receipts(setting.state, TINY, "roles-1", setting.executor, (receipt,), 0)
+    assert setting.refuse() == "already-done"
+
+
+def test_invalid_prompt_and_voucher(setting):
+    assert setting.refuse(prompt_hash=bytes(32)) == "wrong-prompt"
+    assert setting.refuse(signer=KEYS[2]) == "bad-voucher"
+    order = make_order(setting.session_id, setting.executor)
+    dearer = msgspec.structs.replace(order, voucher=msgspec.structs.replace(order.voucher, max_cost=10**12))
+    with pytest.raises(Invalid, match="bad-voucher"):
+        setting.role._check_order(setting.state, RELAY.address, dearer)
+
+
+def test_invalid_bytes_are_no_order(setting):
+    request = PeerRequest(sender=RELAY.public_key, sender_address=RELAY.address, path="task", body=b"\x91\x00")
+    with pytest.raises(Invalid, match="malformed"):
+        asyncio.run(collect(setting.role.serve(request)))
+
+
+@pytest.fixture
+def small_model(setting, monkeypatch):
+    """Three steps instead of a model; a prompt of five tokens."""
+    steps = [SimpleNamespace(text=text, finish_reason=None) for text in ("a", "", "b")]
+
+    def generate(_model, _generation, *, should_stop):
+        for step in steps:
+            yield step
+            if should_stop():
+                return
+
+    async def get(*, cheap=False):
+        return SimpleNamespace(cheap=cheap)
+
+    async def run(_kind, function, *arguments):
+        return await asyncio.to_thread(function, *arguments)
+
+    setting.role._host = SimpleNamespace(get=get)
+    setting.context.threads = SimpleNamespace(run=run)
+    monkeypatch.setattr(executor, "generate", generate)
+    monkeypatch.setattr(executor, "build_generation", lambda *_: SimpleNamespace(prompt_tokens=(1, 2, 3, 4, 5)))
+    monkeypatch.setattr(executor, "build_transcript", lambda *_: SimpleNamespace(finish_reason="stop"))
+    monkeypatch.setattr(executor, "encode_transcript", lambda _: b"transcript")
+    return steps
+
+
+def test_an_answer_ends_with_what_the_receipt_says(setting, small_model):
+    order = make_order(setting.session_id, setting.executor)
+    frames = asyncio.run(collect(setting.role.serve(receive(setting, order))))
+    *texts, end = frames
+    assert texts == [TextFrame("a"), TextFrame("b")]
+    assert isinstance(end, EndFrame)
+    assert (end.prompt_tokens, end.completion_tokens, end.finish_reason) == (5, 3, "stop")
+    assert setting.context.blobs.has(end.payload_hash)
+    setting.role.on_block(setting.state)
+    setting.context.duties.run_all()
+    [sent] = setting.context.chain.sent
+    assert sent == SubmitReceipts((Receipt(order.voucher, end.payload_hash, 5, 3),))
+
+
+def test_invalid_maximum_below_prompt_and_answer(setting, small_model):
+    enough = (5 + REQUEST.max_tokens) * TINY.token_price
+    less = make_order(setting.session_id, setting.executor, max_cost=enough - 1)
+    with pytest.raises(Invalid, match="over-maximum"):
+        asyncio.run(collect(setting.role.serve(receive(setting, less))))
+    exact = make_order(setting.session_id, setting.executor, max_cost=enough)
+    assert asyncio.run(collect(setting.role.serve(receive(setting, exact))))
+
+
+def test_invalid_order_beyond_the_queue(setting, small_model):
+    order = receive(setting, make_order(setting.session_id, setting.executor))
+    setting.role._busy = executor.MAX_QUEUE
+    with pytest.raises(WorkError, match="limit"):
+        asyncio.run(collect(setting.role.serve(order)))
+    setting.role._busy = executor.MAX_QUEUE - 1
+    assert asyncio.run(collect(setting.role.serve(order)))
+    assert setting.role._busy == executor.MAX_QUEUE - 1
+
+
+def test_an_order_that_is_ahead_of_the_chain_waits_for_its_block(tmp_path):
+    setting = Setting(tmp_path, drawn=False)
+    change = {"seed": b"s" * 32, "version": nodes.get_version(setting.state)}
+    setting.context.chain.coming = [lambda state: None, lambda state: change_session(state, setting.session_id, **change)]
+    asyncio.run(setting.role._wait_for_session(setting.session_id))
+    assert setting.check()
+    setting.context.chain.coming = [lambda state: pytest.fail("nothing was left to wait for")]
+    asyncio.run(setting.role._wait_for_session(setting.session_id))
+
+
+def test_invalid_session_is_waited_for_only_so_long(setting):
+    setting.context.chain.coming = [lambda state: None] * 9
+    asyncio.run(setting.role._wait_for_session(bytes(16)))
+    assert len(setting.context.chain.coming) == 9 - executor.LAG_BLOCKS
+
+
+def answer(setting, gone: threading.Event) -> list:
+    pushed = []
+    order = make_order(setting.session_id, setting.executor)
+    generation = SimpleNamespace(prompt_tokens=(1, 2, 3, 4, 5))
+    setting.role._answer(Answer(None, order, generation, gone, pushed.append))
+    return pushed
+
+
+def test_a_relay_that_left_stops_the_work_and_pays_for_what_was_made(setting, small_model):
+    gone = threading.Event()
+    gone.set()
+    text, end, last = answer(setting, gone)
+    assert (text, last) == (TextFrame("a"), None)
+    assert end.completion_tokens == 1
+
+
+def test_invalid_work_ends_the_stream_with_a_failure(setting, small_model, monkeypatch):
+    def fail(*_, **__):
+        raise WorkError("out of memory")
+        yield
+
+    monkeypatch.setattr(executor, "generate", fail)
+    assert answer(setting, threading.Event()) == [FailFrame("work-failed", "out of memory"), None]
+    assert not list((setting.folder / "work" / "receipts").iterdir())
+
+
+def test_the_receipt_is_on_disk_before_the_end_is_said(setting, small_model):
+    seen = []
+    receipts = setting.folder / "work" / "receipts"
+    order = make_order(setting.session_id, setting.executor)
+    generation = SimpleNamespace(prompt_tokens=(1,))
+
+    def push(frame):
+        if isinstance(frame, EndFrame):
+            seen.append(len(list(receipts.glob("*.receipt"))))
+
+    setting.role._answer(Answer(None, order, generation, threading.Event(), push))
+    assert seen == [1]
+
+
+def test_a_restarted_node_still_sends_its_receipts(setting):
+    kept = {keep_receipt(setting, index) for index in range(3)}
+    reborn = ExecutorRole(make_context(setting.state, setting.context.key, setting.folder), None)
+    reborn.on_block(setting.state)
+    reborn._context.duties.run_all()
+    [sent] = reborn._context.chain.sent
+    assert {compute_task_id(r.voucher.session, r.voucher.index) for r in sent.receipts} == kept
+
+
+def test_receipts_go_when_the_ledger_has_them(setting):
+    index = next(i for i in range(50) if get_order(setting.state, setting.session_id, i)[0] == setting.executor)
+    task_id = keep_receipt(setting, index)
+    receipt, _ = make_receipt(setting, index)
+    tasks.apply_receipts(setting.state, TINY, "roles-1", setting.executor, (receipt,), 0)
+    setting.role.on_block(setting.state)
+    assert setting.context.duties.started == {}
+    assert not (setting.folder / "work" / "receipts" / f"{task_id.hex()}.receipt").exists()
+
+
+def test_receipts_go_in_batches(setting):
+    for index in range(executor.MAX_BATCH + 1):
+        keep_receipt(setting, index)
+    setting.role.on_block(setting.state)
+    setting.context.duties.run_all()
+    assert [len(message.receipts) for message in setting.context.chain.sent] == [executor.MAX_BATCH]
+
+
+def test_invalid_receipt_does_not_hold_back_the_others(setting):
+    for index in range(3):
+        keep_receipt(setting, index)
+    bad = InvalidTransaction("over-escrow", "too dear")
+    setting.context.chain.refusals = [bad, None, bad, None]
+    setting.role.on_block(setting.state)
+    setting.context.duties.run_all()
+    assert [len(message.receipts) for message in setting.context.chain.sent] == [3, 1, 1, 1]
+    receipts = setting.folder / "work" / "receipts"
+    assert len(list(receipts.glob("*.refused"))) == 1
+    assert len(list(receipts.glob("*.receipt"))) == 2

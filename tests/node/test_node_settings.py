@@ -1,0 +1,101 @@
+"""A node's settings: what may stand in `node.toml`, and that every mistake names itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from paceline.base.errors import ConfigError
+from paceline.node.settings import NodeSettings, PeerEntry, encode_settings, load_settings
+
+PEERS = tuple(
+    PeerEntry(name=name, public_key="ab" * 32, url=f"http://127.0.0.1:{port}")
+    for name, port in (("node-1", 1), ("node-2", 2))
+)
+
+
+def make(**changes) -> NodeSettings:
+    return NodeSettings(**{"name": "node-2", "sequencer": "node-1", "peers": PEERS, **changes})
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "node.toml"
+
+
+def test_settings_survive_their_file(path):
+    settings = make(cheat="cheap-model", trains=False, idle_seconds=2.5, cache='/tmp/a "b"\\ü')
+    path.write_text(encode_settings(settings), "utf-8")
+    assert load_settings(path) == settings
+
+
+def test_settings_from_what_must_stand(path):
+    path.write_text(
+        'name = "a"\nsequencer = "a"\n[[peers]]\nname = "a"\npublic_key = "00"\nurl = ""\n'
+    )
+    found = load_settings(path)
+    assert found.serves and found.trains and not found.cheat
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("blok_seconds = 1\n", "blok_seconds"),
+        ("serves = 1\n", "serves"),
+        ('cheat = "theft"\n', "cheat"),
+        ("name = [\n", "line 2"),
+    ],
+)
+def test_invalid_settings_name_file_and_key(path, text, named):
+    path.write_text(text + encode_settings(make()))
+    if not text.startswith("name"):
+        lines = encode_settings(make()).splitlines()
+        key = text.split()[0]
+        path.write_text(text + "\n".join(line for line in lines if not line.startswith(f"{key} ")))
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path)
+    assert str(path) in str(caught.value)
+    assert named in str(caught.value)
+
+
+def test_invalid_unknown_key_of_a_peer(path):
+    path.write_text(encode_settings(make()) + '\nweight = 3\n')
+    with pytest.raises(ConfigError, match="weight"):
+        load_settings(path)
+
+
+def test_invalid_missing_key_and_missing_file(path):
+    path.write_text('name = "node-1"\n')
+    with pytest.raises(ConfigError, match="sequencer"):
+        load_settings(path)
+    with pytest.raises(ConfigError, match="paceline up"):
+        load_settings(path.with_name("other.toml"))
+
+
+def test_invalid_bytes_that_are_no_text(path):
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=str(path)):
+        load_settings(path)
+
+
+@pytest.mark.parametrize("cheat", ["", "race-padding", "cheap-model", "untrained-update"])
+def test_every_known_cheat_is_taken(cheat):
+    assert make(cheat=cheat).cheat == cheat
+
+
+def test_invalid_cheat_lists_the_known_ones():
+    with pytest.raises(ConfigError, match=r"'lying' is none of .*'race-padding'"):
+        make(cheat="lying")
+
+
+@pytest.mark.parametrize("changes", [{"name": "node-9"}, {"sequencer": "node-9"}, {"peers": ()}])
+def test_invalid_node_that_is_no_peer(changes):
+    with pytest.raises(ConfigError, match=r"peers: .* is missing"):
+        make(**changes)
+
+
+def test_pauses_may_be_equal_and_no_shorter():
+    assert make(block_seconds=1.0, idle_seconds=1.0)
+    with pytest.raises(ConfigError, match="idle_seconds"):
+        make(block_seconds=1.0, idle_seconds=0.999)
+    with pytest.raises(ConfigError, match="block_seconds"):
+        make(block_seconds=0.0)
