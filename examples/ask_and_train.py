@@ -1,4 +1,4 @@
-"""One local network in five steps: start, ask, train, settle, read the report. About a minute and a half on two cores.
+"""One local network in five steps: start, race, ask, train, settle. About a minute and a half on two cores.
 
 Run `python examples/ask_and_train.py [FILE]`. Each `# %%` begins a cell for editors that run scripts as notebooks.
 """
@@ -22,7 +22,12 @@ cells = ExitStack()
 net = cells.enter_context(paceline.local_network(nodes=5, seed=1))
 print(f"dashboard at {net.url}/")
 
-# %% Ask. This works before the first Race has ended, by the weights of genesis.
+# %% Wait for the Race, so that votes come from compute.
+report = net.wait(lambda now: now.race.phase == "done", 180, "the end of the Race")
+for name, hits in sorted(report.race.hits.items()):
+    print(f"{name}: {hits} hits")
+
+# %% Ask. The draw says which node answers; checkers re-run what it wrote.
 client = net.openai_client()
 answer = client.chat.completions.create(
     model="smollm2-135m-instruct",
@@ -30,11 +35,6 @@ answer = client.chat.completions.create(
     max_tokens=48,
 )
 print(answer.choices[0].message.content)
-
-# %% Wait for the Race, so that votes come from compute.
-report = net.wait(lambda now: now.race.phase == "done", 180, "the end of the Race")
-for name, hits in sorted(report.race.hits.items()):
-    print(f"{name}: {hits} hits")
 
 # %% Train a small GPT for two rounds over three nodes. Every update is audited before it counts.
 run = net.train(text, rounds=2, trainers=3)

@@ -147,11 +147,14 @@ class ChainService:
         return digest
 
     async def serve_blocks(self, sender: bytes, body: bytes) -> list[bytes]:
-        """Blocks for a follower, after a short wait when there is none yet; remembers where the follower stands."""
+        """Blocks for a follower, after a short wait when there is none yet; remembers where a node of ours stands."""
         request = decode(BlocksRequest, body, limit_bytes=256)
-        self.sightings[sender] = Sighting(time.monotonic(), request.first - 1, request.app_hash, request.fetched_bytes)
-        async with self._moved:
-            self._moved.notify_all()
+        # Anybody may read along, but what strangers say of themselves would fill memory and falsify sums.
+        if self._peers.knows(sender):
+            seen = Sighting(time.monotonic(), request.first - 1, request.app_hash, request.fetched_bytes)
+            self.sightings[sender] = seen
+            async with self._moved:
+                self._moved.notify_all()
         await self.wait_height(request.first, POLL_SECONDS)
         return self.replica.get_blocks(request.first, MAX_BATCH_BLOCKS, MAX_BATCH_BYTES)
 

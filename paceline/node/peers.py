@@ -45,6 +45,10 @@ class Peers:
         """Every node, this one included."""
         return list(self._by_name.values())
 
+    def knows(self, address: bytes) -> bool:
+        """True for a node of this network."""
+        return address in self._by_address
+
     def name_of(self, address: bytes) -> str:
         """A node's name, or the start of its address."""
         known = self._by_address.get(address)

@@ -82,7 +82,8 @@ def test_invalid_number_of_nodes_for_the_story_is_told_before_anything_starts(ru
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [(None, "does not exist"), (b"", "empty"), (b"\x00\xff\x00" * 20_000, "text"), (b"a", "1 bytes")]
+    ("content", "told"),
+    [(None, "does not exist"), (b"", "empty"), (b"\x00\xff\x00" * 20_000, "text"), (b"a", "1 bytes")],
 )
 def test_invalid_data_is_told_before_anything_starts(run, started, tmp_path, content, told):
     path = tmp_path / "text.txt"
@@ -166,9 +167,7 @@ def test_up_passes_on_what_was_asked(run, monkeypatch, tmp_path):
     monkeypatch.setattr(up, "run_up", lambda options, _: asked.append(options))
     result = run("up", "--nodes", 7, "--port", 0, "--host", "0.0.0.0", "--api-key", "a", "--api-key", "b")
     assert result.exit_code == 0
-    assert asked == [
-        up.UpOptions(nodes=7, port=0, host="0.0.0.0", api_keys=("a", "b"), home=tmp_path / "default")
-    ]
+    assert asked == [up.UpOptions(nodes=7, port=0, host="0.0.0.0", api_keys=("a", "b"), home=tmp_path / "default")]
 
 
 def test_invalid_status_of_an_empty_home(run, tmp_path):

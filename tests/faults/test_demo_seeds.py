@@ -25,7 +25,8 @@ def test_every_cheater_is_rejected_and_nobody_else(seed, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEMO_SECONDS, check=False, env=os.environ)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     result = json.loads(path.read_text("utf-8"))
-    print(f"seed {seed}: {result['seconds']} s, {result['peak_rss_bytes'] / 1e9:.2f} GB")
+    # Figures of this machine are told, not asserted.
+    print(f"seed {seed}: {result['seconds']} s, {result['peak_rss_bytes'] / 1e9:.2f} GB")  # noqa: T201
 
     race, inference, training, ledger = (result[part] for part in ("race", "inference", "training", "ledger"))
     assert race["rejected_nodes"] == ["node-5"]

@@ -209,7 +209,10 @@ def test_invalid_order_beyond_the_queue(setting, small_model):
 def test_an_order_that_is_ahead_of_the_chain_waits_for_its_block(tmp_path):
     setting = Setting(tmp_path, drawn=False)
     change = {"seed": b"s" * 32, "version": nodes.get_version(setting.state)}
-    setting.context.chain.coming = [lambda state: None, lambda state: change_session(state, setting.session_id, **change)]
+    setting.context.chain.coming = [
+        lambda state: None,
+        lambda state: change_session(state, setting.session_id, **change),
+    ]
     asyncio.run(setting.role._wait_for_session(setting.session_id))
     assert setting.check()
     setting.context.chain.coming = [lambda state: pytest.fail("nothing was left to wait for")]

@@ -81,7 +81,9 @@ def test_invalid_numbers_make_no_home(tmp_path, changes, named):
     assert not (tmp_path / "home").exists()
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-5], lambda data: data + b"\0", lambda _: b"", lambda d: d * 9999])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-5], lambda data: data + b"\0", lambda _: b"", lambda d: d * 9999]
+)
 def test_invalid_genesis_names_file_and_remedy(home, damage):
     path = home.path / "genesis.bin"
     path.write_bytes(damage(path.read_bytes()))

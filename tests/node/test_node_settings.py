@@ -29,9 +29,7 @@ def test_settings_survive_their_file(path):
 
 
 def test_settings_from_what_must_stand(path):
-    path.write_text(
-        'name = "a"\nsequencer = "a"\n[[peers]]\nname = "a"\npublic_key = "00"\nurl = ""\n'
-    )
+    path.write_text('name = "a"\nsequencer = "a"\n[[peers]]\nname = "a"\npublic_key = "00"\nurl = ""\n')
     found = load_settings(path)
     assert found.serves and found.trains and not found.cheat
 
@@ -58,7 +56,7 @@ def test_invalid_settings_name_file_and_key(path, text, named):
 
 
 def test_invalid_unknown_key_of_a_peer(path):
-    path.write_text(encode_settings(make()) + '\nweight = 3\n')
+    path.write_text(encode_settings(make()) + "\nweight = 3\n")
     with pytest.raises(ConfigError, match="weight"):
         load_settings(path)
 

@@ -1,0 +1,108 @@
+"""Serving blocks: anybody may read along, only nodes of the network are noted."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from role_setup import GENESIS, KEYS, USER
+
+from paceline.base.errors import InvalidTransaction
+from paceline.engine.solo import Replica, Sequencer
+from paceline.ledger.application import Application
+from paceline.node.chain import BlocksRequest, ChainService, is_alive
+from paceline.protocol.codec import encode
+from paceline.protocol.messages import Transfer
+from paceline.store.state import MemoryStateStore
+
+SETTINGS = SimpleNamespace(name="node-1", sequencer="node-1", block_seconds=0.01, idle_seconds=0.02)
+PEERS = SimpleNamespace(knows=lambda address: address in {key.address for key in KEYS}, fetched_bytes=0)
+
+
+def make_sequencer() -> Sequencer:
+    store = MemoryStateStore()
+    return Sequencer(Application(GENESIS, store), store, KEYS[0])
+
+
+def make_chain(replica) -> ChainService:
+    return ChainService(SETTINGS, replica, KEYS[0], PEERS)
+
+
+def serve(chain: ChainService, sender: bytes, first: int) -> list[bytes]:
+    return asyncio.run(chain.serve_blocks(sender, encode(BlocksRequest(first, b"", 7))))
+
+
+@pytest.fixture
+def sequencer() -> Sequencer:
+    sequencer = make_sequencer()
+    for number in range(3):
+        sequencer.produce_block(number)
+    return sequencer
+
+
+def test_a_node_is_served_and_noted(sequencer):
+    chain = make_chain(sequencer)
+    assert len(serve(chain, KEYS[1].address, 2)) == 2
+    seen = chain.sightings[KEYS[1].address]
+    assert (seen.height, seen.fetched_bytes) == (1, 7)
+    assert is_alive(seen)
+
+
+def test_a_stranger_is_served_and_leaves_no_trace(sequencer):
+    chain = make_chain(sequencer)
+    assert len(serve(chain, USER.address, 1)) == 3
+    assert chain.sightings == {}
+
+
+def test_invalid_first_height_gives_nothing(sequencer):
+    assert serve(make_chain(sequencer), USER.address, 0) == []
+    assert serve(make_chain(sequencer), USER.address, -5) == []
+
+
+def test_invalid_request_bytes(sequencer):
+    with pytest.raises(InvalidTransaction, match="malformed"):
+        asyncio.run(make_chain(sequencer).serve_blocks(USER.address, b"x"))
+
+
+def test_what_was_sent_comes_back_with_its_height(sequencer):
+    chain = make_chain(sequencer)
+
+    async def run():
+        runner = asyncio.create_task(chain.run())
+        _, included = await chain.send(Transfer(KEYS[1].address, 5), key=USER)
+        runner.cancel()
+        await asyncio.gather(runner, return_exceptions=True)
+        return included
+
+    included = asyncio.run(run())
+    assert included.result.code == "ok"
+    assert 4 <= included.height <= chain.height
+
+
+def test_invalid_transaction_comes_back_with_its_code(sequencer):
+    chain = make_chain(sequencer)
+    with pytest.raises(InvalidTransaction, match="over-balance"):
+        asyncio.run(chain.send(Transfer(KEYS[1].address, 10**17), key=USER))
+
+
+def test_invalid_transaction_at_a_follower_names_who_orders(sequencer):
+    store = MemoryStateStore()
+    chain = make_chain(Replica(Application(GENESIS, store), store))
+    with pytest.raises(InvalidTransaction, match="not-the-sequencer: node-1"):
+        chain.accept_transaction(b"x")
+
+
+def test_a_rush_ends_at_its_height(sequencer):
+    chain = make_chain(sequencer)
+
+    async def run() -> None:
+        chain.rush_to(40)
+        runner = asyncio.create_task(chain.run())
+        assert await chain.wait_height(40, 30)
+        runner.cancel()
+        await asyncio.gather(runner, return_exceptions=True)
+
+    asyncio.run(run())
+    assert chain.height <= 41
+    assert [block.height for block in chain.recent][-1] == chain.height
