@@ -1,0 +1,200 @@
+"""A network of nodes without processes: one sequencer and one replica over memory stores, every block checked."""
+
+from __future__ import annotations
+
+import msgspec
+
+from paceline.base.hashing import hash_parts
+from paceline.base.keys import AccountKey
+from paceline.base.range_tree import RangeTree
+from paceline.engine.solo import Replica, Sequencer
+from paceline.ledger import beacon, nodes, race
+from paceline.ledger.admission import compute_transaction_hash, signed_bytes
+from paceline.ledger.application import Application
+from paceline.ledger.invariants import find_violations
+from paceline.ledger.sessions import SESSIONS, compute_session_id, compute_task_id, get_executors
+from paceline.protocol import messages as m
+from paceline.protocol.codec import encode
+from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisNode
+from paceline.protocol.params import TINY
+from paceline.store.state import MemoryStateStore
+
+MODEL = "test-model"
+FUNDS = 10**13
+PARAMS = msgspec.structs.replace(
+    TINY,
+    epoch_blocks=400,
+    reveal_blocks=6,
+    exclusion_blocks=12,
+    check_blocks=20,
+    dispute_blocks=30,
+    race=msgspec.structs.replace(
+        TINY.race, commit_blocks=6, race_blocks=4, claim_blocks=6, opening_blocks=6, verdict_blocks=8
+    ),
+    round_blocks=20,
+    audit_blocks=20,
+    report_blocks=20,
+    join_blocks=6,
+)
+
+
+class Chain:
+    """Drives messages and blocks; after each block the replica must agree and every invariant hold."""
+
+    def __init__(self, count=5, params=PARAMS, weights=None):
+        self.params = params
+        self.keys = [AccountKey.from_secret(hash_parts("test-node", bytes([index]))) for index in range(count)]
+        self.user = AccountKey.from_secret(hash_parts("test-user"))
+        weights = weights or [1_000] * count
+        self.genesis = Genesis(
+            network="test",
+            params=params,
+            nodes=tuple(
+                GenesisNode(f"node-{index + 1}", key.public_key, weights[index], (MODEL,))
+                for index, key in enumerate(self.keys)
+            ),
+            accounts=(GenesisAccount(self.user.address, FUNDS),),
+            sequencer=self.keys[0].public_key,
+            beacon=bytes(32),
+        )
+        store = MemoryStateStore()
+        self.application = Application(self.genesis, store)
+        self.sequencer = Sequencer(self.application, store, self.keys[0])
+        replica_store = MemoryStateStore()
+        self.replica = Replica(Application(self.genesis, replica_store), replica_store)
+        self.silent = set()
+        self._links = {}
+        self._salt = 0
+
+    @property
+    def height(self):
+        return self.sequencer.height
+
+    @property
+    def state(self):
+        return self.application.read()
+
+    def sign(self, key, message, *, sequence=None, expires_at=None, chain_id=None):
+        self._salt += 1
+        body = encode(
+            m.TransactionBody(
+                chain_id=chain_id or self.application.chain_id,
+                sequence=sequence,
+                # Distinct expiries keep equal unordered messages apart.
+                expires_at=expires_at if expires_at is not None else self.height + 100 + self._salt % 400,
+                message=message,
+            )
+        )
+        return encode(m.Transaction(body, key.public_key, key.sign(signed_bytes(body))))
+
+    def send(self, key, message, **options):
+        """Queue a transaction; raises what the ledger refuses. Returns its hash."""
+        data = self.sign(key, message, **options)
+        self.sequencer.add_transaction(data)
+        return compute_transaction_hash(data)
+
+    def block(self):
+        data, result = self.sequencer.produce_block(0)
+        self.replica.apply_block(data)
+        assert find_violations(self.state, self.params) == []
+        assert [found.code for found in result.results if found.code != "ok"] == []
+        return result
+
+    def tick(self):
+        """One block in which every node does its beacon duties."""
+        self._do_beacon()
+        return self.block()
+
+    def run_until(self, ready, limit=300):
+        for _ in range(limit):
+            if ready():
+                return
+            self.tick()
+        raise AssertionError("it never came about")
+
+    def node(self, index):
+        found = nodes.NODES.get(self.state, self.keys[index].address)
+        assert found is not None
+        return found
+
+    def phase(self):
+        found = race.get_race(self.state)
+        return found.phase if found else ""
+
+    def run_race(self, counts, *, rejected=(), silent_openings=()):
+        """A whole Race with synthetic hits; `counts[i]` None means that node does not race."""
+        self.run_until(lambda: self.phase() == race.CLAIMS)
+        current = race.get_race(self.state)
+        trees = {i: RangeTree(range(0, 7 * count, 7)) for i, count in enumerate(counts) if count}
+        for index, tree in trees.items():
+            self.send(self.keys[index], m.CommitRace(current.epoch, tree.root, tree.count))
+        self.run_until(lambda: self.phase() == race.OPENINGS)
+        for index, tree in trees.items():
+            if index not in silent_openings:
+                self.send(self.keys[index], self.open_race(index, tree))
+        self.run_until(lambda: self.phase() == race.VERDICTS)
+        for voter in range(len(self.keys)):
+            if not self.node(voter).weight:
+                continue
+            for index in trees:
+                if index != voter and index not in silent_openings and self.phase() == race.VERDICTS:
+                    outcome = m.REJECTED if index in rejected else m.ACCEPTED
+                    verdict = m.Verdict(outcome, "test", ())
+                    self.send(self.keys[voter], m.JudgeRace(current.epoch, self.keys[index].address, verdict))
+        self.run_until(lambda: self.phase() == race.DONE)
+
+    def open_race(self, index, tree):
+        current = race.get_race(self.state)
+        sample = race.get_sample(self.state, self.params, current, self.keys[index].address, tree.count)
+        openings = []
+        for position in sample:
+            opened = tree.open(position)
+            siblings = tuple(m.RangeSibling(s.size, s.low, s.high, s.digest) for s in opened.siblings)
+            openings.append(m.Opening(position, opened.value, siblings))
+        return m.OpenRace(current.epoch, tuple(openings))
+
+    def open_session(self, relay=0, deposit=10**11):
+        digest = self.send(self.user, m.OpenSession(self.keys[relay].address, MODEL, deposit))
+        session_id = compute_session_id(self.user.address, digest)
+
+        def ready():
+            found = SESSIONS.get(self.state, session_id)
+            return found is not None and bool(found.seed)
+
+        self.run_until(ready)
+        return session_id
+
+    def first_executor(self, session_id, index):
+        session = SESSIONS.get(self.state, session_id)
+        address = get_executors(self.state, session, compute_task_id(session_id, index))[0]
+        return next(key for key in self.keys if key.address == address)
+
+    def receipt(self, session_id, index, executor, *, prompt=10, completion=20, max_cost=10**10, signer=None):
+        unsigned = m.Voucher(session_id, index, executor.address, bytes(32), max_cost, bytes(64))
+        signature = (signer or self.user).sign(unsigned.signed_bytes(self.application.chain_id))
+        voucher = m.Voucher(session_id, index, executor.address, bytes(32), max_cost, signature)
+        return m.Receipt(voucher, hash_parts("payload", session_id, index.to_bytes(4, "big")), prompt, completion)
+
+    def _do_beacon(self):
+        state = self.state
+        current = race.get_race(state)
+        opened = beacon.OPEN.get(state)
+        for index, key in enumerate(self.keys):
+            if index in self.silent or key.address not in nodes.get_weights(state):
+                continue
+            chain = beacon.CHAINS.get(state, key.address)
+            if opened and chain and beacon.counts_in(chain, opened) and beacon.REVEALS.get(state, key.address) is None:
+                links = self._links[key.address]
+                self.send(key, m.RevealLink(opened.index, links[links.index(chain.link) + 1]))
+            elif current and (
+                chain is None or chain.epoch != current.epoch or 0 < chain.excluded_until <= state.height
+            ):
+                self._commit(key, current.epoch)
+
+    def _commit(self, key, epoch):
+        self._salt += 1
+        links = [hash_parts("test-link", key.secret, self._salt.to_bytes(4, "big"))]
+        for _ in range(self.params.chain_links):
+            links.append(beacon.hash_link(links[-1]))
+        self._links[key.address] = links[::-1]
+        self.send(key, m.CommitChain(epoch, links[-1]))

@@ -1,0 +1,170 @@
+"""The Race on the ledger: phases, verdicts by previous weights, votes."""
+
+from __future__ import annotations
+
+import pytest
+from chain_harness import Chain
+
+from paceline.base.errors import InvalidTransaction
+from paceline.base.range_tree import RangeTree
+from paceline.ledger import beacon, nodes, race
+from paceline.protocol import messages as m
+
+
+def refuse(chain, key, message):
+    with pytest.raises(InvalidTransaction) as refused:
+        chain.send(key, message)
+    return refused.value.code
+
+
+def test_hits_become_weight_and_power():
+    chain = Chain()
+    chain.run_race([100, 200, 100, 100, 100])
+    assert [chain.node(index).weight for index in range(5)] == [100, 200, 100, 100, 100]
+    assert sum(chain.node(index).voting_power for index in range(5)) == chain.params.power_total
+    # 2/6 of the weight, cut to the cap.
+    assert chain.node(1).voting_power == 300_000_000
+
+
+def test_a_rejected_claim_gets_no_weight_and_its_node_is_guilty():
+    chain = Chain()
+    chain.run_race([100] * 5, rejected=[4])
+    assert chain.node(4).weight == 0
+    assert chain.node(4).voting_power == 0
+    assert chain.node(4).guilty == 0
+    assert chain.node(3).guilty == -1
+
+
+def test_withheld_openings_cost_the_claim_but_are_no_guilt():
+    chain = Chain()
+    chain.run_race([100] * 5, silent_openings=[2])
+    assert chain.node(2).weight == 0
+    assert chain.node(2).guilty == -1
+
+
+def test_nobody_races_and_the_weights_stay():
+    chain = Chain(weights=[5, 6, 7, 8, 9])
+    chain.run_race([None] * 5)
+    assert [chain.node(index).weight for index in range(5)] == [5, 6, 7, 8, 9]
+
+
+def test_all_rejected_and_the_weights_stay():
+    chain = Chain(weights=[5, 6, 7, 8, 9])
+    chain.run_race([50] * 5, rejected=range(5))
+    assert [chain.node(index).weight for index in range(5)] == [5, 6, 7, 8, 9]
+
+
+def test_exactly_half_of_the_weight_decides_nothing():
+    chain = Chain(count=4, weights=[1, 1, 1, 1])
+    chain.run_until(lambda: chain.phase() == race.CLAIMS)
+    tree = RangeTree(range(50))
+    chain.send(chain.keys[3], m.CommitRace(0, tree.root, tree.count))
+    chain.run_until(lambda: chain.phase() == race.OPENINGS)
+    chain.send(chain.keys[3], chain.open_race(3, tree))
+    chain.run_until(lambda: chain.phase() == race.VERDICTS)
+    for voter in range(2):
+        chain.send(chain.keys[voter], m.JudgeRace(0, chain.keys[3].address, m.Verdict(m.REJECTED, "", ())))
+    chain.tick()
+    record = race.CLAIMS_TABLE.get(chain.state, chain.keys[3].address)
+    assert record.outcome == ""
+    chain.send(chain.keys[2], m.JudgeRace(0, chain.keys[3].address, m.Verdict(m.REJECTED, "", ())))
+    chain.tick()
+    assert race.CLAIMS_TABLE.get(chain.state, chain.keys[3].address).outcome == m.REJECTED
+
+
+def test_invalid_claim_one_height_early_and_one_late():
+    chain = Chain()
+    chain.run_until(lambda: chain.phase() == race.RACING)
+    closes = race.get_race(chain.state).deadline
+    claim = m.CommitRace(0, bytes(32), 5)
+    while chain.height < closes - 1:
+        assert refuse(chain, chain.keys[0], claim) == "wrong-phase"
+        chain.tick()
+    assert refuse(chain, chain.keys[0], claim) == "wrong-phase"
+    chain.tick()
+    chain.send(chain.keys[0], claim)
+    chain.tick()
+    chain.run_until(lambda: chain.phase() != race.CLAIMS)
+    assert refuse(chain, chain.keys[1], claim) == "wrong-phase"
+
+
+def test_invalid_second_claim_wrong_epoch_and_empty_count():
+    chain = Chain()
+    chain.run_until(lambda: chain.phase() == race.CLAIMS)
+    assert refuse(chain, chain.keys[0], m.CommitRace(0, bytes(32), 0)) == "bad-count"
+    assert refuse(chain, chain.keys[0], m.CommitRace(1, bytes(32), 5)) == "wrong-epoch"
+    chain.send(chain.keys[0], m.CommitRace(0, bytes(32), 5))
+    assert refuse(chain, chain.keys[0], m.CommitRace(0, bytes(32), 6)) == "already-claimed"
+
+
+def test_invalid_openings_of_other_positions_or_another_tree():
+    chain = Chain()
+    chain.run_until(lambda: chain.phase() == race.CLAIMS)
+    tree, other = RangeTree(range(500)), RangeTree(range(1, 501))
+    chain.send(chain.keys[0], m.CommitRace(0, tree.root, tree.count))
+    chain.run_until(lambda: chain.phase() == race.OPENINGS)
+    right = chain.open_race(0, tree)
+    assert refuse(chain, chain.keys[0], m.OpenRace(0, right.openings[1:])) == "wrong-sample"
+    assert refuse(chain, chain.keys[0], chain.open_race(0, other)) == "wrong-path"
+    assert refuse(chain, chain.keys[1], right) == "no-claim"
+    chain.send(chain.keys[0], right)
+    assert refuse(chain, chain.keys[0], right) == "already-opened"
+
+
+def test_invalid_verdicts_on_oneself_and_twice():
+    chain = Chain()
+    chain.run_until(lambda: chain.phase() == race.CLAIMS)
+    tree = RangeTree(range(50))
+    chain.send(chain.keys[0], m.CommitRace(0, tree.root, tree.count))
+    chain.run_until(lambda: chain.phase() == race.OPENINGS)
+    chain.send(chain.keys[0], chain.open_race(0, tree))
+    chain.run_until(lambda: chain.phase() == race.VERDICTS)
+    judge = m.JudgeRace(0, chain.keys[0].address, m.Verdict(m.ACCEPTED, "", ()))
+    assert refuse(chain, chain.keys[0], judge) == "no-vote"
+    chain.send(chain.keys[1], judge)
+    assert refuse(chain, chain.keys[1], judge) == "already-judged"
+
+
+def test_power_moves_to_gainers_by_a_quarter_at_most():
+    chain = Chain(weights=[1_000, 1_000, 1_000, 1_000, 1_000])
+    chain.run_race([1, 1, 1, 1_000, 1_000])
+    before = chain.params.power_total // 5
+    gained = sum(max(0, chain.node(index).voting_power - before) for index in range(5))
+    assert gained <= chain.params.power_total // 4 + 5
+    # Draws and pay follow the weight itself, untouched.
+    assert nodes.get_weights(chain.state)[chain.keys[3].address] == 1_000
+
+
+def test_a_withheld_reveal_excludes_and_the_round_goes_on():
+    chain = Chain()
+    chain.run_until(lambda: chain.phase() == race.SEED)
+    chain.silent = {4}
+    chain.run_until(lambda: chain.phase() == race.RACING)
+    excluded = beacon.CHAINS.get(chain.state, chain.keys[4].address)
+    assert excluded.excluded_until > 0
+    assert race.get_race(chain.state).seed
+
+
+def test_half_of_the_weight_missing_stops_the_beacon_and_harms_nobody():
+    chain = Chain(count=4)
+    chain.run_until(lambda: beacon.OPEN.get(chain.state) is not None)
+    opened = beacon.OPEN.get(chain.state).index
+    chain.silent = {2, 3}
+    for _ in range(chain.params.reveal_blocks * 3):
+        chain.tick()
+    assert beacon.get_value(chain.state, opened) is None
+    assert all(beacon.CHAINS.get(chain.state, key.address).excluded_until == 0 for key in chain.keys)
+    chain.silent = set()
+    chain.run_until(lambda: beacon.get_value(chain.state, opened) is not None)
+
+
+def test_invalid_reveals():
+    chain = Chain()
+    chain.silent = {4}
+    chain.run_until(lambda: beacon.OPEN.get(chain.state) is not None)
+    index = beacon.OPEN.get(chain.state).index
+    assert refuse(chain, chain.keys[4], m.RevealLink(index, bytes(32))) == "not-committed"
+    assert refuse(chain, chain.keys[0], m.RevealLink(index + 1, bytes(32))) == "round-not-open"
+    assert refuse(chain, chain.keys[0], m.RevealLink(index, bytes(32))) == "wrong-link"
+    # Nobody escapes a round it sees through by starting a new chain.
+    assert refuse(chain, chain.keys[0], m.CommitChain(0, bytes(32))) == "already-committed"
