@@ -41,6 +41,8 @@ class Session(Record, frozen=True):
 
 SESSIONS: Table[Session] = Table("sessions/by-id", Session)
 DRAWING: Table[int] = Table("sessions/drawing", int)
+PAID: Table[int] = Table("sessions/paid", int)
+"""Indices with a receipt, kept as long as the session: tasks themselves are deleted when their epoch settles."""
 EXPIRY: Table[int] = Table("sessions/expiry", int)
 
 
@@ -60,6 +62,16 @@ def derive_executors(
     """Who answers a task, first choice first: drawn by Race weight among the nodes that serve, the relay left out."""
     able = {address: weights.get(address, 0) for address in serving if address != relay}
     return draw_order(derive_seed(seed, "executor", task), able)
+
+
+def mark_paid(state: State, session: bytes, index: int) -> None:
+    """Note that an index has its receipt."""
+    PAID.put(state, session + index.to_bytes(4, "big"), 0)
+
+
+def is_paid(state: State, session: bytes, index: int) -> bool:
+    """True when an index of a session has its receipt."""
+    return PAID.get(state, session + index.to_bytes(4, "big")) is not None
 
 
 def get_executors(state: State, session: Session, task: bytes) -> list[bytes]:
@@ -128,6 +140,8 @@ def end_block(state: State) -> None:
         assert session is not None
         move_coins(state, SESSION_ESCROW, session.owner, session.left)
         SESSIONS.delete(state, session_id)
+        for paid, _ in PAID.items(state, session_id):
+            PAID.delete(state, paid)
         DRAWING.delete(state, session_id)
         EXPIRY.delete(state, key)
         state.emit("session-closed", session=session_id.hex(), returned=session.left)

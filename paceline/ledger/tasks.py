@@ -17,7 +17,15 @@ from paceline.economy.pay import compute_task_cost
 from paceline.ledger import beacon, nodes
 from paceline.ledger.accounts import HELD_PAY, SESSION_ESCROW, move_coins
 from paceline.ledger.disputes import Vote, compute_majority, has_voted
-from paceline.ledger.sessions import GRACE_BLOCKS, SESSIONS, Session, compute_task_id, get_executors
+from paceline.ledger.sessions import (
+    GRACE_BLOCKS,
+    SESSIONS,
+    Session,
+    compute_task_id,
+    get_executors,
+    is_paid,
+    mark_paid,
+)
 from paceline.ledger.state import State, Table
 from paceline.protocol.codec import Record
 from paceline.protocol.messages import ACCEPTED, REJECTED, JudgeTask, Receipt
@@ -111,6 +119,7 @@ def _apply_receipt(
     )
     TASKS.put(state, task_id, task)
     OPEN_TASKS.put(state, task_id, 0)
+    mark_paid(state, voucher.session, voucher.index)
     nodes.add_to_node(state, sender, tasks=1)
     state.emit("task", task=task_id.hex(), executor=sender.hex(), cost=cost, status=DRAWING)
 
@@ -121,7 +130,7 @@ def _check_voucher(
     voucher = receipt.voucher
     if voucher.index >= session.max_tasks:
         raise InvalidTransaction("over-tasks", f"the session has {session.max_tasks} tasks")
-    if TASKS.get(state, task_id) is not None:
+    if is_paid(state, voucher.session, voucher.index):
         raise InvalidTransaction("already-paid", "this task has a receipt")
     if voucher.executor != sender:
         raise InvalidTransaction("not-the-executor", "the voucher names another node")

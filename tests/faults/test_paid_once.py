@@ -47,7 +47,6 @@ def test_invalid_second_receipt_before_the_settlement(paid):
     assert paid.left == left
 
 
-@pytest.mark.xfail(strict=True, reason="settled tasks leave the ledger before their session does")
 def test_invalid_second_receipt_after_the_settlement(paid):
     left = paid.left
     paid.state.height = TINY.epoch_blocks

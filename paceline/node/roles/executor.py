@@ -18,9 +18,8 @@ from paceline.base.keys import verify_signature
 from paceline.economy.pay import compute_task_cost
 from paceline.inference.claim import build_transcript
 from paceline.inference.run import TokenStep, generate
-from paceline.ledger.sessions import SESSIONS, Session, compute_task_id, get_executors
+from paceline.ledger.sessions import SESSIONS, Session, compute_task_id, get_executors, is_paid
 from paceline.ledger.state import State
-from paceline.ledger.tasks import TASKS
 from paceline.models.language import LanguageModel
 from paceline.network.wire import PeerRequest
 from paceline.node.cheats import CHEAP_MODEL
@@ -76,7 +75,8 @@ class ExecutorRole:
         """Send waiting receipts; forget those the ledger has."""
         waiting = []
         for path in sorted(self._receipts.glob("*.receipt")):
-            if TASKS.get(state, bytes.fromhex(path.stem)) is not None:
+            voucher = decode_own(Receipt, path.read_bytes()).voucher
+            if is_paid(state, voucher.session, voucher.index):
                 path.unlink()
             else:
                 waiting.append(path)
@@ -123,7 +123,7 @@ class ExecutorRole:
             raise Invalid("wrong-address", "relay or executor is not the one that session and voucher name")
         if voucher.index >= session.max_tasks or self._context.address not in get_executors(state, session, task_id):
             raise Invalid("not-drawn", "this node was not drawn for the task")
-        if TASKS.get(state, task_id) is not None or task_id in self._accepted:
+        if is_paid(state, voucher.session, voucher.index) or task_id in self._accepted:
             raise Invalid("already-done", "this task was answered before")
         if voucher.prompt_hash != order.request.compute_hash():
             raise Invalid("wrong-prompt", "the voucher names another request")
