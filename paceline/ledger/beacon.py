@@ -5,8 +5,8 @@ the former value with all revealed links, sorted by address. A round opens only 
 whatever must not be known before a commitment is drawn from a round that opens after it.
 
 Power: a value needs links of more than half of the committed weight. Whoever withholds its link to choose between two
-values is left out of the following rounds; one coalition can do so once per exclusion, a factor two, no more. The
-threshold beacon that removes even this is a later part.
+values is left out of the following rounds; n nodes that collude choose once among up to 2**n values and are then all
+left out. A threshold signature in place of the links would remove this.
 Source: seed 001, Appendix B (commit–reveal with timed reveal, weighted by the previous Race).
 """
 

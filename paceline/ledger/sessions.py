@@ -1,7 +1,7 @@
 """Sessions: an escrow that pays for many requests, and the public draw of who answers each of them.
 
-The escrow is final before the beacon value that draws, indices go in order, so neither the owner nor the relay can
-steer a request: task id = H(session, index), order of executors = draw by Race weight from (beacon, task id).
+The escrow is final before the beacon value that draws, so nobody can choose who is drawn: task id = H(session, index),
+order of executors = draw by Race weight from (beacon, task id). A relay that says "this one did not answer" is believed.
 """
 
 from __future__ import annotations

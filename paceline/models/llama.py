@@ -1,7 +1,7 @@
 """The Llama forward pass on one CPU thread: plain functions over memory-mapped parameters and a growing cache.
 
 It knows tensors and positions only: no tokenizer, no sampling, no file names, no peers. transformers' own Llama is the
-slow twin: it costs seconds to import and a fifth of the speed at one token a step; a test holds both together.
+slow twin: it costs seconds to import and about a sixth of the speed at one token a step; a test holds both together.
 Invariant: parameters are never written, so one loaded model serves any number of caches at once.
 """
 

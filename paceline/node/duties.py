@@ -63,10 +63,12 @@ class Duties:
 
 
 class Threads:
-    """One thread per kind of work, so that training never queues behind an answer. torch itself runs single-threaded."""
+    """One thread per kind of work, so that none queues behind another. torch itself runs single-threaded."""
 
     def __init__(self) -> None:
-        self._pools = {kind: ThreadPoolExecutor(1, thread_name_prefix=kind) for kind in ("answer", "check", "work")}
+        self._pools = {
+            kind: ThreadPoolExecutor(1, thread_name_prefix=kind) for kind in ("answer", "check", "race", "train")
+        }
 
     async def run(self, kind: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a plain function on the thread of its kind."""

@@ -153,15 +153,21 @@ class Supervisor:
         with httpx.Client(trust_env=False) as client:
             while time.monotonic() < deadline:
                 self._require_alive()
-                try:
-                    if client.get(f"{self.web_url}/health", timeout=2.0).status_code == httpx.codes.OK:
-                        return
-                except httpx.TransportError:
-                    pass
+                if self._has_first_block(client):
+                    return
                 time.sleep(POLL_SECONDS)
         raise TransportError(
             f"the network did not answer within {START_SECONDS:.0f} s; see {self.home.path}/nodes/*/node.log"
         )
+
+    def _has_first_block(self, client: httpx.Client) -> bool:
+        """Before the first block the ledger knows no nodes, so requests could not be answered yet."""
+        headers = {"authorization": f"Bearer {self.home.load_token()}"}
+        try:
+            reply = client.get(f"{self.web_url}/control/status", headers=headers, timeout=2.0)
+        except httpx.TransportError:
+            return False
+        return reply.status_code == httpx.codes.OK and msgspec.json.decode(reply.content)["height"] > 0
 
     def _require_alive(self) -> None:
         for name, exit_code in self.find_dead():

@@ -1,8 +1,8 @@
 """Trainers that are paid for training they did not do, against replay of drawn segments.
 
 Power asserted here: every listed cheat is rejected with certainty when a cheated segment is drawn; a trainer that
-fakes f of S segments is caught with probability 1 - C(S-f, m) / C(S, m) by one auditor who replays m of them, so
-with m of S drawn by each of two independent auditors the chance to pass is that fraction squared.
+fakes f of S segments is caught with probability 1 - C(S-f, m) / C(S, m) by an auditor who replays m of them. The
+ledger draws the same m segments for both auditors of an update: the second one guards against a lying first one.
 """
 
 from __future__ import annotations

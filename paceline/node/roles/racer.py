@@ -60,9 +60,9 @@ class RaceRole:
     async def _search(self, current: RaceState) -> None:
         context, challenge = self._context, self._challenge(current)
         result = await context.threads.run(
-            "work", search, challenge, context.key.public_key, stop=lambda: context.chain.height >= current.deadline
+            "race", search, challenge, context.key.public_key, stop=lambda: context.chain.height >= current.deadline
         )
-        hits = await context.threads.run("work", recheck_hits, challenge, context.key.public_key, result.hits)
+        hits = await context.threads.run("race", recheck_hits, challenge, context.key.public_key, result.hits)
         if context.settings.cheat == RACE_PADDING:
             hits = pad_hits(hits, context.key.secret)
         write_whole(self._hits_path(current.epoch), encode(hits))

@@ -125,7 +125,7 @@ class TrainerRole:
             trainers = self._get_start(run_id, run.round_index).trainers
             assignment = derive_assignments(run.seed, run_id, run.round_index, trainers)[context.address]
             work = await context.threads.run(
-                "work", train_round, plan, assignment, corpus, begin, global_state, should_stop=lambda: self._stopping
+                "train", train_round, plan, assignment, corpus, begin, global_state, should_stop=lambda: self._stopping
             )
         await asyncio.to_thread(self._keep, work)
         claim = work.claim
