@@ -127,13 +127,13 @@ def test_pauses_that_are_over_are_forgotten(clock):
 def test_kinds_of_work_do_not_wait_for_each_other():
     async def run() -> None:
         threads, gate = Threads(), threading.Event()
-        blocked = asyncio.ensure_future(threads.run("work", gate.wait, 10))
+        blocked = asyncio.ensure_future(threads.run("train", gate.wait, 10))
         names = [await threads.run(kind, lambda: threading.current_thread().name) for kind in ("answer", "check")]
         assert [name.split("_")[0] for name in names] == ["answer", "check"]
         assert not blocked.done()
         gate.set()
         assert await blocked
-        assert await threads.run("work", lambda *, base: base * 2, base=21) == 42
+        assert await threads.run("train", lambda *, base: base * 2, base=21) == 42
         threads.stop()
 
     asyncio.run(run())
