@@ -21,14 +21,19 @@ class Vote(Record, frozen=True):
     evidence: tuple[int, ...]
 
 
-def compute_majority(votes: Iterable[Vote], weights: Mapping[bytes, int]) -> str:
+def compute_majority(votes: Iterable[tuple[bytes, str]], weights: Mapping[bytes, int]) -> str:
     """The outcome, accepted or rejected, when more than half of all weight says so, else empty."""
     total = sum(weights.values())
     listed = list(votes)
     for outcome in (ACCEPTED, REJECTED):
-        if 2 * sum(weights.get(vote.voter, 0) for vote in listed if vote.outcome == outcome) > total:
+        if 2 * sum(weights.get(voter, 0) for voter, vote in listed if vote == outcome) > total:
             return outcome
     return ""
+
+
+def get_outcomes(votes: Iterable[Vote]) -> list[tuple[bytes, str]]:
+    """Voters with their outcomes."""
+    return [(vote.voter, vote.outcome) for vote in votes]
 
 
 def has_voted(votes: Iterable[Vote], voter: bytes) -> bool:

@@ -14,6 +14,7 @@ from paceline.base.draws import draw_sample
 from paceline.base.errors import InvalidTransaction
 from paceline.base.range_tree import RangeNode, RangeOpening, verify_range_opening
 from paceline.ledger import beacon, nodes
+from paceline.ledger.disputes import compute_majority
 from paceline.ledger.state import State, Table
 from paceline.protocol.codec import Record
 from paceline.protocol.messages import ACCEPTED, REJECTED, UNDECIDED, CommitRace, JudgeRace, OpenRace
@@ -124,7 +125,7 @@ def apply_verdict(state: State, sender: bytes, message: JudgeRace) -> None:
     if any(voter == sender for voter, _ in record.votes):
         raise InvalidTransaction("already-judged", "one verdict per claim")
     votes = (*record.votes, (sender, message.verdict.outcome))
-    outcome = record.outcome or _decide(votes, weights)
+    outcome = record.outcome or compute_majority(votes, weights)
     CLAIMS_TABLE.put(state, message.prover, msgspec.structs.replace(record, votes=votes, outcome=outcome))
     if outcome and not record.outcome:
         state.emit("race-verdict", epoch=race.epoch, node=message.prover.hex(), outcome=outcome)
@@ -183,14 +184,6 @@ def _install_weights(state: State, params: NetworkParams, race: RaceState) -> li
         return []
     state.emit("race-weights", epoch=race.epoch, hits=sum(accepted.values()), nodes=len(accepted))
     return nodes.set_weights(state, params, accepted)
-
-
-def _decide(votes: tuple[tuple[bytes, str], ...], weights: dict[bytes, int]) -> str:
-    total = sum(weights.values())
-    for outcome in (ACCEPTED, REJECTED):
-        if 2 * sum(weights.get(voter, 0) for voter, vote in votes if vote == outcome) > total:
-            return outcome
-    return ""
 
 
 def _all_committed(state: State, epoch: int) -> bool:

@@ -16,7 +16,7 @@ from paceline.base.keys import verify_signature
 from paceline.economy.pay import compute_task_cost
 from paceline.ledger import beacon, nodes
 from paceline.ledger.accounts import HELD_PAY, SESSION_ESCROW, move_coins
-from paceline.ledger.disputes import Vote, compute_majority, has_voted
+from paceline.ledger.disputes import Vote, compute_majority, get_outcomes, has_voted
 from paceline.ledger.sessions import (
     GRACE_BLOCKS,
     SESSIONS,
@@ -202,7 +202,7 @@ def _draw_checkers(state: State, params: NetworkParams, task_id: bytes, task: Ta
 
 
 def _decide(state: State, task_id: bytes, task: Task, epoch: int) -> None:
-    outcome = compute_majority(task.votes, nodes.get_weights(state))
+    outcome = compute_majority(get_outcomes(task.votes), nodes.get_weights(state))
     if outcome == REJECTED:
         _convict(state, task_id, task, epoch)
     elif outcome == ACCEPTED or state.height >= task.deadline:

@@ -16,7 +16,7 @@ from paceline.base.hashing import hash_parts
 from paceline.base.integers import compute_weighted_median
 from paceline.ledger import beacon, nodes
 from paceline.ledger.accounts import HELD_PAY, RUN_ESCROW, move_coins
-from paceline.ledger.disputes import Vote, compute_majority, has_voted
+from paceline.ledger.disputes import Vote, compute_majority, get_outcomes, has_voted
 from paceline.ledger.state import State, Table
 from paceline.protocol.codec import Record
 from paceline.protocol.messages import ACCEPTED, REJECTED, CommitUpdate, JoinRun, JudgeUpdate, OpenRun, ReportState
@@ -339,7 +339,7 @@ def _end_run(state: State, run_id: bytes, run: Run) -> None:
 def _decide_dispute(state: State, key: bytes, epoch: int) -> None:
     update = UPDATES.get(state, key)
     assert update is not None
-    outcome = compute_majority(update.votes, nodes.get_weights(state))
+    outcome = compute_majority(get_outcomes(update.votes), nodes.get_weights(state))
     if not outcome and state.height < update.disputed_until:
         return
     DISPUTES.delete(state, key)
