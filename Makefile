@@ -8,7 +8,7 @@ STAMP := $(VENV)/.set-up-$(shell pwd | cksum | cut -d ' ' -f 1)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long lint bench lock clean
+.PHONY: help setup tools demo up test test-long lint bench lock clean
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -19,22 +19,28 @@ $(STAMP): requirements.lock pyproject.toml scripts/setup scripts/uv-pin.txt
 	@scripts/setup
 	@touch $@
 
+tools: .tools/cometbft  ## install CometBFT into .tools/ (networks of several validators, and their tests)
+
+.tools/cometbft: scripts/tools
+	@scripts/tools
+	@touch $@
+
 demo: $(STAMP)  ## play the whole main job on this machine: race, answers, training, settlement
 	@$(VENV)/bin/paceline demo $(ARGS)
 
 up: $(STAMP)  ## run a network until Ctrl-C: API and dashboard on http://127.0.0.1:8000
 	@$(VENV)/bin/paceline up $(ARGS)
 
-test: lint  ## every check and every test but the long ones
+test: lint .tools/cometbft  ## every check and every test but the long ones
 	@$(VENV)/bin/python -m pytest -m "not long" --durations=15 $(ARGS)
 
-test-long: $(STAMP)  ## the tests marked `long`
+test-long: $(STAMP) .tools/cometbft  ## the tests marked `long`
 	@scripts/test_long $(ARGS)
 
 lint: $(STAMP)  ## ruff, mypy, import contracts, determinism and sizes (what pre-commit and CI call too)
 	@scripts/check
 
-bench: $(STAMP)  ## measure the figures of bench/README.md on this machine
+bench: $(STAMP) .tools/cometbft  ## measure the figures of bench/README.md on this machine
 	@$(VENV)/bin/python bench/run.py $(ARGS)
 
 lock:  ## resolve requirements.lock anew (ARGS=--upgrade takes newer versions)

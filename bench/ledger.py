@@ -33,7 +33,7 @@ def make_genesis(user: AccountKey) -> Genesis:
     return Genesis(
         network="bench",
         params=TINY,
-        nodes=(GenesisNode("node-1", node.public_key, 1, ("model",)),),
+        nodes=(GenesisNode("node-1", node.public_key, node.public_key, 1, ("model",)),),
         accounts=(GenesisAccount(user.address, 10**15),),
         sequencer=node.public_key,
         beacon=bytes(32),

@@ -47,13 +47,18 @@ def up(
         str, typer.Option(help="Address to listen on; anything but loopback needs --api-key.")
     ] = "127.0.0.1",
     api_key: Annotated[list[str] | None, typer.Option(help="Key that requests must carry; may be repeated.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Who orders blocks of a new network: solo or cometbft. Default: solo")
+    ] = None,
     home: HomeOption = None,
 ) -> None:
     """Run a network on this machine until Ctrl-C: OpenAI-compatible API and dashboard."""
     from paceline.cli.up import UpOptions, run_up  # noqa: PLC0415 - loads the node
 
     keys = tuple(api_key or ())
-    options = UpOptions(nodes=nodes, port=port, host=host, api_keys=keys, home=home or get_default_home())
+    options = UpOptions(
+        nodes=nodes, port=port, host=host, api_keys=keys, home=home or get_default_home(), engine=engine
+    )
     _run(lambda: run_up(options, Console()))
 
 

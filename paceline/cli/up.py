@@ -9,7 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from paceline.base.errors import ConfigError
+from paceline.engine.cometbft import find_binary
 from paceline.node.home import Home, NewHome, create_home
+from paceline.node.settings import COMETBFT, SOLO, load_settings
 from paceline.node.supervisor import Listen, Supervisor, require_closed_door
 
 DEFAULT_NODES = 5
@@ -25,6 +27,8 @@ class UpOptions:
     host: str
     api_keys: tuple[str, ...]
     home: Path
+    engine: str | None
+    """None: solo for a new network, its own for a continued one."""
 
 
 def run_up(options: UpOptions, console: Console) -> None:
@@ -36,12 +40,15 @@ def run_up(options: UpOptions, console: Console) -> None:
     require_closed_door(listen)
     home = Home(options.home)
     if home.exists:
-        _require_same_nodes(options, home)
+        _require_same(options, home)
         console.print(f"Continuing the network in {home.path} ({len(home.node_names())} nodes)")
     else:
         nodes = DEFAULT_NODES if options.nodes is None else options.nodes
-        home = create_home(options.home, NewHome(nodes=nodes))
-        console.print(f"New network in {home.path} ({nodes} nodes)")
+        engine = options.engine or SOLO
+        if engine == COMETBFT:
+            find_binary()
+        home = create_home(options.home, NewHome(nodes=nodes, engine=engine))
+        console.print(f"New network in {home.path} ({nodes} nodes, engine {engine})")
     supervisor = Supervisor(home, listen)
     with ExitStack() as stack:
         with console.status("Starting nodes (the very first start converts the model once)"):
@@ -54,7 +61,12 @@ def run_up(options: UpOptions, console: Console) -> None:
         supervisor.watch(lambda: False, lambda name, code: console.print(f"{name} ended ({code}); restarting it"))
 
 
-def _require_same_nodes(options: UpOptions, home: Home) -> None:
+def _require_same(options: UpOptions, home: Home) -> None:
+    engine = load_settings(home.node_path(home.node_names()[0]) / "node.toml").engine
+    if options.engine not in {None, engine}:
+        raise ConfigError(
+            f"--engine {options.engine}: the network in {home.path} runs on {engine}; leave --engine out or use another --home"
+        )
     held = len(home.node_names())
     if options.nodes not in {None, held}:
         raise ConfigError(

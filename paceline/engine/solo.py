@@ -8,28 +8,19 @@ and sockets belong to the caller: time comes in as an argument.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 
 from paceline.base.errors import InvalidBlock, InvalidTransaction
 from paceline.base.keys import AccountKey
 from paceline.engine.blocks import MAX_BLOCK_BYTES, Block, decode_block, seal_block, verify_block
+from paceline.engine.inclusions import Included, Inclusions
 from paceline.ledger.admission import compute_transaction_hash
-from paceline.ledger.application import Application, BlockResult, Result
+from paceline.ledger.application import Application, BlockResult
 from paceline.protocol.codec import decode_own, encode
 from paceline.protocol.stores import StateStore
 
 LABEL = "solo: one sequencer, not Byzantine fault tolerant"
 GENESIS_PREVIOUS = bytes(32)
 MAX_MEMPOOL = 20_000
-KEPT_RESULTS = 10_000
-
-
-@dataclass(frozen=True)
-class Included:
-    """Where a transaction ended up."""
-
-    height: int
-    result: Result
 
 
 class Replica:
@@ -38,7 +29,7 @@ class Replica:
     def __init__(self, application: Application, store: StateStore) -> None:
         self.application = application
         self._store = store
-        self._included: OrderedDict[bytes, Included] = OrderedDict()
+        self._included = Inclusions()
         self.block_hash = self._load_hash()
 
     @property
@@ -76,10 +67,7 @@ class Replica:
     def _commit(self, block: Block, data: bytes, block_hash: bytes, result: BlockResult) -> None:
         self.application.commit(block.height, data)
         self.block_hash = block_hash
-        for transaction, outcome in zip(block.transactions, result.results, strict=True):
-            self._included[compute_transaction_hash(transaction)] = Included(block.height, outcome)
-        while len(self._included) > KEPT_RESULTS:
-            self._included.popitem(last=False)
+        self._included.record(block.transactions, result)
 
     def _load_hash(self) -> bytes:
         if self.height == 0:
@@ -97,7 +85,6 @@ class Sequencer(Replica):
         assert key.public_key == application.genesis.sequencer, "only the sequencer's key may order"
         self._key = key
         self._mempool: OrderedDict[bytes, bytes] = OrderedDict()
-        self._pending = application.begin_pending()
 
     @property
     def waiting(self) -> int:
@@ -114,11 +101,9 @@ class Sequencer(Replica):
             return transaction_hash
         if len(self._mempool) >= MAX_MEMPOOL:
             raise InvalidTransaction("mempool-full", f"{MAX_MEMPOOL} transactions wait already; try again")
-        branch = self._pending.branch()
-        result = self.application.deliver(branch, data)
+        result = self.application.check_transaction(data)
         if result.code != "ok":
             raise InvalidTransaction(result.code, result.message)
-        self._pending.merge(branch)
         self._mempool[transaction_hash] = data
         return transaction_hash
 
@@ -155,9 +140,6 @@ class Sequencer(Replica):
         """What did not fit is tried again on the new state; what fails now is dropped."""
         left = list(self._mempool.values())
         self._mempool.clear()
-        self._pending = self.application.begin_pending()
         for data in left:
-            branch = self._pending.branch()
-            if self.application.deliver(branch, data).code == "ok":
-                self._pending.merge(branch)
+            if self.application.check_transaction(data).code == "ok":
                 self._mempool[compute_transaction_hash(data)] = data

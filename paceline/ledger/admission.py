@@ -45,6 +45,11 @@ class Admitted:
         self.sender = compute_address(envelope.public_key)
         self.transaction_hash = compute_transaction_hash(data)
 
+    @property
+    def is_duty(self) -> bool:
+        """True for what the protocol asks of a node; it pays no fee."""
+        return isinstance(self.body.message, DUTIES)
+
     def has_valid_signature(self) -> bool:
         """True when the key's signature covers exactly these body bytes."""
         return verify_signature(self.envelope.public_key, signed_bytes(self.envelope.body), self.envelope.signature)
@@ -58,7 +63,7 @@ class Admitted:
             self._remember(state)
         else:
             self._step_sequence(state, self.body.sequence)
-        if isinstance(self.body.message, DUTIES):
+        if self.is_duty:
             _count_duty(state, params, self.sender)
         else:
             move_coins(state, self.sender, RESERVE, params.transfer_fee)

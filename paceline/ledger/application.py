@@ -1,7 +1,8 @@
 """The Application: ABCI's verbs as plain methods on plain values.
 
-`finalize_block` computes and keeps nothing on disk; `commit` persists what it computed, atomically with the block. The
-same object serves every engine. Order of a transaction: size, decode, canonical bytes, chain, expiry, signature,
+`check_transaction` tries what comes in on top of all that waits; `prepare_proposal` and `process_proposal` choose and
+judge a block's transactions; `finalize_block` computes and keeps nothing on disk; `commit` persists what it computed,
+atomically with the block. The same object serves every engine. Order of a transaction: size, decode, canonical bytes, chain, expiry, signature,
 sequence or replay window, fee or duty limit, then the message on its own layer of the journal.
 """
 
@@ -12,15 +13,18 @@ from dataclasses import dataclass
 
 from paceline.base.errors import InvalidTransaction
 from paceline.base.hashing import hash_parts
-from paceline.ledger import accounts, beacon, clock, nodes, race, sessions, settlement, tasks, training
+from paceline.ledger import accounts, beacon, clock, evidence, nodes, race, sessions, settlement, tasks, training
 from paceline.ledger.admission import Admitted, admit_transaction, forget_expired
 from paceline.ledger.dispatch import execute_message
+from paceline.ledger.evidence import NO_EVIDENCE, BlockEvidence
 from paceline.ledger.state import Event, State
 from paceline.protocol.genesis import Genesis, compute_chain_id
 from paceline.protocol.messages import MAX_TRANSACTION_BYTES
 from paceline.protocol.stores import StateStore
 
 SIGNATURE_CACHE = 20_000
+FRAME_BYTES = 8
+"""Most bytes that a block's encoding adds to one transaction."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Application:
         self.chain_id = compute_chain_id(genesis)
         self._store = store
         self._verified: OrderedDict[bytes, None] = OrderedDict()
+        self._pending: State | None = None
 
     def info(self) -> Info:
         """Last committed height and app hash."""
@@ -70,15 +75,49 @@ class Application:
         """A view of the committed state; writes to it go nowhere."""
         return State(self._store, height=self._store.height)
 
-    def begin_pending(self) -> State:
-        """A scratch state for the next height, on which incoming transactions are tried in order."""
-        state = State(self._store, height=self._store.height + 1)
-        if state.height == 1:
-            self._apply_genesis(state)
-        return state
+    def get_validators(self) -> list[tuple[bytes, int]]:
+        """Consensus keys and powers that hold from the first block on, for the engine that starts the chain."""
+        state = State(self._store, height=1)
+        self._apply_genesis(state)
+        return list(nodes.SENT.get(state) or ())
 
-    def finalize_block(self, height: int, transactions: list[bytes]) -> BlockResult:
-        """Execute a block on the committed state; nothing is persisted until `commit`."""
+    def check_transaction(self, data: bytes) -> Result:
+        """Try a transaction on top of every other that was let in since the last commit."""
+        if self._pending is None:
+            self._pending = State(self._store, height=self._store.height + 1)
+            if self._pending.height == 1:
+                self._apply_genesis(self._pending)
+        branch = self._pending.branch()
+        result = self.deliver(branch, data)
+        if result.code == "ok":
+            self._pending.merge(branch)
+        return result
+
+    def prepare_proposal(self, transactions: list[bytes], max_bytes: int) -> list[bytes]:
+        """What goes into a block, of what waits: well formed, signed, once each, duties of nodes first.
+
+        Nothing is executed again: all of it passed `check_transaction`, and what fails later only fails itself.
+        """
+        duties: dict[bytes, bytes] = {}
+        others: dict[bytes, bytes] = {}
+        for data in transactions:
+            admitted = self._admit(data)
+            if admitted is not None:
+                (duties if admitted.is_duty else others)[admitted.transaction_hash] = data
+        return _take_within([*duties.values(), *others.values()], max_bytes)
+
+    def process_proposal(self, transactions: list[bytes]) -> bool:
+        """False only for what no honest proposer sends: malformed or forged transactions, or one twice."""
+        distinct = dict.fromkeys(transactions)
+        return len(distinct) == len(transactions) and all(self._admit(data) is not None for data in transactions)
+
+    def finalize_block(
+        self, height: int, transactions: list[bytes], block_evidence: BlockEvidence = NO_EVIDENCE
+    ) -> BlockResult:
+        """Execute a block on the committed state; nothing is persisted until `commit`.
+
+        The same block gives the same result however often it is executed before that, as a crash may ask for.
+        """
         assert height == self._store.height + 1, "blocks follow each other"
         state = State(self._store, height=height)
         if height == 1:
@@ -86,14 +125,17 @@ class Application:
         epoch = clock.compute_epoch(self.params, height)
         if clock.is_first(self.params, height):
             race.begin_epoch(state, self.params, epoch)
+        # Powers that evidence takes come first; what a Race installs in the same block then has the last word.
+        updates = dict(evidence.apply_evidence(state, block_evidence, epoch))
         results = tuple(self.deliver(state, data) for data in transactions)
-        updates = self._end_block(state, epoch)
+        updates.update(self._end_block(state, epoch))
         app_hash = self._store.stage(state.changes)
-        return BlockResult(height, app_hash, results, tuple(state.events), tuple(updates))
+        return BlockResult(height, app_hash, results, tuple(state.events), tuple(sorted(updates.items())))
 
     def commit(self, height: int, block: bytes) -> None:
         """Persist what `finalize_block` computed, in one atomic step with the block's bytes."""
         self._store.commit(height, block)
+        self._pending = None
 
     def is_waiting(self) -> bool:
         """True while something on the ledger waits for the next heights (the engine need not hurry otherwise)."""
@@ -112,6 +154,7 @@ class Application:
     def _apply_genesis(self, state: State) -> None:
         accounts.apply_genesis(state, self.genesis)
         nodes.apply_genesis(state, self.genesis)
+        evidence.apply_genesis(state, self.genesis)
         beacon.apply_genesis(state, self.genesis.beacon)
 
     def _end_block(self, state: State, epoch: int) -> list[tuple[bytes, int]]:
@@ -145,6 +188,13 @@ class Application:
         state.merge(branch)
         return Result("ok", "", tuple(branch.events))
 
+    def _admit(self, data: bytes) -> Admitted | None:
+        """Form and signature only."""
+        try:
+            return admit_transaction(data, self.chain_id, self._verify_once)
+        except InvalidTransaction:
+            return None
+
     def _verify_once(self, data: bytes, admitted: Admitted) -> bool:
         """Signature check, remembered per exact bytes: a transaction is seen up to three times on its way."""
         if len(data) > MAX_TRANSACTION_BYTES:
@@ -158,3 +208,14 @@ class Application:
         if len(self._verified) > SIGNATURE_CACHE:
             self._verified.popitem(last=False)
         return True
+
+
+def _take_within(transactions: list[bytes], max_bytes: int) -> list[bytes]:
+    """As many from the front as fit, counting what the block's encoding adds to each."""
+    taken, size = [], 0
+    for data in transactions:
+        size += len(data) + FRAME_BYTES
+        if size > max_bytes:
+            break
+        taken.append(data)
+    return taken

@@ -22,6 +22,8 @@ class Node(Record, frozen=True):
 
     name: str
     public_key: bytes
+    consensus_key: bytes
+    """ed25519 key that signs blocks; the account key never does."""
     weight: int
     voting_power: int
     serves: tuple[str, ...]
@@ -54,9 +56,8 @@ SENT: Table[tuple[tuple[bytes, int], ...]] = Table("nodes/sent", tuple[tuple[byt
 def apply_genesis(state: State, genesis: Genesis) -> None:
     """Genesis weights rule until the first Race ends."""
     for node in genesis.nodes:
-        NODES.put(
-            state, compute_address(node.public_key), Node(node.name, node.public_key, node.weight, 0, node.serves)
-        )
+        address = compute_address(node.public_key)
+        NODES.put(state, address, Node(node.name, node.public_key, node.consensus_key, node.weight, 0, node.serves))
     set_weights(state, genesis.params, get_weights(state))
 
 
@@ -76,7 +77,7 @@ def get_weights_at(state: State, version: int) -> dict[bytes, int]:
 
 
 def set_weights(state: State, params: NetworkParams, weights: dict[bytes, int]) -> list[tuple[bytes, int]]:
-    """Install new race weights and the voting powers that follow; returns the validator updates by public key."""
+    """Install new race weights and the voting powers that follow; returns the validator updates by consensus key."""
     former = {address: node.voting_power for address, node in NODES.items(state) if node.voting_power > 0}
     powers = compute_voting_powers(
         weights,
@@ -91,7 +92,7 @@ def set_weights(state: State, params: NetworkParams, weights: dict[bytes, int]) 
         power = powers.get(address, 0)
         NODES.put(state, address, msgspec.structs.replace(node, weight=weights.get(address, 0), voting_power=power))
         if power > 0:
-            desired[node.public_key] = power
+            desired[node.consensus_key] = power
     version = get_version(state) + 1
     VERSION.put(state, b"", version)
     SNAPSHOTS.put(state, version.to_bytes(8, "big"), tuple(sorted(weights.items())))

@@ -1,6 +1,7 @@
 """The end of an epoch: held pay is released, the floor issuance is shared, reputation moves.
 
-A node is paid what its finished work earned, times the validation criterion; a node found guilty in the epoch gets
+A node is paid what its finished work earned, times the validation criterion and the share of blocks that it did not
+miss to sign; a node found guilty in the epoch gets
 nothing and its held pay goes back to the reserve. To the unit: what leaves held pay and the reserve arrives elsewhere.
 Source: seed 001, sections 6 and 8, Appendix F.
 """
@@ -14,6 +15,7 @@ from paceline.economy.pay import Pay, compute_criterion_ppm, compute_pay
 from paceline.economy.supply import compute_floor_issuance
 from paceline.ledger import nodes
 from paceline.ledger.accounts import HELD_PAY, RESERVE, TRAINING_FUND, get_account, move_coins
+from paceline.ledger.evidence import take_missed
 from paceline.ledger.nodes import NODES, Node
 from paceline.ledger.state import State, Table
 from paceline.ledger.tasks import FINAL, GUILTY, TASKS, get_checkers
@@ -50,7 +52,7 @@ def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     due = _collect_due(state, params)
     shares = _compute_issuance(state, params, due, epoch)
     lines = [
-        _settle_node(state, address, node, epoch, due.get(address, 0), shares.get(address, 0))
+        _settle_node(state, params, address, node, epoch, due.get(address, 0), shares.get(address, 0))
         for address, node in NODES.items(state)
     ]
     SETTLED.put(state, epoch.to_bytes(8, "big"), tuple(lines))
@@ -107,9 +109,13 @@ def _compute_issuance(state: State, params: NetworkParams, due: dict[bytes, int]
     return split_proportionally(issued - fund, weights)
 
 
-def _settle_node(state: State, address: bytes, node: Node, epoch: int, due: int, share: int) -> Line:
+def _settle_node(
+    state: State, params: NetworkParams, address: bytes, node: Node, epoch: int, due: int, share: int
+) -> Line:
     guilty = _is_guilty(state, address, epoch)
     criterion = 0 if guilty else compute_criterion_ppm(node.fulfilled, node.duties)
+    missed = min(take_missed(state, address), params.epoch_blocks)
+    criterion = mul_div_floor(criterion, params.epoch_blocks - missed, params.epoch_blocks)
     released = mul_div_floor(due, criterion, PPM)
     issued = mul_div_floor(share, criterion, PPM)
     move_coins(state, HELD_PAY, address, released)

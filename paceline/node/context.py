@@ -35,4 +35,4 @@ class Context:
     @property
     def params(self) -> NetworkParams:
         """The network's shared numbers."""
-        return self.chain.replica.application.params
+        return self.chain.application.params

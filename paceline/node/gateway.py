@@ -9,7 +9,6 @@ from contextlib import aclosing
 
 from paceline.base.errors import Invalid
 from paceline.economy.pay import compute_task_cost
-from paceline.engine.solo import LABEL
 from paceline.ledger import clock, nodes, race, training
 from paceline.ledger.state import State
 from paceline.ledger.tasks import GUILTY, TASKS, Task
@@ -17,6 +16,7 @@ from paceline.node.chain import is_alive
 from paceline.node.context import Context
 from paceline.node.models import ModelHost
 from paceline.node.roles.relay import RelayRole, Started
+from paceline.node.settings import COMETBFT
 from paceline.node.views import (
     Account,
     BlockView,
@@ -111,8 +111,8 @@ class NodeGateway:
         found = sorted(nodes.NODES.items(state), key=lambda item: item[1].name)
         return NetworkStatus(
             height=state.height,
-            app_hash=chain.replica.application.info().app_hash.hex(),
-            engine=LABEL,
+            app_hash=chain.application.info().app_hash.hex(),
+            engine=chain.label,
             epoch=epoch,
             phase=_name_phase(current),
             nodes=tuple(self._describe_node(state, a, node) for a, node in found),
@@ -199,8 +199,11 @@ class NodeGateway:
     def _describe_node(self, state: State, address: bytes, node: nodes.Node) -> NodeStatus:
         chain, own = self._context.chain, address == self._context.address
         sighting = chain.sightings.get(address)
-        app_hash = chain.replica.application.info().app_hash if own else (sighting.app_hash if sighting else b"")
-        roles = ["relay", "sequencer"] if own else ["executor"]
+        app_hash = chain.application.info().app_hash if own else (sighting.app_hash if sighting else b"")
+        roles = ["relay"] if own else ["executor"]
+        engine = self._context.settings.engine
+        if engine == COMETBFT or own:
+            roles.append("validator" if engine == COMETBFT else "sequencer")
         return NodeStatus(
             name=node.name,
             address=address.hex(),

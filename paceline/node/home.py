@@ -1,7 +1,7 @@
 """A network's folder: genesis, keys, one folder per node, and how to reach what runs.
 
 Layout: `genesis.bin`, `keys/user`, `operator-token`, `running.json` while it runs, `nodes/<name>/` with `node.toml`,
-`key`, `chain.sqlite`, `blobs/`, `work/` and `node.log`. Files appear whole (written aside, then renamed).
+`key` (account), `consensus-key`, `chain.sqlite`, `blobs/`, `work/` and `node.log`. Files appear whole (written aside, then renamed).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from paceline.base.errors import ConfigError, Invalid
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import AccountKey
-from paceline.node.settings import NodeSettings, PeerEntry, encode_settings
+from paceline.node.settings import ENGINES, SOLO, NodeSettings, PeerEntry, encode_settings
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisNode
 from paceline.protocol.params import NICOIN_PER_COIN, PRESETS
@@ -42,6 +42,8 @@ class NewHome:
     network: str = "paceline"
     preset: str = "tiny"
     nodes: int = 5
+    engine: str = SOLO
+    block_seconds: float = 0.25
     seed: int | None = None
     cheats: tuple[tuple[str, str], ...] = ()
     """(node name, cheat) pairs."""
@@ -82,13 +84,11 @@ class Home:
 
     def load_key(self, name: str) -> AccountKey:
         """The key of a node, or of the user when `name` is "user"."""
-        path = self.path / "keys" / "user" if name == "user" else self.node_path(name) / "key"
-        try:
-            return AccountKey.from_secret(bytes.fromhex(path.read_text("ascii").strip()))
-        except FileNotFoundError:
-            raise ConfigError(f"{path} is missing; restore it from a backup") from None
-        except (ValueError, AssertionError):
-            raise ConfigError(f"{path} is damaged: 64 hex digits are expected") from None
+        return _load_key(self.path / "keys" / "user" if name == "user" else self.node_path(name) / "key")
+
+    def load_consensus_key(self, name: str) -> AccountKey:
+        """The key that signs a node's blocks under CometBFT; it never signs anything else."""
+        return _load_key(self.node_path(name) / "consensus-key")
 
     def load_token(self) -> str:
         """The secret that lets commands on this machine control the network.
@@ -135,21 +135,28 @@ def create_home(path: Path, new: NewHome) -> Home:
         raise ConfigError(f"{path} holds a network already; continue it with `paceline up --home {path}`")
     if new.nodes < 1:
         raise ConfigError("--nodes must be at least 1")
+    if new.engine not in ENGINES:
+        raise ConfigError(f"--engine {new.engine!r} is none of {', '.join(ENGINES)}")
     if new.preset not in PRESETS:
         raise ConfigError(f"preset {new.preset!r} is none of {', '.join(PRESETS)}")
     names = [f"node-{index + 1}" for index in range(new.nodes)]
     keys = {name: AccountKey.from_secret(_make_secret(new.seed, name)) for name in names}
+    consensus_keys = {name: AccountKey.from_secret(_make_secret(new.seed, f"consensus-{name}")) for name in names}
     user = AccountKey.from_secret(_make_secret(new.seed, "user"))
     genesis = Genesis(
         network=new.network,
         params=PRESETS[new.preset],
-        nodes=tuple(GenesisNode(name, keys[name].public_key, GENESIS_WEIGHT, (new.model,)) for name in names),
+        nodes=tuple(
+            GenesisNode(name, keys[name].public_key, consensus_keys[name].public_key, GENESIS_WEIGHT, (new.model,))
+            for name in names
+        ),
         accounts=(GenesisAccount(user.address, USER_FUNDS),),
         sequencer=keys[names[0]].public_key,
         beacon=_make_secret(new.seed, "bootstrap"),
     )
     for name in names:
         _write_node(home, new, name, keys)
+        _write_secret(home.node_path(name) / "consensus-key", consensus_keys[name].secret.hex())
     _write_secret(path / "keys" / "user", user.secret.hex())
     _write_secret(path / "operator-token", secrets.token_hex(32))
     write_whole(path / "genesis.bin", encode(genesis))
@@ -177,8 +184,19 @@ def _write_node(home: Home, new: NewHome, name: str, keys: dict[str, AccountKey]
         trains=not new.trainers or name in new.trainers,
         cheat=dict(new.cheats).get(name, ""),
         cache=new.cache,
+        engine=new.engine,
+        block_seconds=new.block_seconds,
     )
     home.save_settings(settings)
+
+
+def _load_key(path: Path) -> AccountKey:
+    try:
+        return AccountKey.from_secret(bytes.fromhex(path.read_text("ascii").strip()))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is missing; restore it from a backup") from None
+    except (ValueError, AssertionError):
+        raise ConfigError(f"{path} is damaged: 64 hex digits are expected") from None
 
 
 def _make_secret(seed: int | None, purpose: str) -> bytes:

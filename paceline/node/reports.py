@@ -174,7 +174,7 @@ def _report_training(state: State, names: Mapping[bytes, str]) -> TrainingReport
 
 
 def _report_ledger(context: Context, state: State, epoch: int) -> LedgerReport:
-    info = context.chain.replica.application.info()
+    info = context.chain.application.info()
     return LedgerReport(
         chain_id=info.chain_id,
         height=info.height,

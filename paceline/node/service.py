@@ -17,16 +17,16 @@ from typing import Any, Protocol
 import uvicorn
 
 from paceline.base.keys import AccountKey
-from paceline.engine.solo import Replica, Sequencer
 from paceline.ledger.application import Application
 from paceline.ledger.state import State
 from paceline.network.client import PeerClient
 from paceline.network.server import Handler, PeerIdentity, create_peer_app
 from paceline.network.wire import PeerRequest
-from paceline.node.chain import ChainService
+from paceline.node.chain import Standing
 from paceline.node.context import Context
 from paceline.node.control import Control
 from paceline.node.duties import Duties, Threads
+from paceline.node.engines import build_chain
 from paceline.node.gateway import NodeGateway
 from paceline.node.home import Home
 from paceline.node.models import ModelHost
@@ -38,11 +38,13 @@ from paceline.node.roles.racer import RaceRole
 from paceline.node.roles.relay import RelayRole
 from paceline.node.roles.trainer import TrainerRole
 from paceline.node.settings import load_settings
+from paceline.protocol.codec import decode
 from paceline.store.blobs import BlobStore
 from paceline.store.state import SqliteStateStore
 
 LOG = logging.getLogger(__name__)
 GRACE_SECONDS = 1.5
+MAX_STANDING_BYTES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,18 +87,13 @@ class NodeService:
         blobs = BlobStore(folder / "blobs")
         self._client = PeerClient(self._key, application.chain_id)
         peers = Peers(self._settings, self._client, blobs)
-        replica = (
-            Sequencer(application, self._store, self._key)
-            if self._settings.sequencer == name
-            else Replica(application, self._store)
-        )
         threads = Threads()
         work_path = folder / "work"
         work_path.mkdir(parents=True, exist_ok=True)
         self._context = Context(
             settings=self._settings,
             key=self._key,
-            chain=ChainService(self._settings, replica, self._key, peers),
+            chain=build_chain(home, self._settings, application, self._store, self._key, peers),
             peers=peers,
             blobs=blobs,
             duties=Duties(),
@@ -164,6 +161,7 @@ class NodeService:
         handlers: dict[str, Handler] = {
             "transaction": self._on_transaction,
             "blocks": self._on_blocks,
+            "standing": self._on_standing,
         }
         if self._settings.serves:
             handlers["task"] = self._executor.serve
@@ -179,10 +177,15 @@ class NodeService:
         return _make_server(door.build(gateway, control, bool(door.api_keys)), door.host, door.port)
 
     async def _on_transaction(self, request: PeerRequest) -> bytes:
-        return self._context.chain.accept_transaction(request.body)
+        return await self._context.chain.accept_transaction(request.body)
 
     async def _on_blocks(self, request: PeerRequest) -> bytes:
         return encode_many(await self._context.chain.serve_blocks(request.sender_address, request.body))
+
+    async def _on_standing(self, request: PeerRequest) -> bytes:
+        standing = decode(Standing, request.body, limit_bytes=MAX_STANDING_BYTES)
+        self._context.chain.note_standing(request.sender_address, standing)
+        return b""
 
 
 def _make_server(app: object, host: str, port: int) -> uvicorn.Server:

@@ -12,6 +12,8 @@ import msgspec
 
 from paceline.base.errors import ConfigError
 
+SOLO, COMETBFT = "solo", "cometbft"
+ENGINES = (SOLO, COMETBFT)
 CHEATS = ("", "race-padding", "cheap-model", "untrained-update")
 
 
@@ -21,6 +23,8 @@ class PeerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     name: str
     public_key: str
     url: str
+    engine: str = ""
+    """CometBFT only: id@host:port of the node's engine."""
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,17 +32,27 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     name: str
     sequencer: str
-    """Name of the node that orders blocks."""
+    """Name of the node that orders blocks under the solo engine, and that serves people's requests."""
     peers: tuple[PeerEntry, ...]
     """Every node of the network, this one included."""
     trains: bool = True
     """Takes a seat in training runs when one is free."""
     serves: bool = True
     """Loads the language model and answers or checks requests."""
+    engine: str = SOLO
+    """Who orders blocks: solo (one of us) or cometbft (all of us, by voting power)."""
+    engine_rpc: str = ""
+    """CometBFT only: host:port on which its engine answers this node; loopback."""
+    engine_p2p: str = ""
+    """CometBFT only: host:port on which its engine listens to others."""
+    engine_external: str = ""
+    """CometBFT only: host:port under which others reach its engine, when that is another one."""
+    engine_exchange_peers: bool = False
+    """CometBFT only: let its engine learn of further peers from those it knows."""
     cheat: str = ""
     """A fraud to play, for demonstrations: race-padding, cheap-model or untrained-update."""
     block_seconds: float = 0.25
-    """Sequencer only: pause between blocks while something waits for them."""
+    """Pause between blocks; under the solo engine while something waits for them."""
     idle_seconds: float = 1.0
     """Sequencer only: pause between blocks while nothing does."""
     rendezvous_seconds: float = 60.0
@@ -49,6 +63,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def __post_init__(self) -> None:
         if self.cheat not in CHEATS:
             raise ConfigError(f"cheat: {self.cheat!r} is none of {', '.join(repr(cheat) for cheat in CHEATS)}")
+        if self.engine not in ENGINES:
+            raise ConfigError(f"engine: {self.engine!r} is none of {', '.join(ENGINES)}")
         if self.block_seconds <= 0 or self.idle_seconds < self.block_seconds:
             raise ConfigError("block_seconds must be above 0 and idle_seconds at least as long")
         names = [peer.name for peer in self.peers]

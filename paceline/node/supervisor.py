@@ -21,6 +21,7 @@ import httpx
 import msgspec
 
 from paceline.base.errors import ConfigError, TransportError
+from paceline.node.engines import compute_engine_id
 from paceline.node.home import Home, Running
 from paceline.node.settings import load_settings
 
@@ -55,6 +56,8 @@ class Supervisor:
         self.web_url = ""
         self._listen = listen
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._engine_ports: dict[str, tuple[int, int]] = {}
+        """RPC and link port of each node's engine, for engines that are processes of their own."""
 
     def __enter__(self) -> Self:
         """Start every node and wait until the network answers.
@@ -116,7 +119,11 @@ class Supervisor:
         names = self.home.node_names()
         port = _take_port(self._listen.host, self._listen.port)
         self._listen = replace(self._listen, port=port)
-        ports = dict(zip(names, _take_free_ports(len(names)), strict=True))
+        free = _take_free_ports(3 * len(names))
+        ports = dict(zip(names, free, strict=False))
+        self._engine_ports = {
+            name: (free[len(names) + 2 * i], free[len(names) + 2 * i + 1]) for i, name in enumerate(names)
+        }
         # The wildcard address is compared here, never bound by this line.
         host = LOOPBACK if self._listen.host in {"0.0.0.0", "::"} else self._listen.host  # noqa: S104
         self.web_url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -127,9 +134,20 @@ class Supervisor:
     def _write_urls(self, name: str, ports: dict[str, int]) -> None:
         settings = load_settings(self.home.node_path(name) / "node.toml")
         peers = tuple(
-            msgspec.structs.replace(peer, url=f"http://{LOOPBACK}:{ports[peer.name]}") for peer in settings.peers
+            msgspec.structs.replace(
+                peer,
+                url=f"http://{LOOPBACK}:{ports[peer.name]}",
+                engine=f"{compute_engine_id(self.home.load_key(peer.name))}@{self._get_link(peer.name)}",
+            )
+            for peer in settings.peers
         )
-        self.home.save_settings(msgspec.structs.replace(settings, peers=peers))
+        rpc = f"{LOOPBACK}:{self._engine_ports[name][0]}"
+        self.home.save_settings(
+            msgspec.structs.replace(settings, peers=peers, engine_rpc=rpc, engine_p2p=self._get_link(name))
+        )
+
+    def _get_link(self, name: str) -> str:
+        return f"{LOOPBACK}:{self._engine_ports[name][1]}"
 
     def _start(self, name: str) -> None:
         command = [sys.executable, "-m", "paceline", "node", "--home", str(self.home.path), "--name", name]

@@ -20,6 +20,7 @@ class GenesisNode(Record, frozen=True):
 
     name: Name
     public_key: KeyBytes
+    consensus_key: KeyBytes
     weight: Annotated[int, Meta(ge=1, le=2**40)]
     serves: tuple[Name, ...]
 

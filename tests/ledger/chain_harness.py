@@ -50,7 +50,7 @@ class Chain:
             network="test",
             params=params,
             nodes=tuple(
-                GenesisNode(f"node-{index + 1}", key.public_key, weights[index], (MODEL,))
+                GenesisNode(f"node-{index + 1}", key.public_key, key.public_key, weights[index], (MODEL,))
                 for index, key in enumerate(self.keys)
             ),
             accounts=(GenesisAccount(self.user.address, FUNDS),),

@@ -36,7 +36,10 @@ REQUEST = AnswerRequest(
 GENESIS = Genesis(
     network="roles",
     params=TINY,
-    nodes=tuple(GenesisNode(f"node-{number}", key.public_key, 1_000, (MODEL,)) for number, key in enumerate(KEYS, 1)),
+    nodes=tuple(
+        GenesisNode(f"node-{number}", key.public_key, key.public_key, 1_000, (MODEL,))
+        for number, key in enumerate(KEYS, 1)
+    ),
     accounts=(GenesisAccount(USER.address, FUNDS),),
     sequencer=RELAY.public_key,
     beacon=bytes(32),

@@ -11,7 +11,8 @@ from role_setup import GENESIS, KEYS, USER
 from paceline.base.errors import InvalidTransaction
 from paceline.engine.solo import Replica, Sequencer
 from paceline.ledger.application import Application
-from paceline.node.chain import BlocksRequest, ChainService, is_alive
+from paceline.node.chain import is_alive
+from paceline.node.solo_chain import BlocksRequest, SoloChain
 from paceline.protocol.codec import encode
 from paceline.protocol.messages import Transfer
 from paceline.store.state import MemoryStateStore
@@ -25,11 +26,11 @@ def make_sequencer() -> Sequencer:
     return Sequencer(Application(GENESIS, store), store, KEYS[0])
 
 
-def make_chain(replica) -> ChainService:
-    return ChainService(SETTINGS, replica, KEYS[0], PEERS)
+def make_chain(replica) -> SoloChain:
+    return SoloChain(SETTINGS, replica, KEYS[0], PEERS)
 
 
-def serve(chain: ChainService, sender: bytes, first: int) -> list[bytes]:
+def serve(chain: SoloChain, sender: bytes, first: int) -> list[bytes]:
     return asyncio.run(chain.serve_blocks(sender, encode(BlocksRequest(first, b"", 7))))
 
 
@@ -90,7 +91,7 @@ def test_invalid_transaction_at_a_follower_names_who_orders(sequencer):
     store = MemoryStateStore()
     chain = make_chain(Replica(Application(GENESIS, store), store))
     with pytest.raises(InvalidTransaction, match="not-the-sequencer: node-1"):
-        chain.accept_transaction(b"x")
+        asyncio.run(chain.accept_transaction(b"x"))
 
 
 def test_a_rush_ends_at_its_height(sequencer):
