@@ -16,6 +16,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from paceline.engine.abci.adapter import EVIDENCE_BLOCKS, EVIDENCE_SECONDS, MAX_
 
 VERSION = "0.38.25"
 LABEL = f"cometbft {VERSION}: Byzantine fault tolerant while less than a third of the power lies"
-GENESIS_TIME = "2026-01-01T00:00:00Z"
+GENESIS_UNIX_SECONDS = 1_767_225_600
+"""2026-01-01T00:00:00Z."""
 STOP_SECONDS = 5.0
 VERSION_SECONDS = 10.0
 TOOLS = Path(__file__).resolve().parents[2] / ".tools" / "cometbft"
@@ -165,7 +167,7 @@ def build_config(settings: EngineSettings) -> dict[str, Any]:
 def build_genesis(genesis: EngineGenesis) -> dict[str, Any]:
     """The engine's genesis. The chain id binds ours, so the time in it is a constant."""
     return {
-        "genesis_time": GENESIS_TIME,
+        "genesis_time": datetime.fromtimestamp(GENESIS_UNIX_SECONDS, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "chain_id": genesis.chain_id,
         "initial_height": "1",
         "consensus_params": {
