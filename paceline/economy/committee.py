@@ -1,8 +1,8 @@
 """Who holds the beacon's key: slots by weight, and the exact share of all weight that can sign, or prevent it.
 
 It sees weights and a seed, no key and no height. Invariant: a committee of the heaviest is returned only when less
-than a third of all weight, members or not, cannot sign, and more than two thirds always can; a drawn one only when a third that is
-fixed before the draw reaches the threshold, or keeps the others from it, with a probability below the stated limit.
+than a third of all weight, members or not, cannot sign, and more than two thirds always can; a drawn one only when a
+third that is fixed before the draw reaches the threshold, or keeps the others from it, below the stated probability.
 """
 
 from __future__ import annotations
@@ -111,10 +111,14 @@ def compute_secrecy(seats: Iterable[Seat], threshold: int) -> int | None:
 def compute_liveness(seats: Iterable[Seat], threshold: int) -> int:
     """The most weight that owns fewer than `threshold` slots; whoever owns none belongs to it."""
     most = [0] * threshold
+    slotless = 0
     for seat in seats:
+        if seat.slots == 0:
+            slotless += seat.weight
+            continue
         for used in range(threshold - 1, seat.slots - 1, -1):
             most[used] = max(most[used], most[used - seat.slots] + seat.weight)
-    return most[-1]
+    return most[-1] + slotless
 
 
 def compute_binomial_tail(trials: int, least: int, numerator: int, denominator: int) -> tuple[int, int]:
