@@ -25,8 +25,9 @@ G2_BYTES = 96
 PROOF_BYTES = 2 * SCALAR_BYTES
 # The ciphersuite of RFC 9380 and the BLS draft, so that any other BLS library verifies our signatures.
 SIGNATURE_DOMAIN = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_"
-# Points kept open: the dealings of one ceremony (64) and the aggregates of two groups fit.
-_OPEN_LISTS = 160
+# Lists of points kept open. The newer ones stay when it is full: a ceremony's 64 dealings and their 63 sums fit in those.
+_MOST_OPEN_LISTS = 192
+_KEPT_OPEN_LISTS = 128
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def multiply_generator(scalar: int) -> G2Point:
 
 
 class _OpenLists:
-    """A bounded memory of opened lists. Full, it starts anew: nothing depends on what it remembers but time."""
+    """A bounded memory of opened lists that forgets the oldest; nothing depends on what it remembers but time."""
 
     def __init__(self) -> None:
         self._points: dict[tuple[bytes, ...], tuple[G2Point, ...]] = {}
@@ -190,9 +191,11 @@ class _OpenLists:
         return self._points.get(encoded)
 
     def keep(self, encoded: tuple[bytes, ...], points: tuple[G2Point, ...]) -> None:
+        known = list(self._points.items())
+        if len(known) >= _MOST_OPEN_LISTS:
+            known = known[-_KEPT_OPEN_LISTS:]
         # Replaced as a whole: two threads may be here at once, and neither may find it half emptied.
-        former = self._points if len(self._points) < _OPEN_LISTS else {}
-        self._points = {**former, encoded: points}
+        self._points = dict([*known, (encoded, points)])
 
 
 _open_lists = _OpenLists()

@@ -7,7 +7,7 @@ whose commitments in the binomial basis are the sum of the dealings' (`paceline.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -67,27 +67,23 @@ class ThresholdScheme:
 def aggregate(former: Commitments | None, commitments: Commitments) -> Commitments:
     """Commitments of a group with one dealing more; None stands for no dealing yet.
 
-    Errors: InvalidTransaction `bad-point` when a sum is the point at infinity (two dealers took each other back: leave
-    the later one out), `wrong-threshold` when the dealings differ in length.
+    Errors: InvalidTransaction, as for `aggregate_commitments`.
     """
-    if former is None:
-        check_commitments(commitments)
-        return commitments
-    if len(former) != len(commitments):
-        raise InvalidTransaction("wrong-threshold", f"{len(commitments)} commitments, the group has {len(former)}")
-    return encode_g2_list(tuple(map(add, decode_g2_list(former), decode_g2_list(commitments))))
+    return aggregate_commitments([commitments] if former is None else [former, commitments])
 
 
-def aggregate_commitments(dealings: Iterable[Commitments]) -> Commitments:
+def aggregate_commitments(dealings: Sequence[Commitments]) -> Commitments:
     """Commitments of a group from those of all its dealings; at least one is needed.
 
-    Errors: InvalidTransaction, as for `aggregate`.
+    Errors: InvalidTransaction `bad-point` when a sum is the point at infinity (the dealers took each other back: leave
+    the last one out), `wrong-threshold` when the dealings differ in length.
     """
-    found: Commitments | None = None
-    for commitments in dealings:
-        found = aggregate(found, commitments)
-    assert found is not None
-    return found
+    total = decode_g2_list(dealings[0])
+    for commitments in dealings[1:]:
+        if len(commitments) != len(total):
+            raise InvalidTransaction("wrong-threshold", f"{len(commitments)} commitments, the group has {len(total)}")
+        total = tuple(map(add, total, decode_g2_list(commitments)))
+    return encode_g2_list(total)
 
 
 def compute_group_key(group: Commitments) -> bytes:

@@ -171,7 +171,7 @@ def test_lists_come_back_as_they_were():
     assert tuple(decode_g2(data) for data in encoded) == points
 
 
-def test_lists_stay_right_when_the_memory_starts_anew():
+def test_lists_stay_right_when_the_oldest_are_forgotten():
     lists = [(multiply_generator(scalar),) for scalar in range(1, 400)]
     encoded = [encode_g2_list(points) for points in lists]
     assert [decode_g2_list(data) for data in encoded] == lists

@@ -34,7 +34,7 @@ KEYS = [EncryptionKey.from_secret(bytes([index]) * 32) for index in range(MEMBER
 OWNED = [tuple(range(EACH * index, EACH * (index + 1))) for index in range(MEMBERS)]
 RECIPIENTS = [Recipient(bytes([index]) * 20, KEYS[index].public_key, OWNED[index]) for index in range(MEMBERS)]
 DEALINGS = [deal(bytes([index]) * 32, THRESHOLD, RECIPIENTS, b"dealer %d" % index) for index in range(MEMBERS)]
-GROUP = aggregate_commitments(dealing.commitments for dealing in DEALINGS)
+GROUP = aggregate_commitments([dealing.commitments for dealing in DEALINGS])
 KEY = compute_group_key(GROUP)
 
 
@@ -149,7 +149,7 @@ def test_a_wrong_partial_spoils_the_signature_and_is_found():
 
 
 def test_dealings_add_up_in_any_order_and_one_by_one():
-    assert aggregate_commitments(dealing.commitments for dealing in reversed(DEALINGS)) == GROUP
+    assert aggregate_commitments([dealing.commitments for dealing in reversed(DEALINGS)]) == GROUP
     step = None
     for dealing in DEALINGS:
         step = aggregate(step, dealing.commitments)
