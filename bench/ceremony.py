@@ -20,6 +20,7 @@ from paceline.base.dealing import (
     Recipient,
     check_commitments,
     check_ephemeral,
+    compute_slot_point,
     deal,
     decrypt_shares,
     verify_shares_batched,
@@ -140,6 +141,7 @@ def measure_ceremony(shape: Shape, repeat: int, dealings: list[Dealing], watch: 
     watch.spend("combine, later", lambda: combine(partials, shape.threshold))
     key = compute_group_key(group)
     assert watch.spend("verify", lambda: verify_group_signature(key, message, signature))
+    watch.spend("a slot's key, plainly", lambda: compute_slot_point(group, shape.slots - 1))
     watch.spend("keys of all slots", lambda: compute_slot_key(group, shape.slots - 1))
     assert watch.spend("verify all partials", lambda: verify_partials(group, message, partials))
 

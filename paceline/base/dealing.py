@@ -145,12 +145,15 @@ def verify_shares_batched(
 
     Shapes: shares[dealing][slot]; all dealings have the same threshold. A wrong share passes with 2**-127: weights are
     a hash of everything checked, one per dealing and one per slot.
-    Errors: InvalidTransaction `bad-point` for commitments, ValueError when the lengths differ.
+    Errors: InvalidTransaction `bad-point` for commitments, `wrong-threshold` when dealings differ in length.
     """
     if any(not 0 <= share < ORDER for row in shares for share in row):
         return False
     if not (commitments and slots):
         return True
+    # The library would cut a product of lists of two lengths to the shorter one without a word.
+    if any(len(encoded) != len(commitments[0]) for encoded in commitments):
+        raise InvalidTransaction("wrong-threshold", "the dealings of one batch have one threshold")
     seed = _hash_batch(commitments, slots, shares)
     by_dealing = [_compute_weight(seed, "dealing", index) for index in range(len(commitments))]
     by_slot = [_compute_weight(seed, "slot", index) for index in range(len(slots))]
@@ -163,9 +166,6 @@ def verify_shares_batched(
         factor = Scalar(weight)
         scalars += [factor * column for column in columns]
         total += weight * sum(slot_weight * share for slot_weight, share in zip(by_slot, row, strict=True))
-    # The library would cut a product of lists of two lengths to the shorter one without a word.
-    if len(points) != len(scalars):
-        raise ValueError("the dealings of one batch have one threshold")
     return G2Point.multiexp_unchecked(points, scalars) == multiply_generator(total)
 
 

@@ -179,9 +179,15 @@ def test_invalid_slot_beyond_the_table():
 
 
 def test_invalid_batch_of_two_thresholds():
-    other = deal(bytes(32), THRESHOLD - 1, RECIPIENTS, b"other")
-    with pytest.raises(ValueError, match="one threshold"):
-        verify_shares_batched([DEALINGS[0].commitments, other.commitments], [0], [[1], [1]])
+    """Also when one is as much too long as another is too short."""
+    short, right, long = (
+        deal(bytes(32), threshold, RECIPIENTS, b"other").commitments
+        for threshold in range(THRESHOLD - 1, THRESHOLD + 2)
+    )
+    for commitments in ([right, short], [right, short, long]):
+        with pytest.raises(InvalidTransaction) as caught:
+            verify_shares_batched(commitments, [0], [[1]] * len(commitments))
+        assert caught.value.code == "wrong-threshold"
 
 
 @pytest.mark.parametrize("byte", [0, 31])

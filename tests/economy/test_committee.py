@@ -150,6 +150,13 @@ def test_rounding_that_breaks_a_bound_is_met_with_more_slots():
     assert committee.slots % 64 == 0
 
 
+def test_too_much_weight_that_cannot_sign_is_met_with_more_slots_too():
+    """Ten slots each let 201 of 300 be unable to sign; of 100 slots the heavier key owns 51 and signs alone."""
+    committee = choose_committee(named([101, 99, 100]), SEED, largest=2)
+    assert committee.members == ((b"\0\0", 51), (b"\0\1", 49))
+    assert (committee.secrecy_ppm, committee.liveness_ppm) == (336_666, 663_334)
+
+
 def test_rounding_that_no_slots_mend_leads_to_the_draw():
     weights = find_weights_near_the_border(
         lambda found: holds_two_thirds(found) and choose_committee(found, SEED).drawn
@@ -168,14 +175,17 @@ def test_a_draw_follows_seed_and_weight():
     assert abs(heavy - 5_120) < 6 * 64
 
 
-def test_the_bounds_of_a_draw_are_shown_and_may_be_demanded():
-    """Whoever may choose after the draw whom to buy needs less than a third: what the tails promise is another thing."""
-    weights = named([1] * 1_000)
+@pytest.mark.parametrize(
+    ("nodes", "secrecy", "liveness"), [(100, 280_000, 730_000), (1_000, 96_000, 905_000), (5_000, 25_000, 975_200)]
+)
+def test_the_bounds_of_a_draw_are_shown_and_may_be_demanded(nodes, secrecy, liveness):
+    """Who buys nodes after the draw needs less than a third; what the tails promise is for a third fixed before it."""
+    weights = named([1] * nodes)
     committee = choose_committee(weights, SEED)
-    assert 0 < committee.secrecy_ppm < 150_000
-    assert choose_committee(weights, SEED, least_drawn_secrecy_ppm=committee.secrecy_ppm) == committee
+    assert (committee.secrecy_ppm, committee.liveness_ppm) == (secrecy, liveness)
+    assert choose_committee(weights, SEED, least_drawn_secrecy_ppm=secrecy) == committee
     with pytest.raises(InvalidTransaction) as caught:
-        choose_committee(weights, SEED, least_drawn_secrecy_ppm=committee.secrecy_ppm + 1)
+        choose_committee(weights, SEED, least_drawn_secrecy_ppm=secrecy + 1)
     assert caught.value.code == "committee-below-bound"
 
 
