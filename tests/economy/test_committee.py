@@ -151,10 +151,10 @@ def test_rounding_that_breaks_a_bound_is_met_with_more_slots():
 
 
 def test_too_much_weight_that_cannot_sign_is_met_with_more_slots_too():
-    """Ten slots each let 201 of 300 be unable to sign; of 100 slots the heavier key owns 51 and signs alone."""
-    committee = choose_committee(named([101, 99, 100]), SEED, largest=2)
-    assert committee.members == ((b"\0\0", 51), (b"\0\1", 49))
-    assert (committee.secrecy_ppm, committee.liveness_ppm) == (336_666, 663_334)
+    """Ten slots each let 204 of 304 be unable to sign; of 42 slots the heaviest key owns 22 and signs alone."""
+    committee = choose_committee(named([105, 100, 99]), SEED, largest=2)
+    assert committee.members == ((b"\0\0", 22), (b"\0\1", 20))
+    assert (committee.secrecy_ppm, committee.liveness_ppm) == (345_394, 654_606)
 
 
 def test_rounding_that_no_slots_mend_leads_to_the_draw():
