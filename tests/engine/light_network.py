@@ -5,7 +5,6 @@ Run as a program it records the vectors of the light client: python tests/engine
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
