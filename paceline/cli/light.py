@@ -113,9 +113,9 @@ def _read_options(options: LightOptions) -> _Asked:
         _check_url(url)
     if options.url in options.witnesses:
         raise ConfigError(f"{options.url} cannot be its own witness: name another node with --witness")
+    if (options.key is None) != (options.proof is None):
+        raise ConfigError("--key and --proof belong together: give both or none")
     if options.key is None or options.proof is None:
-        if options.key is not options.proof:
-            raise ConfigError("--key and --proof belong together: give both or none")
         return _Asked(trust_hash=trust_hash, height=options.height, key=b"", proof=None)
     proof = decode_state_proof(_read_file(options.proof))
     # The app hash after a height stands in the next header.

@@ -35,7 +35,8 @@ def decode(kind: type[T], data: bytes, *, limit_bytes: int, error: type[Invalid]
         raise error("too-large", f"{len(data)} bytes, at most {limit_bytes} are allowed")
     try:
         value = decode_own(kind, data)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as problem:
+    # A tag that is no UTF-8 escapes msgspec as the bare UnicodeDecodeError.
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError) as problem:
         raise error("malformed", f"{getattr(kind, '__name__', kind)}: {problem}") from None
     if encode(value) != data:
         raise error("non-canonical", "the bytes are not the canonical encoding of their value")
