@@ -57,7 +57,7 @@ class _Version(msgspec.Struct):
 class _Header(msgspec.Struct):
     version: _Version
     chain_id: str
-    height: int
+    height: Annotated[int, Meta(ge=1, le=2**63 - 1)]
     time: str
     last_block_id: _BlockId
     last_commit_hash: str
@@ -174,7 +174,7 @@ class HttpLightProvider:
     def _read_result(self, content: bytes) -> Any:
         try:
             answer = msgspec.json.decode(content, type=dict[str, Any])
-        except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise TransportError(f"{self.name} does not speak CometBFT's RPC") from None
         if "result" not in answer:
             raise TransportError(f"{self.name} refuses: {answer.get('error', 'no reason given')}")

@@ -63,7 +63,7 @@ def decode_state_proof(data: bytes) -> StateProof:
         raise InvalidBlock("too-large", f"a proof of {len(data)} bytes, at most {MAX_STATE_PROOF_BYTES}")
     try:
         return msgspec.json.decode(data, type=StateProof)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as problem:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise InvalidBlock("malformed", f"the proof: {problem}") from None
 
 

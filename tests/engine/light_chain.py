@@ -8,10 +8,11 @@ from pathlib import Path
 
 import httpx
 import msgspec
+import pytest
 
-from paceline.base.errors import TransportError
+from paceline.base.errors import InvalidBlock, TransportError
 from paceline.base.keys import AccountKey
-from paceline.engine.light import TrustRules
+from paceline.engine.light import TrustRules, verify_light_block
 from paceline.engine.light_blocks import (
     ABSENT,
     FOR_BLOCK,
@@ -98,6 +99,14 @@ def change_vote(block, index, **fields):
     votes = list(block.commit.votes)
     votes[index] = change(votes[index], **fields)
     return change(block, commit=change(block.commit, votes=tuple(votes)))
+
+
+def refuses(code):
+    return pytest.raises(InvalidBlock, match=f"^{code}: ")
+
+
+def verify(trusted, block, *, now=NOW, rules=RULES):
+    verify_light_block(trusted, block, rules, now)
 
 
 class MemoryProvider:

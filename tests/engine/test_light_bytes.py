@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -117,7 +118,7 @@ def test_recorded_headers_and_sets_have_the_recorded_hashes():
 def test_recorded_headers_chain_by_their_hashes():
     blocks = load_recorded()
     assert len(blocks) >= 8
-    for earlier, later in zip(blocks, blocks[1:], strict=False):
+    for earlier, later in pairwise(blocks):
         assert later.header.last_block_id.header_hash == earlier.header.compute_hash()
         assert later.header.last_block_id == earlier.commit.block_id
 
