@@ -143,9 +143,10 @@ class HttpLightProvider:
         while True:
             params = {"height": height, "page": page, "per_page": PER_PAGE}
             answer = self._ask("validators", params, _ValidatorsAnswer)
-            found += answer.validators
-            if answer.block_height != height or not answer.validators or len(found) > answer.total:
+            # Only full pages, so that nobody can make this ask ten thousand times.
+            if answer.block_height != height or len(answer.validators) != min(PER_PAGE, answer.total - len(found)):
                 raise self._refuse(f"page {page} of the validators of height {height} does not fit the others")
+            found += answer.validators
             if len(found) == answer.total:
                 return found
             page += 1

@@ -66,6 +66,20 @@ def test_invalid_votes_for_nil_do_not_count():
     verify(make_block(5, FOUR), make_block(6, FOUR, kinds=[FOR_BLOCK, FOR_BLOCK, FOR_BLOCK, FOR_NIL]))
 
 
+def test_votes_for_nil_are_verified_and_not_returned():
+    block = make_block(6, FOUR, kinds=[FOR_BLOCK, FOR_NIL, ABSENT, FOR_BLOCK])
+    assert verify_votes(block) == [block.validators[0], block.validators[3]]
+
+
+def test_too_little_power_on_paper_is_told_before_any_signature_is_looked_at():
+    bad = change_vote(make_block(9, FOUR, kinds=[FOR_BLOCK, ABSENT, ABSENT, ABSENT]), 0, signature=bytes(64))
+    with refuses("not-enough-trusted-power"):
+        verify(make_block(5, FOUR), bad)
+    adjacent = change_vote(make_block(6, FOUR, kinds=[FOR_BLOCK, ABSENT, ABSENT, ABSENT]), 0, signature=bytes(64))
+    with refuses("not-enough-power"):
+        verify(make_block(5, FOUR), adjacent)
+
+
 def test_a_set_that_the_trusted_header_names_is_accepted_though_nobody_stayed():
     others = make_set([5, 5, 5], first=20)
     verify(make_block(5, FOUR, others), make_block(6, others))

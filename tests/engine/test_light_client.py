@@ -81,6 +81,8 @@ def test_trusted_height_itself_verifies_and_another_header_there_does_not():
     assert LightClient(trusted, MemoryProvider([trusted]), RULES).verify_height(5, NOW).path == ()
     with refuses("divergence"):
         LightClient(trusted, MemoryProvider([other]), RULES).verify_height(None, NOW)
+    with refuses("bad-signature"):
+        LightClient(trusted, MemoryProvider([_spoil(trusted)]), RULES).verify_height(5, NOW)
 
 
 def test_invalid_trusted_hash():

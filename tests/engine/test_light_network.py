@@ -12,7 +12,6 @@ from paceline.engine.light_rpc import HttpLightProvider
 from paceline.network.settings import get_unix_milliseconds
 
 
-@pytest.mark.long
 def test_client_follows_a_real_chain_across_a_move_of_most_power():
     """From height 1, whose set gave 97 % of the power to a key that is gone at the end."""
     with run_network([1000, 10, 10, 10]) as network:

@@ -81,6 +81,18 @@ def test_invalid_pages_that_never_fill_up():
 
     with refuses("malformed"):
         make_provider(overfull).get_light_block(1)
+    asked = []
+
+    def one_by_one(request):
+        asked.append(request)
+        if request.url.path == "/commit":
+            return httpx.Response(200, json={"result": VECTORS[0]["commit"]})
+        found = render_big_set(request)
+        return httpx.Response(200, json={"result": {**found, "validators": found["validators"][:1]}})
+
+    with refuses("malformed"):
+        make_provider(one_by_one).get_light_block(1)
+    assert len(asked) == 2
 
 
 def test_invalid_validators_of_another_height():
@@ -105,6 +117,7 @@ def test_invalid_validators_of_another_height():
         (("commit", "signed_header", "commit", "round"), -1),
         (("commit", "signed_header", "commit", "signatures"), None),
         (("commit", "signed_header", "commit", "signatures", 0, "block_id_flag"), 4),
+        (("commit", "signed_header", "commit", "signatures", 0, "timestamp"), "0001-01-01T00:00:00Z"),
         (("commit", "signed_header", "commit", "signatures", 0, "signature"), "AA"),
         (("commit", "signed_header", "commit", "signatures", 0, "signature"), "A" * 88),
         (("validators", "validators", 0, "voting_power"), "0"),
