@@ -1,4 +1,4 @@
-"""Commands: demo, up, status, doctor. Each parses, wires and prints; errors end with one clear line and code 1 or 2."""
+"""Commands: demo, up, status, doctor, light. Each parses, wires and prints; errors end with one clear line and code 1 or 2."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from paceline.base.errors import ConfigError, PacelineError
 from paceline.cli.environment import get_default_home
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+light = typer.Typer(no_args_is_help=True, help="Verify a chain without following it.")
+app.add_typer(light, name="light")
 
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder of the network. Default: ~/.paceline")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -77,6 +79,37 @@ def doctor(*, home: HomeOption = None) -> None:
 
     if not run_doctor(home or get_default_home(), Console()):
         raise typer.Exit(1)
+
+
+@light.command("verify")
+def light_verify(
+    *,
+    url: Annotated[str, typer.Option(help="RPC of a CometBFT node, such as http://host:26657.")],
+    trust_height: Annotated[int, typer.Option(min=1, help="Height of a header you trust.")],
+    trust_hash: Annotated[str, typer.Option(help="Its hash in hex, from a source other than --url.")],
+    witness: Annotated[list[str] | None, typer.Option(help="RPC of another node to compare with; repeatable.")] = None,
+    height: Annotated[int | None, typer.Option(min=1, help="Height to verify. Default: the latest.")] = None,
+    key: Annotated[str | None, typer.Option(help="Key of the state in hex; needs --proof.")] = None,
+    proof: Annotated[Path | None, typer.Option(help="File with its value and proof, as JSON.")] = None,
+    trusting_period_seconds: Annotated[int, typer.Option(min=1, help="How long a header stays trusted.")] = 86_400,
+    clock_drift_seconds: Annotated[int, typer.Option(min=0, help="How far a header may be ahead of this clock.")] = 10,
+    json: JsonFlag = False,
+) -> None:
+    """From a trusted header, verify a later one by the power that signed it, and a value of its state."""
+    from paceline.cli.light import LightOptions, print_light_verify  # noqa: PLC0415 - loads the light client
+
+    options = LightOptions(
+        url=url,
+        witnesses=tuple(witness or ()),
+        trust_height=trust_height,
+        trust_hash=trust_hash,
+        height=height,
+        key=key,
+        proof=proof,
+        trusting_period_seconds=trusting_period_seconds,
+        clock_drift_seconds=clock_drift_seconds,
+    )
+    _run(lambda: print_light_verify(options, as_json=json))
 
 
 @app.command(hidden=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ def test_messages_survive_every_cut(texts, cuts):
     stream = b"".join(encode_frame(make_request("echo", {"message": text})) for text in texts)
     reader = FrameReader(Request, 10_000)
     borders = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    found = [message for a, b in zip(borders, borders[1:], strict=False) for message in reader.feed(stream[a:b])]
+    found = [message for a, b in pairwise(borders) for message in reader.feed(stream[a:b])]
     assert [message.echo.message for message in found] == texts
 
 
@@ -48,10 +50,12 @@ def test_invalid_protobuf_is_refused():
 
 @given(data=st.binary(max_size=400))
 def test_random_bytes_raise_the_typed_error_or_nothing(data):
+    code = "none"
     try:
         FrameReader(Request, 1_000).feed(data)
     except InvalidBlock as problem:
-        assert problem.code in {"too-large", "bad-length", "malformed"}
+        code = problem.code
+    assert code in {"none", "too-large", "bad-length", "malformed"}
 
 
 def test_verbs_have_the_tags_of_abci_2():

@@ -8,11 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.base.errors import InvalidBlock
+from paceline.base.hashing import hash_parts
 from paceline.engine.driver import ValidatorSet
 from paceline.ledger import nodes
+from paceline.ledger.accounts import get_account
+from paceline.ledger.evidence import MISSED
 from paceline.ledger.invariants import find_violations
 from paceline.protocol import messages as m
-from paceline.store.trie import verify_proof
+from paceline.protocol.codec import decode_own
+from paceline.store.trie import TrieProof, verify_proof
 
 
 def make_transfers(chain, count):
@@ -47,8 +51,6 @@ def test_a_crash_at_every_step_loses_and_doubles_nothing(play, step):
 
 
 def balance_of(state, address):
-    from paceline.ledger.accounts import get_account
-
     return get_account(state, address).balance
 
 
@@ -141,8 +143,6 @@ def test_the_last_validator_is_not_removed(play):
 
 
 def test_absent_validators_are_counted(play):
-    from paceline.ledger.evidence import MISSED
-
     chain = Chain()
     sleeper = chain.keys[2]
 
@@ -160,8 +160,6 @@ def test_absent_validators_are_counted(play):
 
 
 def test_a_proposal_holds_duties_first_and_fits(play):
-    from paceline.base.hashing import hash_parts
-
     chain = Chain()
     transfers = make_transfers(chain, 20)
     duty = chain.sign(chain.keys[0], m.JoinRun(hash_parts("run")[:16]))
@@ -199,9 +197,6 @@ def test_a_value_is_proven_under_the_app_hash(play):
     chain = Chain()
 
     async def scenario(served):
-        from paceline.protocol.codec import decode_own
-        from paceline.store.trie import TrieProof
-
         driver = served.driver()
         await driver.start()
         await driver.run_block()
