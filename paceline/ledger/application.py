@@ -13,7 +13,20 @@ from dataclasses import dataclass
 
 from paceline.base.errors import InvalidTransaction
 from paceline.base.hashing import hash_parts
-from paceline.ledger import accounts, beacon, clock, evidence, nodes, race, sessions, settlement, tasks, training
+from paceline.ledger import (
+    accounts,
+    beacon,
+    ceremony,
+    clock,
+    evidence,
+    groups,
+    nodes,
+    race,
+    sessions,
+    settlement,
+    tasks,
+    training,
+)
 from paceline.ledger.admission import Admitted, admit_transaction, forget_expired
 from paceline.ledger.dispatch import execute_message
 from paceline.ledger.evidence import NO_EVIDENCE, BlockEvidence
@@ -144,7 +157,7 @@ class Application:
         busy_race = current is not None and current.phase != race.DONE
         return (
             busy_race
-            or beacon.OPEN.get(state) is not None
+            or beacon.is_waiting(state)
             or any(True for _ in tasks.OPEN_TASKS.scan(state))
             or any(True for _ in sessions.DRAWING.scan(state))
             # Trainers at work need no blocks; what they send in the end brings the next one by itself.
@@ -155,11 +168,12 @@ class Application:
         accounts.apply_genesis(state, self.genesis)
         nodes.apply_genesis(state, self.genesis)
         evidence.apply_genesis(state, self.genesis)
-        beacon.apply_genesis(state, self.genesis.beacon)
+        groups.apply_genesis(state, self.genesis)
+        beacon.apply_genesis(state, self.params, self.genesis.beacon)
 
     def _end_block(self, state: State, epoch: int) -> list[tuple[bytes, int]]:
-        beacon.end_block(state, self.params)
         updates = race.end_block(state, self.params)
+        ceremony.end_block(state, self.params, self.chain_id)
         sessions.end_block(state)
         tasks.end_block(state, self.params, epoch)
         training.end_block(state, self.params, epoch)

@@ -1,194 +1,264 @@
-"""Randomness that nobody can choose alone: commit, then reveal with a deadline.
+"""The beacon: every few heights the group signs the height's number, and the one possible signature is the chance.
 
-Every node locks the end of a hash chain when an epoch opens. Each round everybody reveals one link; the value hashes
-the former value with all revealed links, sorted by address. A round opens only when something asked for chance, and
-whatever must not be known before a commitment is drawn from a round that opens after it.
-
-Power: a value needs links of more than half of the committed weight. Whoever withholds its link to choose between two
-values is left out of the following rounds; n nodes that collude choose once among up to 2**n values and are then all
-left out. A threshold signature in place of the links would remove this.
-Source: seed 001, Appendix B (commit–reveal with timed reveal, weighted by the previous Race).
+Nobody below the threshold can know a value before its height is final, choose it or prevent it: the message is fixed in
+advance and holds nothing of any block. A value missing from the current group is signed by the former one; while neither
+signs, whatever waits for it waits on. A block hash is never used.
+Invariant: a value exists only with a signature of a group that verifies.
+Source: seed 001, Appendix B; decision 004.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from paceline.base.draws import derive_seed
 from paceline.base.errors import InvalidTransaction
 from paceline.base.hashing import hash_parts
-from paceline.ledger.nodes import NODES, get_weights
+from paceline.base.threshold import BLS_SCHEME, ThresholdScheme
+from paceline.ledger import groups, nodes
+from paceline.ledger.groups import Group
 from paceline.ledger.state import State, Table
 from paceline.protocol.codec import Record
-from paceline.protocol.messages import CommitChain, RevealLink
+from paceline.protocol.messages import PARTIAL_BYTES, PostPartials
 from paceline.protocol.params import NetworkParams
 
-KEPT_ROUNDS = 256
+HEIGHT, RACE = "height", "race"
+KEPT_VALUES = 512
+MOST_DUE = 8
+"""How many missed indices a member signs at a time."""
 
 
-class Chain(Record, frozen=True):
-    """A node's committed chain: the last public link, how many are left, until when it is left out."""
-
-    epoch: int
-    link: bytes
-    left: int
-    excluded_until: int = 0
-    joins_at: int = 0
-    """First round that counts this chain; a chain never enters a round that was open when it was committed."""
-
-
-class OpenRound(Record, frozen=True):
-    """A round that waits for reveals."""
-
-    index: int
-    deadline: int
-
-
-class RoundValue(Record, frozen=True):
-    """A finished round."""
+class BeaconValue(Record, frozen=True):
+    """A signed height: the chance, and what proves it to outsiders."""
 
     value: bytes
+    signature: bytes
+    group: int
     height: int
-    revealers: int
+    """Height at which it was complete."""
 
 
-CHAINS: Table[Chain] = Table("beacon/chain", Chain)
-REVEALS: Table[bytes] = Table("beacon/reveal", bytes)
-OPEN: Table[OpenRound] = Table("beacon/open", OpenRound)
-VALUES: Table[RoundValue] = Table("beacon/value", RoundValue)
-NEXT: Table[int] = Table("beacon/next", int)
+VALUES: Table[BeaconValue] = Table("beacon/value", BeaconValue)
+PARTIALS: Table[bytes] = Table("beacon/partial", bytes)
 WANTED: Table[int] = Table("beacon/wanted", int)
+INTERVAL: Table[int] = Table("beacon/interval", int)
 
 
-def apply_genesis(state: State, bootstrap: bytes) -> None:
-    """Round 0 is the bootstrap value of genesis."""
-    VALUES.put(state, _key(0), RoundValue(bootstrap, 0, 0))
-    NEXT.put(state, b"", 1)
-
-
-def hash_link(link: bytes) -> bytes:
-    """The public link that a secret link stands behind."""
-    return hash_parts("beacon-link", link)
+def apply_genesis(state: State, params: NetworkParams, bootstrap: bytes) -> None:
+    """Index 0 is the bootstrap value of genesis."""
+    VALUES.put(state, _key(0), BeaconValue(bootstrap, b"", 0, 0))
+    INTERVAL.put(state, b"", params.beacon_interval)
 
 
 def request_round(state: State) -> int:
-    """Ask for chance; returns the index of the first round whose reveals nobody has seen yet."""
-    index = get_next_index(state)
-    WANTED.put(state, b"", index)
+    """Ask for chance: the index of the first height that is not final yet, whose signature nobody can have seen."""
+    index = compute_next_index(state)
+    WANTED.put(state, _key(index), state.height)
     return index
 
 
-def get_next_index(state: State) -> int:
-    """Index of the next round to open."""
-    return NEXT.get(state) or 1
+def compute_next_index(state: State) -> int:
+    """Index of the next height to be signed, counted from the block under way."""
+    return state.height // _get_interval(state) + 1
+
+
+def get_due(state: State) -> list[int]:
+    """Indices that may be signed now and are not: those that are waited for, and the latest."""
+    if state.height == 0:
+        return []
+    latest = state.height // _get_interval(state)
+    wanted = [index for index in list_wanted(state) if index <= latest]
+    due = [*wanted[:MOST_DUE], latest]
+    return [index for index in dict.fromkeys(due) if index > 0 and VALUES.get(state, _key(index)) is None]
+
+
+def list_wanted(state: State) -> list[int]:
+    """Indices that something on the ledger waits for."""
+    return [int.from_bytes(key, "big") for key, _ in WANTED.scan(state)]
+
+
+def is_waiting(state: State) -> bool:
+    """True while something on the ledger waits for a value."""
+    return any(True for _ in WANTED.scan(state))
 
 
 def get_value(state: State, index: int) -> bytes | None:
-    """Value of a finished round that is still kept, else None."""
+    """Value of an index that is signed and still kept, else None."""
     found = VALUES.get(state, _key(index))
     return None if found is None else found.value
 
 
 def derive_at(state: State, index: int, purpose: str, *parts: bytes) -> bytes | None:
-    """A seed for one purpose from a round's value, None while the round is not finished."""
+    """A seed for one purpose from a value, None while there is none."""
     value = get_value(state, index)
     return None if value is None else derive_seed(value, purpose, *parts)
 
 
-def is_committed(state: State, address: bytes, epoch: int) -> bool:
-    """True when a node has a usable chain for the epoch."""
-    chain = CHAINS.get(state, address)
-    return chain is not None and chain.epoch == epoch and chain.left > 0 and chain.excluded_until == 0
+def compute_message(chain_id: str, kind: str, number: int, group: int) -> bytes:
+    """What a group signs for an index (`height`) or an epoch (`race`): nothing that anybody can influence."""
+    parts = (chain_id.encode("ascii"), kind.encode("ascii"), number.to_bytes(8, "big"), group.to_bytes(8, "big"))
+    return hash_parts("beacon-message", *parts)
 
 
-def counts_in(chain: Chain, opened: OpenRound) -> bool:
-    """True when an open round waits for this chain."""
-    return chain.joins_at <= opened.index and chain.excluded_until == 0 and chain.left > 0
+def compute_value(signature: bytes) -> bytes:
+    """The chance that a signature stands for."""
+    return hash_parts("beacon-value", signature)
 
 
-def apply_commit(state: State, params: NetworkParams, sender: bytes, message: CommitChain, epoch: int) -> None:
-    """A node locks a new chain: once per epoch, when its chain is used up, or after its exclusion."""
-    if NODES.get(state, sender) is None:
-        raise InvalidTransaction("not-a-node", "only nodes commit to the beacon")
-    if message.epoch != epoch:
-        raise InvalidTransaction("wrong-epoch", f"epoch {message.epoch} is named, {epoch} is running")
-    former = CHAINS.get(state, sender)
-    if former is not None:
-        if state.height < former.excluded_until:
-            raise InvalidTransaction("excluded", f"left out of the beacon until height {former.excluded_until}")
-        if former.epoch == epoch and former.left > 0 and former.excluded_until == 0:
-            raise InvalidTransaction("already-committed", "this epoch's chain still has links")
-        opened = OPEN.get(state)
-        if opened is not None and counts_in(former, opened) and REVEALS.get(state, sender) is None:
-            raise InvalidTransaction("reveal-first", "an open round still waits for this node's link")
-    chain = Chain(epoch, message.tip, params.chain_links, joins_at=get_next_index(state))
-    CHAINS.put(state, sender, chain)
+def verify_value(
+    chain_id: str, index: int, found: BeaconValue, group_key: bytes, scheme: ThresholdScheme = BLS_SCHEME
+) -> bool:
+    """True when a value is what the group signed for the index; needs public data only."""
+    message = compute_message(chain_id, HEIGHT, index, found.group)
+    return found.value == compute_value(found.signature) and scheme.verify_group_signature(
+        group_key, message, found.signature
+    )
 
 
-def apply_reveal(state: State, sender: bytes, message: RevealLink) -> None:
-    """A node reveals the link behind its committed one for the open round."""
-    opened = OPEN.get(state)
-    if opened is None or opened.index != message.round_index:
-        raise InvalidTransaction("round-not-open", f"round {message.round_index} does not wait for reveals")
-    chain = CHAINS.get(state, sender)
-    # Without weight there is nothing to lose by withholding, so such a node must not add to the value either.
-    if chain is None or not counts_in(chain, opened) or sender not in get_weights(state):
-        raise InvalidTransaction("not-committed", "no chain of this node counts in this round")
-    if REVEALS.get(state, sender) is not None:
-        raise InvalidTransaction("already-revealed", "one link per round")
-    if hash_link(message.link) != chain.link:
-        raise InvalidTransaction("wrong-link", "the link does not hash to the committed one")
-    CHAINS.put(state, sender, Chain(chain.epoch, message.link, chain.left - 1, 0, chain.joins_at))
-    REVEALS.put(state, sender, message.link)
+def apply_partials(
+    state: State,
+    params: NetworkParams,
+    chain_id: str,
+    sender: bytes,
+    message: PostPartials,
+    epoch: int,
+    scheme: ThresholdScheme = BLS_SCHEME,
+) -> None:
+    """A member's partial signatures for a height that is final; enough of them make the value.
 
-
-def end_block(state: State, params: NetworkParams) -> None:
-    """Finish the open round when everybody revealed or the deadline passed; open the next one when asked for."""
-    opened = OPEN.get(state)
-    if opened is not None:
-        _try_to_finish(state, params, opened)
-    elif WANTED.get(state) is not None and _has_chains(state):
-        index = get_next_index(state)
-        OPEN.put(state, b"", OpenRound(index, state.height + params.reveal_blocks))
-        NEXT.put(state, b"", index + 1)
-        if (WANTED.get(state) or 0) <= index:
-            WANTED.delete(state, b"")
-        state.emit("beacon-open", round=index)
-
-
-def _has_chains(state: State) -> bool:
-    weights = get_weights(state)
-    ready = [a for a, c in CHAINS.items(state) if c.left > 0 and c.excluded_until == 0 and a in weights]
-    return bool(ready)
-
-
-def _try_to_finish(state: State, params: NetworkParams, opened: OpenRound) -> None:
-    weights = get_weights(state)
-    expected = {a: weights.get(a, 0) for a, c in CHAINS.items(state) if counts_in(c, opened) and a in weights}
-    reveals = dict(REVEALS.items(state))
-    missing = [address for address in expected if address not in reveals]
-    if missing and state.height < opened.deadline:
+    Errors: InvalidTransaction not-due, already-signed, and those of `collect_partials`.
+    """
+    index = message.number
+    # The block under way is not final: signing its own height could tell its proposer what to put into it.
+    if index < 1 or index * params.beacon_interval >= state.height:
+        raise InvalidTransaction("not-due", f"index {index} stands for a height that is not final")
+    if index <= state.height // params.beacon_interval - KEPT_VALUES:
+        raise InvalidTransaction("not-due", f"index {index} is long past")
+    if VALUES.get(state, _key(index)) is not None:
+        raise InvalidTransaction("already-signed", f"index {index} has its value")
+    late = state.height - index * params.beacon_interval > params.fallback_blocks
+    signature = collect_partials(state, chain_id, sender, message, epoch=epoch, former_allowed=late, scheme=scheme)
+    if signature is None:
         return
-    revealed = sum(weight for address, weight in expected.items() if address in reveals)
-    if not reveals or 2 * revealed <= sum(expected.values()):
-        OPEN.put(state, b"", OpenRound(opened.index, state.height + params.reveal_blocks))
-        state.emit("beacon-waits", round=opened.index, revealed=revealed, committed=sum(expected.values()))
-        return
-    for address in missing:
-        chain = CHAINS.get(state, address)
-        assert chain is not None
-        until = state.height + params.exclusion_blocks
-        CHAINS.put(state, address, Chain(chain.epoch, chain.link, chain.left, until, chain.joins_at))
-        state.emit("beacon-withheld", round=opened.index, node=address.hex())
-    former = get_value(state, opened.index - 1)
-    assert former is not None
-    links = [part for address in sorted(reveals) for part in (address, reveals[address])]
-    value = hash_parts("beacon-value", former, opened.index.to_bytes(8, "big"), *links)
-    VALUES.put(state, _key(opened.index), RoundValue(value, state.height, len(reveals)))
-    if opened.index >= KEPT_ROUNDS:
-        VALUES.delete(state, _key(opened.index - KEPT_ROUNDS))
-    for address in reveals:
-        REVEALS.delete(state, address)
-    OPEN.delete(state, b"")
-    state.emit("beacon-value", round=opened.index, revealers=len(reveals))
+    WANTED.delete(state, _key(index))
+    VALUES.put(state, _key(index), BeaconValue(compute_value(signature), signature, message.group, state.height))
+    if index >= KEPT_VALUES:
+        VALUES.delete(state, _key(index - KEPT_VALUES))
+    state.emit("beacon-value", index=index, group=message.group)
+
+
+def collect_partials(
+    state: State,
+    chain_id: str,
+    sender: bytes,
+    message: PostPartials,
+    *,
+    epoch: int,
+    former_allowed: bool,
+    scheme: ThresholdScheme,
+) -> bytes | None:
+    """Keep a member's partial signatures; the group's signature once there are enough, else None.
+
+    Partials are kept unchecked, because checking the one signature they lead to costs as much as checking one of them.
+    Only when it is wrong is each member's looked at, and whoever lied is out of the group and guilty.
+    Errors: InvalidTransaction wrong-group, too-early, not-a-member, wrong-partials, already-posted.
+    """
+    group = _expect_group(state, message, former_allowed=former_allowed)
+    slots = group.get_slots(sender)
+    if not slots or groups.LIARS.get(state, groups.liar_key(group.number, sender)) is not None:
+        raise InvalidTransaction("not-a-member", f"this node signs nothing in group {group.number}")
+    if len(message.partials) != len(slots):
+        raise InvalidTransaction("wrong-partials", f"{len(message.partials)} partial signatures for {len(slots)} slots")
+    prefix = _partial_prefix(message.kind, message.number, group.number)
+    if PARTIALS.get(state, prefix + sender) is not None:
+        raise InvalidTransaction("already-posted", "a member signs once")
+    PARTIALS.put(state, prefix + sender, b"".join(message.partials))
+    posted = {key[len(prefix) :]: split_partials(data) for key, data in PARTIALS.scan(state, prefix)}
+    if sum(len(partials) for partials in posted.values()) < group.threshold:
+        return None
+    text = compute_message(chain_id, message.kind, message.number, group.number)
+    signature = _try_to_combine(group, text, posted, scheme)
+    if signature is None:
+        _expel_liars(state, group, text, posted, prefix, epoch, scheme)
+        return None
+    forget_partials(state, message.kind, message.number)
+    return signature
+
+
+def forget_partials(state: State, kind: str, number: int) -> None:
+    """Drop what was collected for an index or epoch."""
+    for key, _ in PARTIALS.items(state, _subject_prefix(kind, number)):
+        PARTIALS.delete(state, key)
+
+
+def has_posted(state: State, kind: str, number: int, group: int, address: bytes) -> bool:
+    """True when a member's partials are on the ledger and wait for those of others."""
+    return PARTIALS.get(state, _partial_prefix(kind, number, group) + address) is not None
+
+
+def split_partials(data: bytes) -> tuple[bytes, ...]:
+    """Partial signatures of one member, in the order of its slots."""
+    return tuple(data[at : at + PARTIAL_BYTES] for at in range(0, len(data), PARTIAL_BYTES))
+
+
+def _expect_group(state: State, message: PostPartials, *, former_allowed: bool) -> Group:
+    current, former = groups.get_current(state), groups.get_former(state)
+    if message.group == current.number:
+        return current
+    if former is None or message.group != former.number:
+        raise InvalidTransaction("wrong-group", f"group {message.group} does not sign, {current.number} does")
+    if not former_allowed:
+        raise InvalidTransaction("too-early", f"group {current.number} still has time to sign")
+    return former
+
+
+def _try_to_combine(
+    group: Group, text: bytes, posted: Mapping[bytes, tuple[bytes, ...]], scheme: ThresholdScheme
+) -> bytes | None:
+    by_slot = {
+        slot: partial
+        for address, partials in sorted(posted.items())
+        for slot, partial in zip(group.get_slots(address), partials, strict=True)
+    }
+    try:
+        signature = scheme.combine(by_slot, group.threshold)
+    except InvalidTransaction:
+        return None
+    fine = scheme.verify_group_signature(scheme.compute_group_key(group.commitments), text, signature)
+    return signature if fine else None
+
+
+def _expel_liars(
+    state: State,
+    group: Group,
+    text: bytes,
+    posted: Mapping[bytes, tuple[bytes, ...]],
+    prefix: bytes,
+    epoch: int,
+    scheme: ThresholdScheme,
+) -> None:
+    for address, partials in sorted(posted.items()):
+        by_slot = dict(zip(group.get_slots(address), partials, strict=True))
+        if scheme.verify_partials(group.commitments, text, by_slot):
+            continue
+        PARTIALS.delete(state, prefix + address)
+        groups.LIARS.put(state, groups.liar_key(group.number, address), state.height)
+        nodes.update_node(state, address, guilty=epoch, reputation=0)
+        state.emit("beacon-wrong-partial", group=group.number, node=address.hex())
+
+
+def _subject_prefix(kind: str, number: int) -> bytes:
+    return kind.encode("ascii") + b"/" + number.to_bytes(8, "big")
+
+
+def _partial_prefix(kind: str, number: int, group: int) -> bytes:
+    return _subject_prefix(kind, number) + group.to_bytes(8, "big")
+
+
+def _get_interval(state: State) -> int:
+    interval = INTERVAL.get(state)
+    assert interval is not None, "genesis writes it"
+    return interval
 
 
 def _key(index: int) -> bytes:

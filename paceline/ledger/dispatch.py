@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paceline.ledger import accounts, beacon, clock, race, sessions, tasks, training
+from paceline.ledger import accounts, beacon, ceremony, clock, nodes, race, sessions, tasks, training
 from paceline.ledger.admission import Admitted
 from paceline.ledger.state import State
 from paceline.protocol import messages as m
@@ -21,10 +21,20 @@ def execute_message(  # noqa: C901, PLR0912 - one arm per message
     match message:
         case m.Transfer():
             accounts.apply_transfer(state, sender, message)
-        case m.CommitChain():
-            beacon.apply_commit(state, params, sender, message, epoch)
-        case m.RevealLink():
-            beacon.apply_reveal(state, sender, message)
+        case m.CommitSeed():
+            race.apply_seed_commit(state, sender, message)
+        case m.RevealSeed():
+            race.apply_seed_reveal(state, sender, message)
+        case m.PostPartials(kind=beacon.HEIGHT):
+            beacon.apply_partials(state, params, chain_id, sender, message, epoch)
+        case m.PostPartials():
+            race.apply_seed_partials(state, params, chain_id, sender, message)
+        case m.PostDealing():
+            ceremony.apply_dealing(state, chain_id, sender, message)
+        case m.PostComplaint():
+            ceremony.apply_complaint(state, chain_id, sender, message)
+        case m.RegisterGroupKey():
+            nodes.apply_group_key(state, chain_id, sender, message, epoch)
         case m.CommitRace():
             race.apply_claim(state, sender, message)
         case m.OpenRace():

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import msgspec
 
+from paceline.base.bls import verify_possession
+from paceline.base.errors import InvalidTransaction
+from paceline.base.hashing import hash_parts
 from paceline.base.keys import compute_address
 from paceline.economy.voting import compute_updates, compute_voting_powers
 from paceline.ledger.state import State, Table
 from paceline.protocol.codec import Record
-from paceline.protocol.genesis import Genesis
+from paceline.protocol.genesis import Genesis, GenesisNode
+from paceline.protocol.messages import RegisterGroupKey
 from paceline.protocol.params import NetworkParams
 
 KEPT_SNAPSHOTS = 3
@@ -24,6 +28,8 @@ class Node(Record, frozen=True):
     public_key: bytes
     consensus_key: bytes
     """ed25519 key that signs blocks; the account key never does."""
+    group_key: bytes
+    """BLS key that shares of the beacon's key are encrypted to."""
     weight: int
     voting_power: int
     serves: tuple[str, ...]
@@ -45,6 +51,9 @@ class Node(Record, frozen=True):
     """Nicoin ever released to it."""
     forfeited: int = 0
     """Nicoin it ever lost."""
+    next_group_key: bytes = b""
+    next_group_key_from: int = 0
+    """Epoch in which the next group key takes the place of the present one."""
 
 
 NODES: Table[Node] = Table("nodes/by-address", Node)
@@ -57,7 +66,10 @@ def apply_genesis(state: State, genesis: Genesis) -> None:
     """Genesis weights rule until the first Race ends."""
     for node in genesis.nodes:
         address = compute_address(node.public_key)
-        NODES.put(state, address, Node(node.name, node.public_key, node.consensus_key, node.weight, 0, node.serves))
+        context = compute_possession_context(genesis.network, address)
+        if not verify_possession(node.group_key, context, node.possession):
+            raise InvalidTransaction("bad-genesis", f"{node.name} does not show that it holds its group key")
+        NODES.put(state, address, _make_node(node))
     set_weights(state, genesis.params, get_weights(state))
 
 
@@ -100,6 +112,39 @@ def set_weights(state: State, params: NetworkParams, weights: dict[bytes, int]) 
     updates = compute_updates(dict(SENT.get(state) or ()), desired)
     SENT.put(state, b"", tuple(sorted(desired.items())))
     return updates
+
+
+def get_group_key(state: State, address: bytes, epoch: int) -> bytes:
+    """The key of a node that ceremonies of an epoch encrypt to; it was registered in an earlier one."""
+    node = NODES.get(state, address)
+    assert node is not None
+    return node.next_group_key if node.next_group_key and node.next_group_key_from <= epoch else node.group_key
+
+
+def apply_group_key(state: State, chain_id: str, sender: bytes, message: RegisterGroupKey, epoch: int) -> None:
+    """A node changes its group key; ceremonies use it from the next epoch on.
+
+    Errors: InvalidTransaction not-a-node, bad-possession.
+    """
+    node = NODES.get(state, sender)
+    if node is None:
+        raise InvalidTransaction("not-a-node", "only nodes have a group key")
+    if not verify_possession(message.group_key, compute_possession_context(chain_id, sender), message.possession):
+        raise InvalidTransaction("bad-possession", "the proof does not show that this node holds the key")
+    present = get_group_key(state, sender, epoch)
+    changed = msgspec.structs.replace(
+        node, group_key=present, next_group_key=message.group_key, next_group_key_from=epoch + 1
+    )
+    NODES.put(state, sender, changed)
+
+
+def compute_possession_context(chain_id: str, address: bytes) -> bytes:
+    """What a proof of possession is bound to; genesis nodes name the network instead of the chain."""
+    return hash_parts("group-key", chain_id.encode("ascii"), address)
+
+
+def _make_node(node: GenesisNode) -> Node:
+    return Node(node.name, node.public_key, node.consensus_key, node.group_key, node.weight, 0, node.serves)
 
 
 def update_node(state: State, address: bytes, **changes: int) -> None:

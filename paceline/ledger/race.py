@@ -13,15 +13,26 @@ import msgspec
 from paceline.base.draws import draw_sample
 from paceline.base.errors import InvalidTransaction
 from paceline.base.range_tree import RangeNode, RangeOpening, verify_range_opening
-from paceline.ledger import beacon, nodes
+from paceline.ledger import beacon, ceremony, nodes, seeds
 from paceline.ledger.disputes import compute_majority
 from paceline.ledger.state import State, Table
 from paceline.protocol.codec import Record
-from paceline.protocol.messages import ACCEPTED, REJECTED, UNDECIDED, CommitRace, JudgeRace, OpenRace
+from paceline.protocol.messages import (
+    ACCEPTED,
+    REJECTED,
+    UNDECIDED,
+    CommitRace,
+    CommitSeed,
+    JudgeRace,
+    OpenRace,
+    PostPartials,
+    RevealSeed,
+)
 from paceline.protocol.params import NetworkParams
 
-COMMIT, SEED, RACING, CLAIMS, SAMPLE, OPENINGS, VERDICTS, DONE = (
+COMMIT, REVEAL, SEED, RACING, CLAIMS, SAMPLE, OPENINGS, VERDICTS, DONE = (
     "commit",
+    "reveal",
     "seed",
     "racing",
     "claims",
@@ -41,6 +52,8 @@ class RaceState(Record, frozen=True):
     deadline: int
     round_index: int = 0
     seed: bytes = b""
+    seed_source: str = ""
+    """What the seed rests on: signed, or reveals-only when no group signed."""
     accepted_hits: int = 0
 
 
@@ -76,7 +89,29 @@ def begin_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     """Open the commit phase of a new epoch."""
     for key, _ in CLAIMS_TABLE.items(state):
         CLAIMS_TABLE.delete(state, key)
+    seeds.begin(state)
     _enter(state, RaceState(epoch, COMMIT, state.height + params.race.commit_blocks))
+
+
+def apply_seed_commit(state: State, sender: bytes, message: CommitSeed) -> None:
+    """A node commits a contribution to the seed, in its window only."""
+    _expect_phase(state, message.epoch, COMMIT)
+    seeds.apply_commit(state, sender, message)
+
+
+def apply_seed_reveal(state: State, sender: bytes, message: RevealSeed) -> None:
+    """A node reveals its contribution, in its window only."""
+    _expect_phase(state, message.epoch, REVEAL)
+    seeds.apply_reveal(state, sender, message)
+
+
+def apply_seed_partials(
+    state: State, params: NetworkParams, chain_id: str, sender: bytes, message: PostPartials
+) -> None:
+    """A member signs the epoch, once no contribution can be withheld any more."""
+    race = _expect_phase(state, message.number, SEED)
+    late = state.height - race.deadline > params.fallback_blocks
+    seeds.apply_partials(state, chain_id, sender, message, late=late)
 
 
 def apply_claim(state: State, sender: bytes, message: CommitRace) -> None:
@@ -137,16 +172,19 @@ def end_block(state: State, params: NetworkParams) -> list[tuple[bytes, int]]:
     if race is None or race.phase == DONE:
         return []
     over = state.height >= race.deadline
-    if race.phase == COMMIT and (over or _all_committed(state, race.epoch)):
-        index = beacon.request_round(state)
-        _enter(state, _move(race, SEED, state.height + 2 * params.reveal_blocks, round_index=index))
+    if race.phase == COMMIT and (over or seeds.have_all_committed(state)):
+        _enter(state, _move(race, REVEAL, state.height + params.reveal_blocks))
+    elif race.phase == REVEAL and (over or seeds.have_all_revealed(state)):
+        seeds.close_reveals(state)
+        # While a signature is waited for, the deadline says since when.
+        _enter(state, _move(race, SEED, state.height))
     elif race.phase == SEED:
         _leave_seed(state, params, race)
     elif race.phase == RACING and over:
         _enter(state, _move(race, CLAIMS, state.height + params.race.claim_blocks))
     elif race.phase == CLAIMS and (over or len(CLAIMS_TABLE.items(state)) == len(nodes.NODES.items(state))):
         index = beacon.request_round(state)
-        _enter(state, _move(race, SAMPLE, state.height + 2 * params.reveal_blocks, round_index=index))
+        _enter(state, _move(race, SAMPLE, state.height + params.beacon_interval, round_index=index))
     elif race.phase == SAMPLE and beacon.get_value(state, race.round_index) is not None:
         _enter(state, _move(race, OPENINGS, state.height + params.race.opening_blocks))
     elif race.phase == OPENINGS and (over or all(r.race_nonces for _, r in CLAIMS_TABLE.items(state))):
@@ -158,10 +196,18 @@ def end_block(state: State, params: NetworkParams) -> list[tuple[bytes, int]]:
 
 
 def _leave_seed(state: State, params: NetworkParams, race: RaceState) -> None:
-    seed = beacon.derive_at(state, race.round_index, "race-seed", race.epoch.to_bytes(8, "big"))
-    if seed is not None:
-        _enter(state, _move(race, RACING, state.height + params.race.race_blocks, seed=seed))
-        state.emit("race-open", epoch=race.epoch, closes=state.height + params.race.race_blocks)
+    waited = state.height - race.deadline
+    found = seeds.compute_seed(state, params, race.epoch, waited)
+    if found is not None:
+        seed, source = found
+        beacon.forget_partials(state, beacon.RACE, race.epoch)
+        closes = state.height + params.race.race_blocks
+        _enter(state, _move(race, RACING, closes, seed=seed, seed_source=source))
+        state.emit("race-open", epoch=race.epoch, closes=closes, seed=source)
+    elif waited > 3 * params.fallback_blocks:
+        _enter(state, _move(race, DONE, 0))
+        state.emit("race-failed", epoch=race.epoch, reason="nobody signed the seed; former weights stay")
+        ceremony.begin(state, race.epoch)
 
 
 def _void_unopened(state: State) -> None:
@@ -179,15 +225,14 @@ def _install_weights(state: State, params: NetworkParams, race: RaceState) -> li
         if record.outcome == REJECTED:
             nodes.update_node(state, address, guilty=race.epoch, reputation=0)
     _enter(state, _move(race, DONE, 0, accepted_hits=sum(accepted.values())))
-    if not accepted:
+    updates: list[tuple[bytes, int]] = []
+    if accepted:
+        state.emit("race-weights", epoch=race.epoch, hits=sum(accepted.values()), nodes=len(accepted))
+        updates = nodes.set_weights(state, params, accepted)
+    else:
         state.emit("race-failed", epoch=race.epoch, reason="no claim was accepted; former weights stay")
-        return []
-    state.emit("race-weights", epoch=race.epoch, hits=sum(accepted.values()), nodes=len(accepted))
-    return nodes.set_weights(state, params, accepted)
-
-
-def _all_committed(state: State, epoch: int) -> bool:
-    return all(beacon.is_committed(state, address, epoch) for address in nodes.get_weights(state))
+    ceremony.begin(state, race.epoch)
+    return updates
 
 
 def _expect_phase(state: State, epoch: int, phase: str) -> RaceState:
@@ -199,7 +244,7 @@ def _expect_phase(state: State, epoch: int, phase: str) -> RaceState:
     return race
 
 
-def _move(race: RaceState, phase: str, deadline: int, **changes: int | bytes) -> RaceState:
+def _move(race: RaceState, phase: str, deadline: int, **changes: int | bytes | str) -> RaceState:
     return msgspec.structs.replace(race, phase=phase, deadline=deadline, **changes)
 
 

@@ -1,7 +1,7 @@
 """A network's folder: genesis, keys, one folder per node, and how to reach what runs.
 
 Layout: `genesis.bin`, `keys/user`, `operator-token`, `running.json` while it runs, `nodes/<name>/` with `node.toml`,
-`key` (account), `consensus-key`, `chain.sqlite`, `blobs/`, `work/` and `node.log`. Files appear whole (written aside, then renamed).
+`key` (account), `consensus-key`, `group-key`, `chain.sqlite`, `blobs/`, `work/` and `node.log`. Files appear whole (written aside, then renamed).
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import msgspec
 from paceline.base.errors import ConfigError, Invalid
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import AccountKey
+from paceline.node.ceremony import CeremonyKey, run_genesis_ceremony
 from paceline.node.settings import ENGINES, SOLO, NodeSettings, PeerEntry, encode_settings
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisNode
 from paceline.protocol.params import NICOIN_PER_COIN, PRESETS
 
-MAX_GENESIS_BYTES = 1024 * 1024
+MAX_GENESIS_BYTES = 16 * 1024 * 1024
 USER_FUNDS = 100_000 * NICOIN_PER_COIN
 GENESIS_WEIGHT = 1_000
 
@@ -90,6 +91,11 @@ class Home:
         """The key that signs a node's blocks under CometBFT; it never signs anything else."""
         return _load_key(self.node_path(name) / "consensus-key")
 
+    def load_ceremony_key(self, name: str) -> CeremonyKey:
+        """The key that a node's shares of the beacon's key are encrypted to."""
+        secret = _load_key(self.node_path(name) / "group-key").secret
+        return CeremonyKey(self.load_key(name).address, secret)
+
     def load_token(self) -> str:
         """The secret that lets commands on this machine control the network.
 
@@ -142,21 +148,39 @@ def create_home(path: Path, new: NewHome) -> Home:
     names = [f"node-{index + 1}" for index in range(new.nodes)]
     keys = {name: AccountKey.from_secret(_make_secret(new.seed, name)) for name in names}
     consensus_keys = {name: AccountKey.from_secret(_make_secret(new.seed, f"consensus-{name}")) for name in names}
+    group_secrets = {name: _make_secret(new.seed, f"group-{name}") for name in names}
+    group_keys = {name: CeremonyKey(keys[name].address, group_secrets[name]) for name in names}
+    bootstrap = _make_secret(new.seed, "bootstrap")
     user = AccountKey.from_secret(_make_secret(new.seed, "user"))
     genesis = Genesis(
         network=new.network,
         params=PRESETS[new.preset],
         nodes=tuple(
-            GenesisNode(name, keys[name].public_key, consensus_keys[name].public_key, GENESIS_WEIGHT, (new.model,))
+            GenesisNode(
+                name=name,
+                public_key=keys[name].public_key,
+                consensus_key=consensus_keys[name].public_key,
+                group_key=group_keys[name].public_key,
+                possession=group_keys[name].prove_possession(new.network),
+                weight=GENESIS_WEIGHT,
+                serves=(new.model,),
+            )
             for name in names
         ),
         accounts=(GenesisAccount(user.address, USER_FUNDS),),
         sequencer=keys[names[0]].public_key,
-        beacon=_make_secret(new.seed, "bootstrap"),
+        beacon=bootstrap,
+        dealings=run_genesis_ceremony(
+            new.network,
+            bootstrap,
+            {key.address: GENESIS_WEIGHT for key in keys.values()},
+            {keys[name].address: group_keys[name] for name in names},
+        ),
     )
     for name in names:
         _write_node(home, new, name, keys)
         _write_secret(home.node_path(name) / "consensus-key", consensus_keys[name].secret.hex())
+        _write_secret(home.node_path(name) / "group-key", group_secrets[name].hex())
     _write_secret(path / "keys" / "user", user.secret.hex())
     _write_secret(path / "operator-token", secrets.token_hex(32))
     write_whole(path / "genesis.bin", encode(genesis))

@@ -103,7 +103,11 @@ class NodeService:
         self._host = ModelHost(Path(self._settings.cache) if self._settings.cache else cache, threads)
         self._executor = ExecutorRole(self._context, self._host)
         self._trainer = TrainerRole(self._context)
-        self._roles: list[Role] = [BeaconRole(self._context), RaceRole(self._context), self._trainer]
+        self._roles: list[Role] = [
+            BeaconRole(self._context, home.load_ceremony_key(name)),
+            RaceRole(self._context),
+            self._trainer,
+        ]
         if self._settings.serves:
             self._roles += [self._executor, CheckerRole(self._context, self._host)]
 

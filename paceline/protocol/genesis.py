@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from paceline.base.hashing import hash_parts
 from paceline.protocol.codec import Record, encode
-from paceline.protocol.messages import AddressBytes, Amount, Digest, KeyBytes, Name
+from paceline.protocol.messages import AddressBytes, Amount, Digest, GroupKeyBytes, KeyBytes, Name, ProofBytes
 from paceline.protocol.params import NetworkParams
 
 
@@ -21,6 +21,10 @@ class GenesisNode(Record, frozen=True):
     name: Name
     public_key: KeyBytes
     consensus_key: KeyBytes
+    group_key: GroupKeyBytes
+    """BLS key that shares of the beacon's key are encrypted to."""
+    possession: ProofBytes
+    """Shows that the node holds the group key's secret."""
     weight: Annotated[int, Meta(ge=1, le=2**40)]
     serves: tuple[Name, ...]
 
@@ -42,7 +46,9 @@ class Genesis(Record, frozen=True, kw_only=True):
     sequencer: KeyBytes
     """The key that orders blocks under the solo engine."""
     beacon: Digest
-    """Bootstrap value that stands for the beacon before its first round."""
+    """Bootstrap value that stands for the beacon before its first one."""
+    dealings: tuple[bytes, ...]
+    """The recorded ceremony of the first group: one dealing from each of its members, in their order."""
 
 
 def compute_chain_id(genesis: Genesis) -> str:

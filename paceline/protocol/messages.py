@@ -13,10 +13,14 @@ from paceline.protocol.codec import Record, decode, encode
 
 MAX_TRANSACTION_BYTES = 256 * 1024
 MAX_SUPPLY = 10**18
+PARTIAL_BYTES = 48
 
 AddressBytes = Annotated[bytes, Meta(min_length=20, max_length=20)]
 Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
 KeyBytes = Annotated[bytes, Meta(min_length=32, max_length=32)]
+GroupKeyBytes = Annotated[bytes, Meta(min_length=48, max_length=48)]
+ProofBytes = Annotated[bytes, Meta(min_length=64, max_length=64)]
+PartialBytes = Annotated[bytes, Meta(min_length=PARTIAL_BYTES, max_length=PARTIAL_BYTES)]
 SignatureBytes = Annotated[bytes, Meta(min_length=64, max_length=64)]
 Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Amount = Annotated[int, Meta(ge=0, le=MAX_SUPPLY)]
@@ -45,18 +49,52 @@ class Transfer(Record, frozen=True, tag="transfer"):
     amount: Amount
 
 
-class CommitChain(Record, frozen=True, tag="commit-chain"):
-    """Lock the end of a hash chain whose links will be revealed one per beacon round."""
+class CommitSeed(Record, frozen=True, tag="commit-seed"):
+    """Commit to a contribution to an epoch's seed."""
 
     epoch: Count
-    tip: Digest
+    digest: Digest
 
 
-class RevealLink(Record, frozen=True, tag="reveal-link"):
-    """Reveal the link behind the committed one for the open beacon round."""
+class RevealSeed(Record, frozen=True, tag="reveal-seed"):
+    """Reveal the contribution behind the commitment."""
 
-    round_index: Count
-    link: Digest
+    epoch: Count
+    contribution: Digest
+
+
+class PostPartials(Record, frozen=True, tag="post-partials"):
+    """A member's partial signatures, one per slot: for a beacon index (`height`) or an epoch (`race`)."""
+
+    kind: Annotated[str, Meta(pattern="^(height|race)$")]
+    number: Count
+    group: Count
+    partials: Annotated[tuple[PartialBytes, ...], Meta(min_length=1, max_length=1_024)]
+
+
+class PostDealing(Record, frozen=True, tag="post-dealing"):
+    """One part of a dealing in the ceremony of a group."""
+
+    number: Count
+    part: Annotated[int, Meta(ge=0, le=255)]
+    parts: Annotated[int, Meta(ge=1, le=255)]
+    data: Annotated[bytes, Meta(max_length=64 * 1024)]
+
+
+class PostComplaint(Record, frozen=True, tag="post-complaint"):
+    """The point shared with a dealer, with its proof: the ledger decrypts and tests the share itself."""
+
+    number: Count
+    dealer: AddressBytes
+    shared_point: GroupKeyBytes
+    proof: ProofBytes
+
+
+class RegisterGroupKey(Record, frozen=True, tag="register-group-key"):
+    """Change the key that shares of the beacon's key are encrypted to."""
+
+    group_key: GroupKeyBytes
+    possession: ProofBytes
 
 
 class CommitRace(Record, frozen=True, tag="commit-race"):
@@ -199,8 +237,12 @@ class ReportState(Record, frozen=True, tag="report-state"):
 
 Message = (
     Transfer
-    | CommitChain
-    | RevealLink
+    | CommitSeed
+    | RevealSeed
+    | PostPartials
+    | PostDealing
+    | PostComplaint
+    | RegisterGroupKey
     | CommitRace
     | OpenRace
     | JudgeRace
@@ -216,8 +258,12 @@ Message = (
 )
 
 DUTIES = (
-    CommitChain,
-    RevealLink,
+    CommitSeed,
+    RevealSeed,
+    PostPartials,
+    PostDealing,
+    PostComplaint,
+    RegisterGroupKey,
     CommitRace,
     OpenRace,
     JudgeRace,

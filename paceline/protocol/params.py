@@ -16,7 +16,7 @@ class RaceParams(Record, kw_only=True, frozen=True):
     preset: str
     """Name of the transformer and threshold in the race room."""
     commit_blocks: int
-    """Longest wait for the beacon commitments that open an epoch."""
+    """Longest wait for the commitments to the seed that open an epoch."""
     race_blocks: int
     """Length of the Race itself; never ends early."""
     claim_blocks: int
@@ -36,12 +36,20 @@ class NetworkParams(Record, kw_only=True, frozen=True):
     """Length of an epoch; it opens with a Race and ends with a settlement."""
     blocks_per_day: int
     """How issuance converts days into heights."""
+    beacon_interval: int
+    """The group signs every height that this divides."""
+    fallback_blocks: int
+    """How long the current group has for a signature before the former one may give it."""
     reveal_blocks: int
-    """Longest wait for beacon reveals."""
-    chain_links: int
-    """Reveals that one beacon commitment carries."""
-    exclusion_blocks: int
-    """How long a node that withheld a reveal stays out of the beacon."""
+    """Longest wait for reveals of contributions to the seed."""
+    slots_per_member: int
+    """Slots of the beacon's key per member of the committee, on average."""
+    deal_blocks: int
+    """Longest wait for the dealings of a ceremony."""
+    complain_blocks: int
+    """Time for complaints about dealings; never ends early."""
+    dealings_per_block: int
+    """How many dealings are added up in one block."""
     race: RaceParams
     seats: int
     """Validator seats, filled by race weight."""
@@ -89,9 +97,13 @@ class NetworkParams(Record, kw_only=True, frozen=True):
 TINY = NetworkParams(
     epoch_blocks=1_500,
     blocks_per_day=345_600,
+    beacon_interval=5,
+    fallback_blocks=60,
     reveal_blocks=40,
-    chain_links=1_024,
-    exclusion_blocks=80,
+    slots_per_member=10,
+    deal_blocks=120,
+    complain_blocks=24,
+    dealings_per_block=4,
     race=RaceParams(
         preset="tiny",
         commit_blocks=60,

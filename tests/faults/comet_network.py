@@ -253,4 +253,3 @@ def _take_ports(count: int) -> list[int]:
     finally:
         for probe in probes:
             probe.close()
-

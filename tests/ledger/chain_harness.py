@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import msgspec
 
+from paceline.base.errors import InvalidTransaction
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import AccountKey
 from paceline.base.range_tree import RangeTree
 from paceline.engine.solo import Replica, Sequencer
-from paceline.ledger import beacon, nodes, race
+from paceline.ledger import beacon, ceremony, groups, nodes, race, seeds
 from paceline.ledger.admission import compute_transaction_hash, signed_bytes
 from paceline.ledger.application import Application
 from paceline.ledger.invariants import find_violations
 from paceline.ledger.sessions import SESSIONS, compute_session_id, compute_task_id, get_executors
+from paceline.node.ceremony import CeremonyKey, get_member_keys, run_genesis_ceremony
 from paceline.protocol import messages as m
 from paceline.protocol.codec import encode
 from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisNode
@@ -25,7 +29,9 @@ PARAMS = msgspec.structs.replace(
     TINY,
     epoch_blocks=400,
     reveal_blocks=6,
-    exclusion_blocks=12,
+    fallback_blocks=12,
+    deal_blocks=8,
+    complain_blocks=4,
     check_blocks=20,
     dispute_blocks=30,
     race=msgspec.structs.replace(
@@ -38,6 +44,37 @@ PARAMS = msgspec.structs.replace(
 )
 
 
+def make_group_key(key):
+    return CeremonyKey(key.address, hash_parts("test-group-key", key.secret))
+
+
+@lru_cache(maxsize=64)
+def make_genesis(secrets, user, weights, params):
+    keys = [AccountKey.from_secret(secret) for secret in secrets]
+    group_keys = {key.address: make_group_key(key) for key in keys}
+    by_address = {key.address: weight for key, weight in zip(keys, weights, strict=True)}
+    return Genesis(
+        network="test",
+        params=params,
+        nodes=tuple(
+            GenesisNode(
+                name=f"node-{index + 1}",
+                public_key=key.public_key,
+                consensus_key=key.public_key,
+                group_key=group_keys[key.address].public_key,
+                possession=group_keys[key.address].prove_possession("test"),
+                weight=weights[index],
+                serves=(MODEL,),
+            )
+            for index, key in enumerate(keys)
+        ),
+        accounts=(GenesisAccount(user.address, FUNDS),),
+        sequencer=keys[0].public_key,
+        beacon=bytes(32),
+        dealings=run_genesis_ceremony("test", bytes(32), by_address, group_keys),
+    )
+
+
 class Chain:
     """Drives messages and blocks; after each block the replica must agree and every invariant hold."""
 
@@ -46,24 +83,14 @@ class Chain:
         self.keys = [AccountKey.from_secret(hash_parts("test-node", bytes([index]))) for index in range(count)]
         self.user = AccountKey.from_secret(hash_parts("test-user"))
         weights = weights or [1_000] * count
-        self.genesis = Genesis(
-            network="test",
-            params=params,
-            nodes=tuple(
-                GenesisNode(f"node-{index + 1}", key.public_key, key.public_key, weights[index], (MODEL,))
-                for index, key in enumerate(self.keys)
-            ),
-            accounts=(GenesisAccount(self.user.address, FUNDS),),
-            sequencer=self.keys[0].public_key,
-            beacon=bytes(32),
-        )
+        self.group_keys = {key.address: make_group_key(key) for key in self.keys}
+        self.genesis = make_genesis(tuple(key.secret for key in self.keys), self.user, tuple(weights), params)
         store = MemoryStateStore()
         self.application = Application(self.genesis, store)
         self.sequencer = Sequencer(self.application, store, self.keys[0])
         replica_store = MemoryStateStore()
         self.replica = Replica(Application(self.genesis, replica_store), replica_store)
         self.silent = set()
-        self._links = {}
         self._salt = 0
 
     @property
@@ -178,23 +205,54 @@ class Chain:
     def _do_beacon(self):
         state = self.state
         current = race.get_race(state)
-        opened = beacon.OPEN.get(state)
         for index, key in enumerate(self.keys):
-            if index in self.silent or key.address not in nodes.get_weights(state):
+            if index in self.silent:
                 continue
-            chain = beacon.CHAINS.get(state, key.address)
-            if opened and chain and beacon.counts_in(chain, opened) and beacon.REVEALS.get(state, key.address) is None:
-                links = self._links[key.address]
-                self.send(key, m.RevealLink(opened.index, links[links.index(chain.link) + 1]))
-            elif current and (
-                chain is None or chain.epoch != current.epoch or 0 < chain.excluded_until <= state.height
-            ):
-                self._commit(key, current.epoch)
+            self._do_seed(state, current, key)
+            for due in beacon.get_due(state):
+                self.sign_beacon(key, beacon.HEIGHT, due)
+            self._do_ceremony(state, key)
 
-    def _commit(self, key, epoch):
-        self._salt += 1
-        links = [hash_parts("test-link", key.secret, self._salt.to_bytes(4, "big"))]
-        for _ in range(self.params.chain_links):
-            links.append(beacon.hash_link(links[-1]))
-        self._links[key.address] = links[::-1]
-        self.send(key, m.CommitChain(epoch, links[-1]))
+    def _do_seed(self, state, current, key):
+        if current is None:
+            return
+        mine = seeds.CONTRIBUTIONS.get(state, key.address)
+        chain_id = self.application.chain_id
+        contribution = self.group_keys[key.address].make_contribution(chain_id, current.epoch)
+        if current.phase == race.COMMIT and mine is None and key.address in nodes.get_weights(state):
+            digest = seeds.hash_contribution(key.address, current.epoch, contribution)
+            self.send(key, m.CommitSeed(current.epoch, digest))
+        elif current.phase == race.REVEAL and mine is not None and not mine.revealed:
+            self.send(key, m.RevealSeed(current.epoch, contribution))
+        elif current.phase == race.SEED:
+            self.sign_beacon(key, beacon.RACE, current.epoch)
+
+    def make_partials(self, key, kind, number, group=None):
+        group = group or groups.get_current(self.state)
+        message = beacon.compute_message(self.application.chain_id, kind, number, group.number)
+        return m.PostPartials(kind, number, group.number, self.group_keys[key.address].sign(self.state, group, message))
+
+    def sign_beacon(self, key, kind, number):
+        """Post partials unless this node has none to post, or enough others were quicker."""
+        group = groups.get_current(self.state)
+        if not group.get_slots(key.address) or beacon.has_posted(self.state, kind, number, group.number, key.address):
+            return
+        try:
+            self.send(key, self.make_partials(key, kind, number))
+        except InvalidTransaction as problem:
+            if problem.code != "already-signed":
+                raise
+
+    def _do_ceremony(self, state, key):
+        running = ceremony.get_ceremony(state)
+        if running is None or not groups.compute_slots(running.members, key.address):
+            return
+        dealt = groups.DEALINGS.get(state, groups.dealing_key(running.number, key.address)) is not None
+        if running.phase == ceremony.DEAL and not dealt:
+            for part in self.deal(key):
+                self.send(key, part)
+
+    def deal(self, key):
+        running = ceremony.get_ceremony(self.state)
+        keys = get_member_keys(self.state, running)
+        return self.group_keys[key.address].deal(running, keys, self.application.chain_id)

@@ -133,38 +133,3 @@ def test_power_moves_to_gainers_by_a_quarter_at_most():
     assert gained <= chain.params.power_total // 4 + 5
     # Draws and pay follow the weight itself, untouched.
     assert nodes.get_weights(chain.state)[chain.keys[3].address] == 1_000
-
-
-def test_a_withheld_reveal_excludes_and_the_round_goes_on():
-    chain = Chain()
-    chain.run_until(lambda: chain.phase() == race.SEED)
-    chain.silent = {4}
-    chain.run_until(lambda: chain.phase() == race.RACING)
-    excluded = beacon.CHAINS.get(chain.state, chain.keys[4].address)
-    assert excluded.excluded_until > 0
-    assert race.get_race(chain.state).seed
-
-
-def test_half_of_the_weight_missing_stops_the_beacon_and_harms_nobody():
-    chain = Chain(count=4)
-    chain.run_until(lambda: beacon.OPEN.get(chain.state) is not None)
-    opened = beacon.OPEN.get(chain.state).index
-    chain.silent = {2, 3}
-    for _ in range(chain.params.reveal_blocks * 3):
-        chain.tick()
-    assert beacon.get_value(chain.state, opened) is None
-    assert all(beacon.CHAINS.get(chain.state, key.address).excluded_until == 0 for key in chain.keys)
-    chain.silent = set()
-    chain.run_until(lambda: beacon.get_value(chain.state, opened) is not None)
-
-
-def test_invalid_reveals():
-    chain = Chain()
-    chain.silent = {4}
-    chain.run_until(lambda: beacon.OPEN.get(chain.state) is not None)
-    index = beacon.OPEN.get(chain.state).index
-    assert refuse(chain, chain.keys[4], m.RevealLink(index, bytes(32))) == "not-committed"
-    assert refuse(chain, chain.keys[0], m.RevealLink(index + 1, bytes(32))) == "round-not-open"
-    assert refuse(chain, chain.keys[0], m.RevealLink(index, bytes(32))) == "wrong-link"
-    # Nobody escapes a round it sees through by starting a new chain.
-    assert refuse(chain, chain.keys[0], m.CommitChain(0, bytes(32))) == "already-committed"

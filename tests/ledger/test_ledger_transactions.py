@@ -125,7 +125,7 @@ def test_a_replay_stays_refused_until_it_has_expired_anyway(chain):
 
 
 def test_invalid_duty_of_somebody_who_is_no_node(chain):
-    data = chain.sign(chain.user, m.CommitChain(0, bytes(32)))
+    data = chain.sign(chain.user, m.CommitSeed(0, bytes(32)))
     assert refuse(chain, data) == "not-a-node"
 
 

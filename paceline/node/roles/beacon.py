@@ -1,86 +1,103 @@
-"""Takes part in the beacon: commits a hash chain, reveals one link per round.
-
-Chains come from the node's own key, the epoch and an attempt number, so a restarted node finds its place again without
-having stored anything.
-"""
+"""Takes part in the beacon: contributes to the seed, signs heights that are final, deals and checks in ceremonies."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-from paceline.base.hashing import hash_parts
-from paceline.ledger import beacon, clock, nodes, race
+from paceline.ledger import beacon, ceremony, groups, nodes, race, seeds
+from paceline.ledger.groups import DEALINGS, Group
+from paceline.ledger.race import RaceState
 from paceline.ledger.state import State
+from paceline.node.ceremony import CeremonyKey, get_member_keys
 from paceline.node.context import Context
-from paceline.protocol.messages import CommitChain, RevealLink
-
-ATTEMPTS = 64
-"""Chains a node may need in one epoch; each exclusion or used-up chain takes the next."""
+from paceline.protocol.messages import CommitSeed, PostPartials, RevealSeed
 
 
 class BeaconRole:
-    """Commit and reveal when due."""
+    """Contribute, sign, deal, complain when due."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, key: CeremonyKey) -> None:
         self._context = context
+        self._key = key
 
     def on_block(self, state: State) -> None:
         """Start what is due at this height."""
-        context = self._context
-        if context.address not in nodes.get_weights(state):
-            return
-        epoch = clock.compute_epoch(context.params, state.height + 1)
-        chain = beacon.CHAINS.get(state, context.address)
-        opened = beacon.OPEN.get(state)
-        owes = opened is not None and chain is not None and beacon.counts_in(chain, opened)
-        if owes and beacon.REVEALS.get(state, context.address) is None:
-            assert opened is not None
-            assert chain is not None
-            index, link = opened.index, self._find_link(chain.epoch, chain.link)
-            if link is not None:
-                context.duties.start(("reveal", index), lambda: self._reveal(index, link))
-        elif self._is_commit_due(state, epoch, chain):
-            context.duties.start(("commit", epoch), lambda: self._commit(epoch, chain))
-
-    def _is_commit_due(self, state: State, epoch: int, chain: beacon.Chain | None) -> bool:
         current = race.get_race(state)
-        if current is None or current.epoch != epoch:
-            return False
-        if chain is None or chain.epoch != epoch or chain.left == 0:
-            return True
-        return 0 < chain.excluded_until <= state.height
+        if current is not None:
+            self._do_seed(state, current)
+        for index in beacon.get_due(state):
+            self._sign(state, beacon.HEIGHT, index, self._is_late(state, index))
+        self._do_ceremony(state)
 
-    async def _commit(self, epoch: int, former: beacon.Chain | None) -> None:
-        attempt = 0
-        if former is not None and former.epoch == epoch:
-            attempt = 1 + (self._find_attempt(epoch, former.link) or 0)
-        tip = _build_links(self._context.key.secret, epoch, attempt, self._context.params.chain_links)[0]
-        await self._context.chain.send(CommitChain(epoch, tip))
+    def _do_seed(self, state: State, current: RaceState) -> None:
+        me, epoch = self._context.address, current.epoch
+        mine = seeds.CONTRIBUTIONS.get(state, me)
+        start = self._context.duties.start
+        if current.phase == race.COMMIT and mine is None and me in nodes.get_weights(state):
+            start(("seed-commit", epoch), lambda: self._commit(epoch))
+        elif current.phase == race.REVEAL and mine is not None and not mine.revealed:
+            start(("seed-reveal", epoch), lambda: self._reveal(epoch))
+        elif current.phase == race.SEED and seeds.SIGNATURE.get(state) is None:
+            late = state.height - current.deadline > self._context.params.fallback_blocks
+            self._sign(state, beacon.RACE, epoch, late)
 
-    async def _reveal(self, index: int, link: bytes) -> None:
-        await self._context.chain.send(RevealLink(index, link))
+    def _sign(self, state: State, kind: str, number: int, late: bool) -> None:
+        """With every group that may sign now and in which this node has slots."""
+        former = groups.get_former(state) if late else None
+        for group in (groups.get_current(state), former):
+            if group is None or not group.get_slots(self._context.address):
+                continue
+            if not beacon.has_posted(state, kind, number, group.number, self._context.address):
+                self._start_signing(state, kind, number, group)
 
-    def _find_attempt(self, epoch: int, link: bytes) -> int | None:
-        count = self._context.params.chain_links
-        for attempt in range(ATTEMPTS):
-            if link in _build_links(self._context.key.secret, epoch, attempt, count):
-                return attempt
-        return None
+    def _start_signing(self, state: State, kind: str, number: int, group: Group) -> None:
+        context = self._context
+        message = beacon.compute_message(context.chain.chain_id, kind, number, group.number)
 
-    def _find_link(self, epoch: int, link: bytes) -> bytes | None:
-        attempt = self._find_attempt(epoch, link)
-        if attempt is None:
-            return None
-        links = _build_links(self._context.key.secret, epoch, attempt, self._context.params.chain_links)
-        return links[links.index(link) + 1]
+        async def post() -> None:
+            partials = self._key.sign(state, group, message)
+            await context.chain.send(PostPartials(kind, number, group.number, partials))
 
+        context.duties.start(("partials", kind, number, group.number), post)
 
-@lru_cache(maxsize=8)
-def _build_links(secret: bytes, epoch: int, attempt: int, count: int) -> list[bytes]:
-    """Links from the public tip (first) to the innermost secret (last)."""
-    start = hash_parts("beacon-chain", secret, epoch.to_bytes(8, "big"), attempt.to_bytes(4, "big"))
-    links = [start]
-    for _ in range(count):
-        links.append(beacon.hash_link(links[-1]))
-    links.reverse()
-    return links
+    def _is_late(self, state: State, index: int) -> bool:
+        params = self._context.params
+        return state.height - index * params.beacon_interval > params.fallback_blocks
+
+    def _do_ceremony(self, state: State) -> None:
+        running = ceremony.get_ceremony(state)
+        me = self._context.address
+        if running is None or not groups.compute_slots(running.members, me):
+            return
+        start = self._context.duties.start
+        dealt = DEALINGS.get(state, groups.dealing_key(running.number, me)) is not None
+        if running.phase == ceremony.DEAL and not dealt:
+            start(("deal", running.number, running.epoch), lambda: self._deal(state, running))
+        elif running.phase == ceremony.COMPLAIN:
+            start(("complain", running.number, running.epoch), lambda: self._complain(state, running))
+
+    async def _commit(self, epoch: int) -> None:
+        context = self._context
+        contribution = self._key.make_contribution(context.chain.chain_id, epoch)
+        await context.chain.send(CommitSeed(epoch, seeds.hash_contribution(context.address, epoch, contribution)))
+
+    async def _reveal(self, epoch: int) -> None:
+        chain = self._context.chain
+        await chain.send(RevealSeed(epoch, self._key.make_contribution(chain.chain_id, epoch)))
+
+    async def _deal(self, state: State, running: ceremony.Ceremony) -> None:
+        context = self._context
+        # Read here and not in the thread: the state may move on meanwhile.
+        keys = get_member_keys(state, running)
+        parts = await context.threads.run("check", self._key.deal, running, keys, context.chain.chain_id)
+        for part in parts:
+            await context.chain.send(part)
+
+    async def _complain(self, state: State, running: ceremony.Ceremony) -> None:
+        context = self._context
+        prefix = running.number.to_bytes(8, "big")
+        records = {key[len(prefix) :]: record for key, record in DEALINGS.items(state, prefix)}
+        if not records:
+            return
+        chain_id = context.chain.chain_id
+        found = await context.threads.run("check", self._key.find_complaints, running, records, chain_id)
+        for complaint in found:
+            await context.chain.send(complaint)

@@ -1,0 +1,259 @@
+"""Committed signed transfers a second of four validators, beside CometBFT's own kvstore with transactions of the same size.
+
+Both networks run the same engine settings on this machine, one after the other, in turns; the load is handed to all four
+engines over JSON-RPC. Also the block interval of each while it is loaded.
+
+    python bench/comet.py [--transactions 4000] [--rounds 3] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from paceline.base.hashing import hash_parts
+from paceline.base.keys import AccountKey
+from paceline.engine.abci.adapter import AbciAdapter
+from paceline.engine.abci.server import AbciServer
+from paceline.engine.cometbft import EngineGenesis, EngineSettings, compute_node_id, find_binary, write_engine_folder
+from paceline.ledger.admission import signed_bytes
+from paceline.ledger.application import Application
+from paceline.protocol import messages as m
+from paceline.protocol.codec import encode
+from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisNode
+from paceline.protocol.params import TINY
+from paceline.store.state import SqliteStateStore
+
+VALIDATORS = 4
+BLOCK_SECONDS = 0.5
+BATCH = 200
+LOOPBACK = "127.0.0.1"
+START_SECONDS = 60.0
+USER = AccountKey.from_secret(hash_parts("bench-user"))
+KEYS = [AccountKey.from_secret(hash_parts("bench-node", bytes([number]))) for number in range(VALIDATORS)]
+LINKS = [AccountKey.from_secret(hash_parts("bench-link", bytes([number]))) for number in range(VALIDATORS)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network under load."""
+
+    per_second: float
+    interval_seconds: float
+
+
+def make_genesis() -> Genesis:
+    return Genesis(
+        network="bench",
+        params=TINY,
+        nodes=tuple(
+            GenesisNode(f"node-{number}", key.public_key, key.public_key, 1_000, ("model",))
+            for number, key in enumerate(KEYS)
+        ),
+        accounts=(GenesisAccount(USER.address, 10**15),),
+        sequencer=KEYS[0].public_key,
+        beacon=bytes(32),
+    )
+
+
+def make_transfers(chain_id: str, count: int, salt: int) -> list[bytes]:
+    made = []
+    for number in range(count):
+        to = hash_parts("bench-to", salt.to_bytes(4, "big"), number.to_bytes(4, "big"))[:20]
+        body = encode(
+            m.TransactionBody(chain_id=chain_id, sequence=None, expires_at=590, message=m.Transfer(to, 1 + number))
+        )
+        made.append(encode(m.Transaction(body, USER.public_key, USER.sign(signed_bytes(body)))))
+    return made
+
+
+def make_pairs(size: int, count: int, salt: int) -> list[bytes]:
+    """kvstore transactions `key=value` of the same size, all of them distinct."""
+    made = []
+    for number in range(count):
+        head = f"k{salt}-{number}=".encode("ascii")
+        made.append(head + (b"v" * (size - len(head))))
+    return made
+
+
+def serve(folder: Path) -> None:
+    """One Application behind its socket until stdin closes: what `--serve` runs."""
+
+    async def run() -> None:
+        store = SqliteStateStore(folder / "chain.sqlite", durable=False)
+        adapter = AbciAdapter(Application(make_genesis(), store), store, on_commit=lambda _committed: 0)
+        server = AbciServer(folder / "abci.sock", adapter.handle)
+        await server.start()
+        await asyncio.to_thread(sys.stdin.buffer.read)
+        await server.stop()
+        store.close()
+
+    asyncio.run(run())
+
+
+@contextlib.contextmanager
+def run_network(path: Path, *, ours: bool) -> Iterator[list[int]]:
+    """Four engines; gives their RPC ports."""
+    ports = take_ports(2 * VALIDATORS)
+    genesis = EngineGenesis(
+        chain_id=Application(make_genesis(), SqliteStateStore(path / "id.sqlite", durable=False)).chain_id,
+        validators=[(key.public_key, 1_000) for key in KEYS],
+    )
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for number in range(VALIDATORS):
+            folder = path / f"node-{number}"
+            engine = EngineSettings(
+                folder=folder / "engine",
+                moniker=f"node-{number}",
+                socket=folder / "abci.sock",
+                rpc=f"{LOOPBACK}:{ports[number]}",
+                p2p=f"{LOOPBACK}:{ports[VALIDATORS + number]}",
+                peers=tuple(
+                    f"{compute_node_id(LINKS[other])}@{LOOPBACK}:{ports[VALIDATORS + other]}"
+                    for other in range(number + 1, VALIDATORS)
+                ),
+                block_seconds=BLOCK_SECONDS,
+            )
+            write_engine_folder(engine, genesis, KEYS[number], LINKS[number])
+            if ours:
+                processes.append(start([sys.executable, __file__, "--serve", str(folder)]))
+            else:
+                config = engine.folder / "config" / "config.toml"
+                config.write_text(re.sub(r'proxy_app = "[^"]*"', 'proxy_app = "kvstore"', config.read_text()))
+            processes.append(start([str(find_binary()), "start", "--home", str(engine.folder)]))
+        wait_height(ports[:VALIDATORS], 2)
+        yield ports[:VALIDATORS]
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+            assert process.stdin is not None
+            process.stdin.close()
+
+
+def start(command: list[str]) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "GOMAXPROCS": "2"}
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
+
+
+def measure(ports: list[int], transactions: list[bytes]) -> Run:
+    """Hand everything over in batches, round the validators; count blocks until all of it is committed."""
+    first = wait_height(ports, 1)
+    began = time.perf_counter()
+    with httpx.Client(timeout=60.0, trust_env=False) as client:
+        for at in range(0, len(transactions), BATCH):
+            port = ports[at // BATCH % len(ports)]
+            calls = [
+                {
+                    "jsonrpc": "2.0",
+                    "id": number,
+                    "method": "broadcast_tx_async",
+                    "params": {"tx": base64.b64encode(data).decode("ascii")},
+                }
+                for number, data in enumerate(transactions[at : at + BATCH])
+            ]
+            client.post(f"http://{LOOPBACK}:{port}", json=calls).raise_for_status()
+        committed, height = 0, first
+        while committed < len(transactions):
+            height = wait_height(ports[:1], height + 1, exactly=True)
+            committed += count_transactions(client, ports[0], height)
+    seconds = time.perf_counter() - began
+    return Run(len(transactions) / seconds, seconds / max(1, height - first))
+
+
+def count_transactions(client: httpx.Client, port: int, height: int) -> int:
+    found = client.get(f"http://{LOOPBACK}:{port}/block?height={height}").json()
+    return len(found["result"]["block"]["data"]["txs"] or ())
+
+
+def wait_height(ports: list[int], height: int, *, exactly: bool = False) -> int:
+    deadline = time.monotonic() + START_SECONDS
+    with httpx.Client(timeout=5.0, trust_env=False) as client:
+        while time.monotonic() < deadline:
+            try:
+                heights = [
+                    int(
+                        client.get(f"http://{LOOPBACK}:{port}/status").json()["result"]["sync_info"]["latest_block_height"]
+                    )
+                    for port in ports
+                ]
+            except (httpx.HTTPError, ValueError, KeyError):
+                heights = [-1]
+            if min(heights) >= height:
+                return height if exactly else min(heights)
+            time.sleep(0.02)
+    raise SystemExit(f"height {height} was not reached within {START_SECONDS:.0f} s")
+
+
+def take_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind((LOOPBACK, 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--transactions", type=int, default=4_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--serve", type=Path, default=None, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve is not None:
+        serve(options.serve)
+        return 0
+    runs: dict[bool, list[Run]] = {True: [], False: []}
+    size = 0
+    for salt in range(options.rounds):
+        for ours in (True, False):
+            with tempfile.TemporaryDirectory() as folder, run_network(Path(folder), ours=ours) as ports:
+                chain_id = httpx.get(f"http://{LOOPBACK}:{ports[0]}/status", trust_env=False).json()
+                transfers = make_transfers(chain_id["result"]["node_info"]["network"], options.transactions, salt)
+                size = len(transfers[0])
+                load = transfers if ours else make_pairs(size, options.transactions, salt)
+                runs[ours].append(measure(ports, load))
+    figures = {
+        "transaction_bytes": size,
+        "transfers_per_second": round(statistics.median(run.per_second for run in runs[True])),
+        "kvstore_per_second": round(statistics.median(run.per_second for run in runs[False])),
+        "ratio": round(
+            statistics.median(a.per_second / b.per_second for a, b in zip(runs[True], runs[False], strict=True)), 2
+        ),
+        "block_interval_seconds": round(statistics.median(run.interval_seconds for run in runs[True]), 2),
+        "kvstore_interval_seconds": round(statistics.median(run.interval_seconds for run in runs[False]), 2),
+    }
+    if options.json:
+        print(json.dumps(figures))
+    else:
+        for name, value in figures.items():
+            print(f"{name:28} {value}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
