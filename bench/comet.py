@@ -34,9 +34,11 @@ from paceline.engine.abci.server import AbciServer
 from paceline.engine.cometbft import EngineGenesis, EngineSettings, compute_node_id, find_binary, write_engine_folder
 from paceline.ledger.admission import signed_bytes
 from paceline.ledger.application import Application
+from paceline.node.ceremony import CeremonyKey
+from paceline.node.founding import Founder, Founding, build_genesis
 from paceline.protocol import messages as m
 from paceline.protocol.codec import encode
-from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisNode
+from paceline.protocol.genesis import Genesis, GenesisAccount
 from paceline.protocol.params import TINY
 from paceline.store.state import SqliteStateStore
 
@@ -59,16 +61,20 @@ class Run:
 
 
 def make_genesis() -> Genesis:
-    return Genesis(
-        network="bench",
-        params=TINY,
-        nodes=tuple(
-            GenesisNode(f"node-{number}", key.public_key, key.public_key, 1_000, ("model",))
-            for number, key in enumerate(KEYS)
-        ),
-        accounts=(GenesisAccount(USER.address, 10**15),),
-        sequencer=KEYS[0].public_key,
-        beacon=bytes(32),
+    founders = [
+        Founder(
+            name=f"node-{number}",
+            key=key,
+            consensus_key=key.public_key,
+            ceremony_key=CeremonyKey(key.address, key.secret),
+            weight=1_000,
+            serves=("model",),
+        )
+        for number, key in enumerate(KEYS)
+    ]
+    accounts = (GenesisAccount(USER.address, 10**15),)
+    return build_genesis(
+        Founding(network="bench", params=TINY, founders=founders, accounts=accounts, bootstrap=bytes(32))
     )
 
 
@@ -84,7 +90,7 @@ def make_transfers(chain_id: str, count: int, salt: int) -> list[bytes]:
 
 
 def make_pairs(size: int, count: int, salt: int) -> list[bytes]:
-    """kvstore transactions `key=value` of the same size, all of them distinct."""
+    """Transactions of kvstore, `key=value` of the same size, all of them distinct."""
     made = []
     for number in range(count):
         head = f"k{salt}-{number}=".encode("ascii")
@@ -195,7 +201,9 @@ def wait_height(ports: list[int], height: int, *, exactly: bool = False) -> int:
             try:
                 heights = [
                     int(
-                        client.get(f"http://{LOOPBACK}:{port}/status").json()["result"]["sync_info"]["latest_block_height"]
+                        client.get(f"http://{LOOPBACK}:{port}/status").json()["result"]["sync_info"][
+                            "latest_block_height"
+                        ]
                     )
                     for port in ports
                 ]

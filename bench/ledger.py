@@ -19,8 +19,10 @@ from paceline.engine.blocks import Block
 from paceline.ledger.admission import Admitted, signed_bytes
 from paceline.ledger.application import Application
 from paceline.ledger.state import State
+from paceline.node.ceremony import CeremonyKey
+from paceline.node.founding import Founder, Founding, build_genesis
 from paceline.protocol.codec import encode
-from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisNode
+from paceline.protocol.genesis import Genesis, GenesisAccount
 from paceline.protocol.messages import Transaction, TransactionBody, Transfer, decode_transaction
 from paceline.protocol.params import TINY
 from paceline.store.state import SqliteStateStore
@@ -30,13 +32,17 @@ GOAL = 4_000
 
 def make_genesis(user: AccountKey) -> Genesis:
     node = AccountKey.from_secret(bytes(32))
-    return Genesis(
-        network="bench",
-        params=TINY,
-        nodes=(GenesisNode("node-1", node.public_key, node.public_key, 1, ("model",)),),
-        accounts=(GenesisAccount(user.address, 10**15),),
-        sequencer=node.public_key,
-        beacon=bytes(32),
+    founder = Founder(
+        name="node-1",
+        key=node,
+        consensus_key=node.public_key,
+        ceremony_key=CeremonyKey(node.address, node.secret),
+        weight=1,
+        serves=("model",),
+    )
+    accounts = (GenesisAccount(user.address, 10**15),)
+    return build_genesis(
+        Founding(network="bench", params=TINY, founders=[founder], accounts=accounts, bootstrap=bytes(32))
     )
 
 

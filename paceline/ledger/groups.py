@@ -72,7 +72,7 @@ def apply_genesis(state: State, genesis: Genesis, scheme: ThresholdScheme = BLS_
     Errors: InvalidTransaction when the record is not a complete ceremony; the network cannot start then.
     """
     weights = {compute_address(node.public_key): node.weight for node in genesis.nodes}
-    committee = choose_committee(weights, genesis.beacon)
+    committee = choose_committee(weights, genesis.beacon, slots_per_member=genesis.params.slots_per_member)
     label = compute_genesis_label(genesis.network, genesis.beacon)
     total: tuple[bytes, ...] | None = None
     if len(genesis.dealings) != len(committee.members):

@@ -12,7 +12,6 @@ from paceline.base.bls import EncryptionKey
 from paceline.base.dealing import Recipient, deal, decrypt_shares, find_bad_dealings, prove_complaint
 from paceline.base.hashing import hash_parts
 from paceline.base.threshold import compute_slot_secret, sign_partial
-from paceline.economy.committee import choose_committee
 from paceline.ledger import groups, nodes
 from paceline.ledger.ceremony import Ceremony
 from paceline.ledger.groups import DEALINGS, DealingRecord, Group
@@ -21,6 +20,9 @@ from paceline.protocol.messages import PostComplaint, PostDealing
 
 PART_BYTES = 60 * 1024
 KEPT_SECRETS = 3
+
+Members = tuple[tuple[bytes, int], ...]
+"""(address, slots) of a committee, in the order of slots."""
 
 
 class CeremonyKey:
@@ -37,6 +39,11 @@ class CeremonyKey:
         """The group key that others encrypt shares to."""
         return self._key.public_key
 
+    @property
+    def dealer_secret(self) -> bytes:
+        """What the coefficients of every dealing of this node are derived from."""
+        return hash_parts("ceremony-dealer", self._secret)
+
     def prove_possession(self, label: str) -> bytes:
         """Shows a network or chain that this node holds the key."""
         return self._key.prove_possession(nodes.compute_possession_context(label, self._address))
@@ -52,7 +59,7 @@ class CeremonyKey:
     def deal(self, ceremony: Ceremony, keys: Mapping[bytes, bytes], chain_id: str) -> list[PostDealing]:
         """The dealing of the node in a ceremony, cut into parts; `keys` are the members' group keys."""
         context = groups.compute_context(groups.compute_label(chain_id), ceremony.number, self._address)
-        data = make_dealing(self._secret, ceremony.threshold, ceremony.members, keys, context)
+        data = make_dealing(self.dealer_secret, ceremony.threshold, ceremony.members, keys, context)
         parts = [data[at : at + PART_BYTES] for at in range(0, len(data), PART_BYTES)]
         return [PostDealing(ceremony.number, at, len(parts), part) for at, part in enumerate(parts)]
 
@@ -61,17 +68,22 @@ class CeremonyKey:
     ) -> list[PostComplaint]:
         """Complaints about every dealer whose shares for this node are wrong."""
         label = groups.compute_label(chain_id)
-        slots = groups.compute_slots(ceremony.members, self._address)
-        dealers = sorted(records)
-        shares = [self._decrypt(records[dealer], slots, label, ceremony.number, dealer) for dealer in dealers]
-        commitments = [records[dealer].commitments for dealer in dealers]
         found = []
-        for index in find_bad_dealings(commitments, slots, shares):
-            dealer = dealers[index]
+        for dealer in self.find_bad_dealers(ceremony.number, ceremony.members, records, label):
             context = groups.compute_context(label, ceremony.number, dealer)
             complaint = prove_complaint(self._key, records[dealer].ephemeral, context)
             found.append(PostComplaint(ceremony.number, dealer, complaint.shared_point, complaint.proof))
         return found
+
+    def find_bad_dealers(
+        self, number: int, members: Members, records: Mapping[bytes, DealingRecord], label: bytes
+    ) -> list[bytes]:
+        """Dealers whose shares for this node do not fit what they committed to."""
+        slots = groups.compute_slots(members, self._address)
+        dealers = sorted(records)
+        shares = [self._decrypt(records[dealer], slots, label, number, dealer) for dealer in dealers]
+        bad = find_bad_dealings([records[dealer].commitments for dealer in dealers], slots, shares) if dealers else ()
+        return [dealers[index] for index in bad]
 
     def _get_slot_secrets(self, state: State, group: Group) -> tuple[int, ...]:
         kept = self._slot_secrets.get(group.number)
@@ -101,36 +113,10 @@ def get_member_keys(state: State, ceremony: Ceremony) -> dict[bytes, bytes]:
     return {address: nodes.get_group_key(state, address, ceremony.epoch) for address, _ in ceremony.members}
 
 
-def make_dealing(
-    secret: bytes, threshold: int, members: tuple[tuple[bytes, int], ...], keys: Mapping[bytes, bytes], context: bytes
-) -> bytes:
+def make_dealing(secret: bytes, threshold: int, members: Members, keys: Mapping[bytes, bytes], context: bytes) -> bytes:
     """A whole dealing, encoded."""
     recipients = [
         Recipient(address, keys[address], tuple(groups.compute_slots(members, address))) for address, _ in members
     ]
-    dealing = deal(hash_parts("ceremony-dealer", secret), threshold, recipients, context)
+    dealing = deal(secret, threshold, recipients, context)
     return groups.encode_dealing(dealing, members)
-
-
-def run_genesis_ceremony(
-    network: str, bootstrap: bytes, weights: Mapping[bytes, int], keys: Mapping[bytes, CeremonyKey]
-) -> tuple[bytes, ...]:
-    """The dealings of the first group, which genesis records; every share was checked by whom it is for.
-
-    Effects: needs the secrets of all first nodes at one place, or each node's dealing brought there.
-    """
-    committee = choose_committee(weights, bootstrap)
-    label = groups.compute_genesis_label(network, bootstrap)
-    public_keys = {address: key.public_key for address, key in keys.items()}
-    dealings = []
-    for address, _ in committee.members:
-        context = groups.compute_context(label, 1, address)
-        secret = keys[address]._secret  # noqa: SLF001 - the same class of secrets, one room
-        data = make_dealing(secret, committee.threshold, committee.members, public_keys, context)
-        record = groups.decode_dealing(data, committee.threshold, committee.slots)
-        for member, _ in committee.members:
-            slots = groups.compute_slots(committee.members, member)
-            shares = keys[member]._decrypt(record, slots, label, 1, address)  # noqa: SLF001 - see above
-            assert not find_bad_dealings([record.commitments], slots, [shares])
-        dealings.append(data)
-    return tuple(dealings)

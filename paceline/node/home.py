@@ -16,10 +16,11 @@ import msgspec
 from paceline.base.errors import ConfigError, Invalid
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import AccountKey
-from paceline.node.ceremony import CeremonyKey, run_genesis_ceremony
+from paceline.node.ceremony import CeremonyKey
+from paceline.node.founding import Founder, Founding, build_genesis
 from paceline.node.settings import ENGINES, SOLO, NodeSettings, PeerEntry, encode_settings
 from paceline.protocol.codec import decode, encode
-from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisNode
+from paceline.protocol.genesis import Genesis, GenesisAccount
 from paceline.protocol.params import NICOIN_PER_COIN, PRESETS
 
 MAX_GENESIS_BYTES = 16 * 1024 * 1024
@@ -149,33 +150,25 @@ def create_home(path: Path, new: NewHome) -> Home:
     keys = {name: AccountKey.from_secret(_make_secret(new.seed, name)) for name in names}
     consensus_keys = {name: AccountKey.from_secret(_make_secret(new.seed, f"consensus-{name}")) for name in names}
     group_secrets = {name: _make_secret(new.seed, f"group-{name}") for name in names}
-    group_keys = {name: CeremonyKey(keys[name].address, group_secrets[name]) for name in names}
-    bootstrap = _make_secret(new.seed, "bootstrap")
     user = AccountKey.from_secret(_make_secret(new.seed, "user"))
-    genesis = Genesis(
-        network=new.network,
-        params=PRESETS[new.preset],
-        nodes=tuple(
-            GenesisNode(
-                name=name,
-                public_key=keys[name].public_key,
-                consensus_key=consensus_keys[name].public_key,
-                group_key=group_keys[name].public_key,
-                possession=group_keys[name].prove_possession(new.network),
-                weight=GENESIS_WEIGHT,
-                serves=(new.model,),
-            )
-            for name in names
-        ),
-        accounts=(GenesisAccount(user.address, USER_FUNDS),),
-        sequencer=keys[names[0]].public_key,
-        beacon=bootstrap,
-        dealings=run_genesis_ceremony(
-            new.network,
-            bootstrap,
-            {key.address: GENESIS_WEIGHT for key in keys.values()},
-            {keys[name].address: group_keys[name] for name in names},
-        ),
+    genesis = build_genesis(
+        Founding(
+            network=new.network,
+            params=PRESETS[new.preset],
+            founders=[
+                Founder(
+                    name=name,
+                    key=keys[name],
+                    consensus_key=consensus_keys[name].public_key,
+                    ceremony_key=CeremonyKey(keys[name].address, group_secrets[name]),
+                    weight=GENESIS_WEIGHT,
+                    serves=(new.model,),
+                )
+                for name in names
+            ],
+            accounts=(GenesisAccount(user.address, USER_FUNDS),),
+            bootstrap=_make_secret(new.seed, "bootstrap"),
+        )
     )
     for name in names:
         _write_node(home, new, name, keys)

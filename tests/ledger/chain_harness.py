@@ -16,10 +16,11 @@ from paceline.ledger.admission import compute_transaction_hash, signed_bytes
 from paceline.ledger.application import Application
 from paceline.ledger.invariants import find_violations
 from paceline.ledger.sessions import SESSIONS, compute_session_id, compute_task_id, get_executors
-from paceline.node.ceremony import CeremonyKey, get_member_keys, run_genesis_ceremony
+from paceline.node.ceremony import CeremonyKey, get_member_keys
+from paceline.node.founding import Founder, Founding, build_genesis
 from paceline.protocol import messages as m
 from paceline.protocol.codec import encode
-from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisNode
+from paceline.protocol.genesis import GenesisAccount
 from paceline.protocol.params import TINY
 from paceline.store.state import MemoryStateStore
 
@@ -51,27 +52,20 @@ def make_group_key(key):
 @lru_cache(maxsize=64)
 def make_genesis(secrets, user, weights, params):
     keys = [AccountKey.from_secret(secret) for secret in secrets]
-    group_keys = {key.address: make_group_key(key) for key in keys}
-    by_address = {key.address: weight for key, weight in zip(keys, weights, strict=True)}
-    return Genesis(
-        network="test",
-        params=params,
-        nodes=tuple(
-            GenesisNode(
-                name=f"node-{index + 1}",
-                public_key=key.public_key,
-                consensus_key=key.public_key,
-                group_key=group_keys[key.address].public_key,
-                possession=group_keys[key.address].prove_possession("test"),
-                weight=weights[index],
-                serves=(MODEL,),
-            )
-            for index, key in enumerate(keys)
-        ),
-        accounts=(GenesisAccount(user.address, FUNDS),),
-        sequencer=keys[0].public_key,
-        beacon=bytes(32),
-        dealings=run_genesis_ceremony("test", bytes(32), by_address, group_keys),
+    founders = [
+        Founder(
+            name=f"node-{index + 1}",
+            key=key,
+            consensus_key=key.public_key,
+            ceremony_key=make_group_key(key),
+            weight=weights[index],
+            serves=(MODEL,),
+        )
+        for index, key in enumerate(keys)
+    ]
+    accounts = (GenesisAccount(user.address, FUNDS),)
+    return build_genesis(
+        Founding(network="test", params=params, founders=founders, accounts=accounts, bootstrap=bytes(32))
     )
 
 

@@ -7,7 +7,7 @@ from chain_harness import Chain
 
 from paceline.base.errors import InvalidTransaction
 from paceline.base.range_tree import RangeTree
-from paceline.ledger import beacon, nodes, race
+from paceline.ledger import nodes, race
 from paceline.protocol import messages as m
 
 

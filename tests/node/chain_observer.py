@@ -18,7 +18,7 @@ from paceline.ledger.sessions import SESSIONS, compute_task_id
 from paceline.ledger.state import State
 from paceline.ledger.tasks import TASKS, Task
 from paceline.network.client import Peer, PeerClient
-from paceline.node.chain import BlocksRequest
+from paceline.node.solo_chain import BlocksRequest
 from paceline.node.home import Home
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.genesis import Genesis

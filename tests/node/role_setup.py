@@ -9,10 +9,12 @@ from types import SimpleNamespace
 import msgspec
 
 from paceline.base.keys import AccountKey
-from paceline.ledger import accounts, beacon, nodes, sessions
+from paceline.ledger import accounts, beacon, groups, nodes, sessions
 from paceline.ledger.state import State
+from paceline.node.ceremony import CeremonyKey
+from paceline.node.founding import Founder, Founding, build_genesis
 from paceline.protocol.answers import AnswerRequest, TaskOrder, Turn
-from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisNode
+from paceline.protocol.genesis import GenesisAccount
 from paceline.protocol.messages import OpenSession, Voucher
 from paceline.protocol.params import NICOIN_PER_COIN, TINY
 from paceline.store.blobs import BlobStore
@@ -33,16 +35,24 @@ REQUEST = AnswerRequest(
     stop=(),
     user_seed=None,
 )
-GENESIS = Genesis(
-    network="roles",
-    params=TINY,
-    nodes=tuple(
-        GenesisNode(f"node-{number}", key.public_key, key.public_key, 1_000, (MODEL,))
-        for number, key in enumerate(KEYS, 1)
-    ),
-    accounts=(GenesisAccount(USER.address, FUNDS),),
-    sequencer=RELAY.public_key,
-    beacon=bytes(32),
+GENESIS = build_genesis(
+    Founding(
+        network="roles",
+        params=TINY,
+        founders=[
+            Founder(
+                name=f"node-{number}",
+                key=key,
+                consensus_key=key.public_key,
+                ceremony_key=CeremonyKey(key.address, key.secret),
+                weight=1_000,
+                serves=(MODEL,),
+            )
+            for number, key in enumerate(KEYS, 1)
+        ],
+        accounts=(GenesisAccount(USER.address, FUNDS),),
+        bootstrap=bytes(32),
+    )
 )
 
 
@@ -51,7 +61,8 @@ def make_state(height: int = 10) -> State:
     state = State(MemoryStateStore(), height=height)
     accounts.apply_genesis(state, GENESIS)
     nodes.apply_genesis(state, GENESIS)
-    beacon.apply_genesis(state, GENESIS.beacon)
+    groups.apply_genesis(state, GENESIS)
+    beacon.apply_genesis(state, TINY, GENESIS.beacon)
     return state
 
 
