@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from paceline.base.errors import TransportError
 from paceline.base.keys import AccountKey
-from paceline.engine.abci.adapter import AbciAdapter, Committed, ProvingStore, SnapshotHost, decode_note
+from paceline.engine.abci.adapter import AbciAdapter, Committed, ProvingStore, decode_note
 from paceline.engine.abci.server import AbciServer
 from paceline.engine.cometbft import LABEL, EngineProcess, EngineSettings
 from paceline.engine.inclusions import Included, Inclusions
 from paceline.engine.rpc import EngineRpc
 from paceline.ledger.admission import compute_transaction_hash
 from paceline.ledger.application import Application
-from paceline.node.chain import KEPT_BLOCKS, BlockSummary, ChainService, Standing
+from paceline.node.chain import BlockSummary, ChainService, Standing
 from paceline.node.peers import Peers
 from paceline.node.settings import NodeSettings
+from paceline.node.snapshots import NodeSnapshots
 from paceline.protocol.codec import encode
 
 TELL_SECONDS = 1.0
 TOLD_PEERS = 8
+PRUNE_BLOCKS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,9 @@ class Engine:
 
     settings: EngineSettings
     process: EngineProcess
-    snapshots: SnapshotHost | None = None
-    compute_retain_height: Callable[[int], int] = lambda _height: 0
+    snapshots: NodeSnapshots
+    keep_blocks: int = 0
+    """How many blocks engine and store keep; 0 keeps all."""
 
 
 class CometChain(ChainService):
@@ -125,7 +127,13 @@ class CometChain(ChainService):
             BlockSummary(result.height, result.app_hash, len(committed.transactions), committed.unix_milliseconds)
         )
         self._committed.put_nowait(committed)
-        return self._engine.compute_retain_height(result.height)
+        self._engine.snapshots.on_commit(result.height)
+        keep = self._engine.keep_blocks
+        if not keep or result.height <= keep:
+            return 0
+        if result.height % PRUNE_BLOCKS == 0:
+            self._store.prune(result.height - keep + 1)
+        return result.height - keep + 1
 
     async def _announce(self) -> None:
         while True:
@@ -148,9 +156,7 @@ class CometChain(ChainService):
             return
 
     def _fill_recent(self) -> None:
-        first = max(1, self.height - KEPT_BLOCKS + 1)
-        for height in range(first, self.height + 1):
-            note = self._store.get_block(height)
-            if note is not None and height == self.height:
-                milliseconds, transactions = decode_note(note)
-                self.recent.append(BlockSummary(height, self._store.app_hash, transactions, milliseconds))
+        note = self._store.get_block(self.height)
+        if note is not None:
+            milliseconds, transactions = decode_note(note)
+            self.recent.append(BlockSummary(self.height, self._store.app_hash, transactions, milliseconds))

@@ -12,6 +12,7 @@ from paceline.engine.cometbft import (
     EngineGenesis,
     EngineProcess,
     EngineSettings,
+    StateSync,
     compute_node_id,
     find_binary,
     write_engine_folder,
@@ -23,9 +24,11 @@ from paceline.node.comet_chain import CometChain, Engine
 from paceline.node.home import Home
 from paceline.node.peers import Peers
 from paceline.node.settings import COMETBFT, NodeSettings
+from paceline.node.snapshots import NodeSnapshots
 from paceline.node.solo_chain import SoloChain
 from paceline.store.state import SqliteStateStore
 
+HASH_DIGITS = 64
 MAX_SOCKET_PATH = 100
 """Unix socket paths end at 108 bytes on Linux, 104 elsewhere."""
 
@@ -70,11 +73,28 @@ def _build_comet(
         peers=tuple(peer.engine for peer in settings.peers if peer.engine and peer.name != settings.name),
         exchange_peers=settings.engine_exchange_peers,
         block_seconds=settings.block_seconds,
+        state_sync=_choose_state_sync(settings, store),
     )
     genesis = EngineGenesis(chain_id=application.chain_id, validators=application.get_validators())
     write_engine_folder(engine, genesis, home.load_consensus_key(settings.name), derive_link_key(key))
-    parts = Engine(settings=engine, process=EngineProcess(find_binary(), engine))
+    parts = Engine(
+        settings=engine,
+        process=EngineProcess(find_binary(), engine),
+        snapshots=NodeSnapshots(store, folder.parent / "snapshots", settings.snapshot_blocks),
+        keep_blocks=settings.keep_blocks,
+    )
     return CometChain(settings, application, store, key, peers, parts)
+
+
+def _choose_state_sync(settings: NodeSettings, store: SqliteStateStore) -> StateSync | None:
+    """Only a node without any state takes one over; every other goes on from its own."""
+    if store.height > 0 or not settings.sync_rpc:
+        return None
+    if settings.sync_trust_height < 1 or len(settings.sync_trust_hash) != HASH_DIGITS:
+        raise ConfigError("sync_rpc needs sync_trust_height and sync_trust_hash of a header that you trust")
+    return StateSync(
+        rpc_servers=settings.sync_rpc, trust_height=settings.sync_trust_height, trust_hash=settings.sync_trust_hash
+    )
 
 
 def _choose_socket(folder: Path) -> Path:

@@ -49,6 +49,15 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """CometBFT only: host:port under which others reach its engine, when that is another one."""
     engine_exchange_peers: bool = False
     """CometBFT only: let its engine learn of further peers from those it knows."""
+    snapshot_blocks: int = 1_000
+    """CometBFT only: a snapshot is taken at every height that this divides; 0 takes none."""
+    keep_blocks: int = 0
+    """CometBFT only: how many blocks are kept; 0 keeps all. Evidence may be as old as 100,000 blocks."""
+    sync_rpc: tuple[str, ...] = ()
+    """CometBFT only: RPC servers (host:port) of which a node without state learns what the validators signed."""
+    sync_trust_height: int = 0
+    sync_trust_hash: str = ""
+    """Header that the operator trusts, as somebody it trusts has told it."""
     cheat: str = ""
     """A fraud to play, for demonstrations: race-padding, cheap-model or untrained-update."""
     block_seconds: float = 0.25
@@ -67,6 +76,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ConfigError(f"engine: {self.engine!r} is none of {', '.join(ENGINES)}")
         if self.block_seconds <= 0 or self.idle_seconds < self.block_seconds:
             raise ConfigError("block_seconds must be above 0 and idle_seconds at least as long")
+        if self.snapshot_blocks < 0 or self.keep_blocks < 0:
+            raise ConfigError("snapshot_blocks and keep_blocks must not be negative")
         names = [peer.name for peer in self.peers]
         for name in (self.name, self.sequencer):
             if name not in names:

@@ -42,8 +42,15 @@ class StateStore(Protocol):
         Errors: WorkError when the disk refuses; nothing has changed then, and the stage is kept.
         """
 
+    @property
+    def first_block_height(self) -> int:
+        """Lowest height whose block is kept; one above the height when none is."""
+
+    def prune(self, retain_height: int) -> None:
+        """Drop blocks below a height, never the last one."""
+
     def get_block(self, height: int) -> bytes | None:
-        """The bytes of one block."""
+        """The bytes of one block; None when it is pruned or not there yet."""
 
     def get_blocks(self, first: int, limit: int, max_bytes: int) -> list[bytes]:
         """Up to `limit` consecutive blocks from height `first`, `max_bytes` together.

@@ -15,7 +15,7 @@ from paceline.base.errors import ConfigError, WorkError
 from paceline.store.mirror import Staged, StateMirror
 from paceline.store.trie import TrieProof
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 _APPLICATION_ID: Final = 0x7061636C  # "pacl": says whose file it is, so that no other database is taken for a chain
 _SCHEMA: Final = (
     "CREATE TABLE state (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
@@ -30,12 +30,18 @@ class MemoryStateStore:
     def __init__(self) -> None:
         self._mirror = StateMirror()
         self._staged: Staged | None = None
-        self._blocks: list[bytes] = []
+        self._height = 0
+        self._blocks: dict[int, bytes] = {}
 
     @property
     def height(self) -> int:
         """Height of the last committed block; 0 before the first."""
-        return len(self._blocks)
+        return self._height
+
+    @property
+    def first_block_height(self) -> int:
+        """Lowest height whose block is kept; one above the height when none is."""
+        return min(self._blocks, default=self._height + 1)
 
     @property
     def app_hash(self) -> bytes:
@@ -65,16 +71,30 @@ class MemoryStateStore:
         assert height == self.height + 1, f"height {height} does not follow {self.height}"
         self._mirror.apply(self._staged)
         self._staged = None
-        self._blocks.append(block)
+        self._blocks[height] = block
+        self._height = height
+
+    def restore(self, height: int, app_hash: bytes, pairs: list[tuple[bytes, bytes]]) -> None:
+        """Replace everything by a state at a height; no block is kept.
+
+        Errors: WorkError when the pairs do not hash to the app hash; nothing has changed then.
+        """
+        self._mirror = _build_mirror(pairs, app_hash)
+        self._height, self._staged, self._blocks = height, None, {}
+
+    def prune(self, retain_height: int) -> None:
+        """Drop blocks below a height, never the last one."""
+        for height in [height for height in self._blocks if height < min(retain_height, self._height)]:
+            del self._blocks[height]
 
     def get_block(self, height: int) -> bytes | None:
-        """The bytes of one block."""
-        return self._blocks[height - 1] if 1 <= height <= len(self._blocks) else None
+        """The bytes of one block; None when it is pruned or not there yet."""
+        return self._blocks.get(height)
 
     def get_blocks(self, first: int, limit: int, max_bytes: int) -> list[bytes]:
         """Consecutive blocks from `first`."""
-        blocks = self._blocks[first - 1 : first - 1 + max(limit, 0)] if first >= 1 else []
-        return _take_within(iter(blocks), max_bytes)
+        wanted = range(first, min(first + max(limit, 0), self._height + 1)) if first in self._blocks else range(0)
+        return _take_within((self._blocks[height] for height in wanted), max_bytes)
 
 
 class SqliteStateStore:
@@ -141,8 +161,45 @@ class SqliteStateStore:
         self._mirror.apply(staged)
         self._height, self._staged = height, None
 
+    @property
+    def first_block_height(self) -> int:
+        """Lowest height whose block is kept; one above the height when none is."""
+        row = self._connection.execute("SELECT min(height) FROM blocks").fetchone()
+        return self._height + 1 if row[0] is None else int(row[0])
+
+    def restore(self, height: int, app_hash: bytes, pairs: list[tuple[bytes, bytes]]) -> None:
+        """Replace everything by a state at a height, in one transaction; no block is kept.
+
+        Errors: WorkError when the pairs do not hash to the app hash or SQLite refuses; nothing has changed then.
+        """
+        mirror = _build_mirror(pairs, app_hash)
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("DELETE FROM state")
+            self._connection.execute("DELETE FROM blocks")
+            self._connection.executemany("INSERT INTO state VALUES (?, ?)", pairs)
+            self._connection.execute("UPDATE meta SET height = ?, app_hash = ?", (height, app_hash))
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise WorkError(f"{self._path}: the state could not be written: {error}") from error
+        self._mirror, self._height, self._staged = mirror, height, None
+
+    def prune(self, retain_height: int) -> None:
+        """Drop blocks below a height, never the last one. Their space is used again; `compact` gives it back."""
+        self._connection.execute("DELETE FROM blocks WHERE height < ?", (min(retain_height, self._height),))
+
+    def compact(self) -> None:
+        """Give space that is not used any more back to the disk. Errors: WorkError when SQLite refuses."""
+        try:
+            self._connection.execute("VACUUM")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            raise WorkError(f"{self._path} could not be compacted: {error}") from error
+
     def get_block(self, height: int) -> bytes | None:
-        """The bytes of one block."""
+        """The bytes of one block; None when it is pruned or not there yet."""
         row = self._connection.execute("SELECT block FROM blocks WHERE height = ?", (height,)).fetchone()
         return None if row is None else bytes(row[0])
 
@@ -151,12 +208,21 @@ class SqliteStateStore:
         if first < 1:
             return []
         query = "SELECT block FROM blocks WHERE height >= ? ORDER BY height LIMIT ?"
+        if first < self.first_block_height:
+            return []
         rows = self._connection.execute(query, (first, max(limit, 0)))
         return _take_within((bytes(row[0]) for row in rows), max_bytes)
 
     def close(self) -> None:
         """Let go of the file. A stage that was not committed is gone."""
         self._connection.close()
+
+
+def _build_mirror(pairs: list[tuple[bytes, bytes]], app_hash: bytes) -> StateMirror:
+    mirror = StateMirror(dict(pairs))
+    if mirror.root != app_hash:
+        raise WorkError(f"the state hashes to {mirror.root.hex()}, not to the app hash {app_hash.hex()}")
+    return mirror
 
 
 def _take_within(blocks: Iterator[bytes], max_bytes: int) -> list[bytes]:
@@ -229,7 +295,7 @@ def _load(connection: sqlite3.Connection, path: Path) -> tuple[int, StateMirror]
     try:
         pairs = {bytes(key): bytes(value) for key, value in connection.execute("SELECT key, value FROM state")}
         meta = connection.execute("SELECT height, app_hash FROM meta").fetchone()
-        blocks = connection.execute("SELECT count(*), coalesce(max(height), 0) FROM blocks").fetchone()
+        blocks = connection.execute("SELECT count(*), min(height), max(height) FROM blocks").fetchone()
     except (sqlite3.Error, TypeError, ValueError) as error:
         raise _describe_damage(path, str(error)) from error
     mirror = StateMirror(pairs)
@@ -238,8 +304,10 @@ def _load(connection: sqlite3.Connection, path: Path) -> tuple[int, StateMirror]
     height, app_hash = meta
     if mirror.root != app_hash:
         raise _describe_damage(path, f"state hashes to {mirror.root.hex()}, stored app hash differs")
-    if blocks != (height, height):
-        raise _describe_damage(path, f"height {height}, but {blocks[0]} blocks up to {blocks[1]}")
+    count, first, last = blocks
+    # Blocks below the first one were pruned, or never were here when the state came as a whole.
+    if count and (last != height or count != last - first + 1):
+        raise _describe_damage(path, f"height {height}, but {count} blocks from {first} to {last}")
     return height, mirror
 
 

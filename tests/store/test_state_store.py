@@ -192,7 +192,7 @@ def test_invalid_second_opener_is_told_so(tmp_path):
         ("UPDATE state SET value = x'00' WHERE key = CAST('a' AS BLOB)", "hashes to"),
         ("UPDATE state SET value = 7", "damaged"),
         ("DELETE FROM state", "hashes to"),
-        ("DELETE FROM blocks WHERE height = 1", "1 blocks up to 2"),
+        ("DELETE FROM blocks WHERE height = 2", "1 blocks from 1 to 1"),
         ("UPDATE meta SET height = 3", "height 3"),
         ("UPDATE meta SET app_hash = x'00'", "hashes to"),
         ("DELETE FROM meta", "height is missing"),
