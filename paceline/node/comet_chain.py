@@ -10,7 +10,7 @@ import asyncio
 import random
 from dataclasses import dataclass
 
-from paceline.base.errors import TransportError
+from paceline.base.errors import InvalidTransaction, TransportError
 from paceline.base.keys import AccountKey
 from paceline.engine.abci.adapter import AbciAdapter, Committed, ProvingStore, decode_note
 from paceline.engine.abci.server import AbciServer
@@ -152,7 +152,8 @@ class CometChain(ChainService):
     async def _tell(self, name: str, standing: bytes) -> None:
         try:
             await self._peers.request(name, "standing", standing)
-        except TransportError:
+        except (TransportError, InvalidTransaction):
+            # Whoever does not want to hear of it cannot stop this node.
             return
 
     def _fill_recent(self) -> None:

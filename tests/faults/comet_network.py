@@ -41,11 +41,13 @@ BLOCK_SECONDS = 0.3
 class CometNetwork:
     """Use as a context manager. Nodes are numbered from 0."""
 
-    def __init__(self, path: Path, count: int) -> None:
+    def __init__(self, path: Path, count: int, *, snapshot_blocks: int = 10) -> None:
+        self._snapshot_blocks = snapshot_blocks
         self.home = create_home(path, NewHome(nodes=count, seed=11, engine=COMETBFT, block_seconds=BLOCK_SECONDS))
         self.names = self.home.node_names()
         self.links = Links()
         self._rpc_ports: list[int] = []
+        self._p2p_ports: list[int] = []
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._http = httpx.Client(timeout=5.0, trust_env=False)
         self._write_settings()
@@ -63,8 +65,10 @@ class CometNetwork:
         self._http.close()
         self.links.close()
 
-    def start(self, index: int, *, module: str = "paceline", folder: Path | None = None) -> None:
-        """Start a node. Its engine is its child."""
+    def start(
+        self, index: int, *, module: str = "paceline", folder: Path | None = None, slot: int | None = None
+    ) -> None:
+        """Start a node, under another number when it is a second one of the same name. Its engine is its child."""
         home = Home(folder) if folder is not None else self.home
         name = self.names[index]
         command = [sys.executable, "-m", module, "node", "--home", str(home.path), "--name", name]
@@ -74,7 +78,7 @@ class CometNetwork:
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
         }
         with (home.node_path(name) / "node.log").open("ab") as log:
-            self._processes[index] = subprocess.Popen(
+            self._processes[index if slot is None else slot] = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True
             )
 
@@ -84,18 +88,14 @@ class CometNetwork:
             process.kill()
         child = self._processes.pop(index, None)
         if child is not None:
-            child.wait(10)
-            assert child.stdin is not None
-            child.stdin.close()
+            _end(child)
 
     def kill_node_only(self, index: int) -> list[psutil.Process]:
         """kill -9 of the node; returns its engine's processes, which must end by themselves."""
         engines = [process for process in self._find_processes(index) if process.pid != self._processes[index].pid]
         child = self._processes.pop(index)
         child.kill()
-        child.wait(10)
-        assert child.stdin is not None
-        child.stdin.close()
+        _end(child)
         return engines
 
     def pause(self, index: int) -> None:
@@ -122,6 +122,40 @@ class CometNetwork:
         shutil.rmtree(data)
         data.mkdir()
         (data / "priv_validator_state.json").write_bytes(signed)
+
+    def let_sync(self, index: int, of: int) -> int:
+        """Tell a stopped node to take its state over, trusting a header that another node has; returns its height."""
+        trusted = self.height(of) - 3
+        block = self.ask(of, "block", height=str(trusted))
+        path = self.home.node_path(self.names[index]) / "node.toml"
+        settings = msgspec.structs.replace(
+            load_settings(path),
+            sync_rpc=(f"{LOOPBACK}:{self._rpc_ports[of]}",),
+            sync_trust_height=trusted,
+            sync_trust_hash=block["block_id"]["hash"],
+        )
+        self.home.save_settings(settings)
+        return trusted
+
+    def copy_home(self, index: int, to: Path) -> Path:
+        """A second home in which one node has the same consensus key, and engine and links of its own."""
+        shutil.copytree(self.home.path, to, ignore=shutil.ignore_patterns("engine", "chain.sqlite*", "node.log"))
+        folder = to / "nodes" / self.names[index]
+        # Another account key gives another link key, so that the others talk to both twins.
+        (folder / "key").write_text("77" * 32 + "\n")
+        settings = load_settings(folder / "node.toml")
+        rpc, p2p, peer = _take_ports(3)
+        peers = []
+        for other, entry in enumerate(settings.peers):
+            key = self.home.load_key(entry.name)
+            engine = f"{compute_engine_id(key)}@{LOOPBACK}:{self._p2p_ports[other]}" if other != index else ""
+            url = f"http://{LOOPBACK}:{peer}" if other == index else entry.url
+            peers.append(msgspec.structs.replace(entry, engine=engine, url=url))
+        twin = msgspec.structs.replace(
+            settings, peers=tuple(peers), engine_rpc=f"{LOOPBACK}:{rpc}", engine_p2p=f"{LOOPBACK}:{p2p}"
+        )
+        Home(to).save_settings(twin)
+        return to
 
     def height(self, index: int) -> int:
         """The engine's height; -1 when it does not answer."""
@@ -219,7 +253,7 @@ class CometNetwork:
     def _write_settings(self) -> None:
         count = len(self.names)
         ports = _take_ports(3 * count)
-        self._rpc_ports = ports[:count]
+        self._rpc_ports, self._p2p_ports = ports[:count], ports[count : 2 * count]
         for index, name in enumerate(self.names):
             settings = load_settings(self.home.node_path(name) / "node.toml")
             peers = []
@@ -238,10 +272,17 @@ class CometNetwork:
                     peers=tuple(peers),
                     serves=False,
                     trains=False,
+                    snapshot_blocks=self._snapshot_blocks,
                     engine_rpc=f"{LOOPBACK}:{ports[index]}",
                     engine_p2p=f"{LOOPBACK}:{ports[count + index]}",
                 )
             )
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.wait(10)
+    assert child.stdin is not None
+    child.stdin.close()
 
 
 def _take_ports(count: int) -> list[int]:

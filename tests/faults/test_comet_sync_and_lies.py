@@ -1,0 +1,80 @@
+"""A wiped node takes its state over; a lying Application and a double signer gain nothing and lose what they should."""
+
+from __future__ import annotations
+
+import base64
+import time
+
+import pytest
+from comet_network import START_SECONDS, CometNetwork
+
+from paceline.ledger import nodes
+from paceline.ledger.application import Application
+from paceline.store.state import SqliteStateStore
+
+EVERYBODY = range(4)
+HONEST = [0, 1, 2]
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture
+def network(tmp_path):
+    with CometNetwork(tmp_path / "home", 4) as running:
+        yield running
+
+
+@pytest.mark.timeout(300)
+def test_a_wiped_node_syncs_its_state_back(network):
+    network.wait_heights(EVERYBODY, 32)
+    network.kill(3)
+    network.wipe(3)
+    trusted = network.let_sync(3, of=0)
+    network.transfer(1, 7)
+    network.start(3)
+    network.wait_progress(EVERYBODY, timeout_seconds=120)
+    network.require_agreement(EVERYBODY)
+    # It did not replay: the blocks before the snapshot are not there.
+    assert network.ask(3, "block", height="2") is None
+    assert network.ask(0, "block", height="2") is not None
+    assert trusted > 10
+    network.require_money(3)
+
+
+@pytest.mark.timeout(300)
+def test_a_lying_application_below_a_third_changes_nothing(network):
+    network.kill(3)
+    network.start(3, module="byzantine")
+    network.transfer(0, 9)
+    # Eight blocks hold at least one proposal of each validator.
+    network.wait_progress(HONEST, blocks=8, timeout_seconds=150)
+    network.require_agreement(HONEST)
+    network.kill(3)
+    network.require_money(0)
+
+
+@pytest.mark.timeout(300)
+def test_a_double_signer_loses_its_power_on_the_ledger(network, tmp_path):
+    network.wait_heights(EVERYBODY, 3)
+    # The twin votes against every block for which the original votes.
+    network.start(3, module="byzantine", folder=network.copy_home(3, tmp_path / "twin"), slot=4)
+    victim = network.home.load_consensus_key(network.names[3]).public_key
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and _has_power(network, victim):
+        time.sleep(0.5)
+    assert not _has_power(network, victim), "evidence of the double signature never reached the ledger"
+    network.wait_progress(HONEST)
+    network.require_agreement(HONEST)
+    network.kill(0)
+    store = SqliteStateStore(network.home.node_path(network.names[0]) / "chain.sqlite", durable=False)
+    try:
+        state = Application(network.home.load_genesis(), store).read()
+        node = nodes.NODES.get(state, network.home.load_key(network.names[3]).address)
+        assert node is not None and (node.voting_power, node.guilty, node.reputation) == (0, 0, 0)
+    finally:
+        store.close()
+
+
+def _has_power(network, consensus_key):
+    found = network.ask(0, "validators", per_page="100")
+    keys = [base64.b64decode(entry["pub_key"]["value"]) for entry in (found or {"validators": []})["validators"]]
+    return found is None or consensus_key in keys

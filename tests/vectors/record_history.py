@@ -1,0 +1,58 @@
+"""Records the golden history: `python tests/vectors/record_history.py` writes ledger/history.bin beside this file.
+
+One small network plays a Race, a ceremony, a session, answers, transfers, refusals and a settlement. Only the first node
+has a seat, so that a real engine with one validator can be made to order exactly these blocks.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "ledger")]
+
+from chain_harness import PARAMS, Chain  # noqa: E402 - after the path is set
+
+from paceline.base.errors import InvalidTransaction  # noqa: E402
+from paceline.engine.blocks import decode_block  # noqa: E402
+from paceline.protocol import messages as m  # noqa: E402
+from paceline.protocol.codec import encode  # noqa: E402
+
+PATH = Path(__file__).parent / "ledger" / "history.bin"
+SEATS = msgspec.structs.replace(PARAMS, seats=1, epoch_blocks=160)
+
+
+def play() -> Chain:
+    """The history."""
+    chain = Chain(params=SEATS, weights=[9_000, 1_000, 1_000, 1_000, 1_000])
+    chain.run_race([900, 120, 110, 100, 90], rejected=(4,))
+    session_id = chain.open_session()
+    for index in range(4):
+        executor = chain.first_executor(session_id, index)
+        chain.send(executor, m.SubmitReceipts((chain.receipt(session_id, index, executor),)))
+        chain.send(chain.user, m.Transfer(chain.keys[index].address, 1 + index))
+        chain.tick()
+    try:
+        chain.send(chain.user, m.Transfer(chain.keys[0].address, 10**17))
+    except InvalidTransaction as problem:
+        assert problem.code == "over-balance", problem.code
+    while chain.height < SEATS.epoch_blocks + 5:
+        chain.tick()
+    return chain
+
+
+def main() -> None:
+    """Write genesis, blocks and app hashes."""
+    chain = play()
+    blocks = [decode_block(data) for data in chain.sequencer.get_blocks(1, 10_000, 1 << 30)]
+    recorded = [(block.transactions, block.app_hash) for block in blocks]
+    PATH.parent.mkdir(exist_ok=True)
+    PATH.write_bytes(encode((chain.genesis, recorded)))
+    print(f"{len(recorded)} blocks, last app hash {recorded[-1][1].hex()}")
+
+
+if __name__ == "__main__":
+    main()
