@@ -27,7 +27,7 @@ SEATS = msgspec.structs.replace(PARAMS, seats=1, epoch_blocks=160)
 
 def play() -> Chain:
     """The history."""
-    chain = Chain(params=SEATS, weights=[9_000, 1_000, 1_000, 1_000, 1_000])
+    chain = Chain(params=SEATS, weights=[1_400, 1_000, 1_000, 1_000, 1_000])
     chain.run_race([900, 120, 110, 100, 90], rejected=(4,))
     session_id = chain.open_session()
     for index in range(4):
