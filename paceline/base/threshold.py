@@ -34,6 +34,7 @@ from paceline.base.dealing import (
     check_commitments,
     check_ephemeral,
     judge_share,
+    judge_shares,
     verify_complaint,
 )
 from paceline.base.errors import InvalidTransaction
@@ -56,6 +57,7 @@ class ThresholdScheme:
     check_ephemeral: Callable[[bytes, bytes, bytes], None]
     verify_complaint: Callable[[bytes, bytes, bytes, Complaint], bool]
     judge_share: Callable[[Commitments, bytes, bytes, bytes, int], bool]
+    judge_shares: Callable[[Commitments, Sequence[bytes], bytes, bytes, Sequence[int]], bool] = judge_shares
     aggregate: Callable[[Commitments | None, Commitments], Commitments]
     compute_group_key: Callable[[Commitments], bytes]
     verify_partial: Callable[[Commitments, int, bytes, bytes], bool]
@@ -161,6 +163,7 @@ BLS_SCHEME = ThresholdScheme(
     check_ephemeral=check_ephemeral,
     verify_complaint=verify_complaint,
     judge_share=judge_share,
+    judge_shares=judge_shares,
     aggregate=aggregate,
     compute_group_key=compute_group_key,
     verify_partial=verify_partial,

@@ -174,6 +174,7 @@ class Application:
     def _end_block(self, state: State, epoch: int) -> list[tuple[bytes, int]]:
         updates = race.end_block(state, self.params)
         ceremony.end_block(state, self.params, self.chain_id)
+        beacon.end_block(state, self.params)
         sessions.end_block(state)
         tasks.end_block(state, self.params, epoch)
         training.end_block(state, self.params, epoch)

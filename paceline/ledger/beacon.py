@@ -1,10 +1,11 @@
 """The beacon: every few heights the group signs the height's number, and the one possible signature is the chance.
 
 Nobody below the threshold can know a value before its height is final, choose it or prevent it: the message is fixed in
-advance and holds nothing of any block. A value missing from the current group is signed by the former one; while neither
-signs, whatever waits for it waits on. A block hash is never used.
+advance, holds nothing of any block, and is for the group in charge at that height alone. When that group is silent for
+long, the other one that is kept may sign; while neither does, whatever waits for the value waits on. A block hash is
+never used.
 Invariant: a value exists only with a signature of a group that verifies.
-Source: seed 001, Appendix B; decision 004.
+Source: seed 001, Appendix B; decisions 004 and 014.
 """
 
 from __future__ import annotations
@@ -136,15 +137,27 @@ def apply_partials(
         raise InvalidTransaction("not-due", f"index {index} is long past")
     if VALUES.get(state, _key(index)) is not None:
         raise InvalidTransaction("already-signed", f"index {index} has its value")
-    late = state.height - index * params.beacon_interval > params.fallback_blocks
-    signature = collect_partials(state, chain_id, sender, message, epoch=epoch, former_allowed=late, scheme=scheme)
+    asked_at = index * params.beacon_interval
+    late = state.height - asked_at > params.fallback_blocks
+    signature = collect_partials(
+        state, chain_id, sender, message, epoch=epoch, former_allowed=late, scheme=scheme, asked_at=asked_at
+    )
     if signature is None:
         return
     WANTED.delete(state, _key(index))
     VALUES.put(state, _key(index), BeaconValue(compute_value(signature), signature, message.group, state.height))
-    if index >= KEPT_VALUES:
-        VALUES.delete(state, _key(index - KEPT_VALUES))
     state.emit("beacon-value", index=index, group=message.group)
+
+
+def end_block(state: State, params: NetworkParams) -> None:
+    """Forget the index that is long past, signed or not."""
+    latest, rest = divmod(state.height, params.beacon_interval)
+    gone = latest - KEPT_VALUES
+    if rest or gone < 0:
+        return
+    VALUES.delete(state, _key(gone))
+    WANTED.delete(state, _key(gone))
+    forget_partials(state, HEIGHT, gone)
 
 
 def collect_partials(
@@ -156,14 +169,16 @@ def collect_partials(
     epoch: int,
     former_allowed: bool,
     scheme: ThresholdScheme,
+    asked_at: int | None = None,
 ) -> bytes | None:
     """Keep a member's partial signatures; the group's signature once there are enough, else None.
 
+    `asked_at` is the height whose group must sign, now unless given; `former_allowed` lets the other kept group sign too.
     Partials are kept unchecked, because checking the one signature they lead to costs as much as checking one of them.
     Only when it is wrong is each member's looked at, and whoever lied is out of the group and guilty.
     Errors: InvalidTransaction wrong-group, too-early, not-a-member, wrong-partials, already-posted.
     """
-    group = _expect_group(state, message, former_allowed=former_allowed)
+    group = _expect_group(state, message, state.height if asked_at is None else asked_at, late=former_allowed)
     slots = group.get_slots(sender)
     if not slots or groups.LIARS.get(state, groups.liar_key(group.number, sender)) is not None:
         raise InvalidTransaction("not-a-member", f"this node signs nothing in group {group.number}")
@@ -174,15 +189,21 @@ def collect_partials(
         raise InvalidTransaction("already-posted", "a member signs once")
     PARTIALS.put(state, prefix + sender, b"".join(message.partials))
     posted = {key[len(prefix) :]: split_partials(data) for key, data in PARTIALS.scan(state, prefix)}
-    if sum(len(partials) for partials in posted.values()) < group.threshold:
-        return None
     text = compute_message(chain_id, message.kind, message.number, group.number)
-    signature = _try_to_combine(group, text, posted, scheme)
-    if signature is None:
-        _expel_liars(state, group, text, posted, prefix, epoch, scheme)
-        return None
-    forget_partials(state, message.kind, message.number)
-    return signature
+    # Without the liars there may still be enough, and nobody left who could post again.
+    while sum(len(partials) for partials in posted.values()) >= group.threshold:
+        signature = _try_to_combine(group, text, posted, scheme)
+        if signature is not None:
+            forget_partials(state, message.kind, message.number)
+            return signature
+        liars = _find_liars(group, text, posted, scheme)
+        if not liars:
+            return None
+        for liar in liars:
+            PARTIALS.delete(state, prefix + liar)
+            _expel(state, group, liar, epoch)
+            del posted[liar]
+    return None
 
 
 def forget_partials(state: State, kind: str, number: int) -> None:
@@ -201,15 +222,16 @@ def split_partials(data: bytes) -> tuple[bytes, ...]:
     return tuple(data[at : at + PARTIAL_BYTES] for at in range(0, len(data), PARTIAL_BYTES))
 
 
-def _expect_group(state: State, message: PostPartials, *, former_allowed: bool) -> Group:
-    current, former = groups.get_current(state), groups.get_former(state)
-    if message.group == current.number:
-        return current
-    if former is None or message.group != former.number:
-        raise InvalidTransaction("wrong-group", f"group {message.group} does not sign, {current.number} does")
-    if not former_allowed:
-        raise InvalidTransaction("too-early", f"group {current.number} still has time to sign")
-    return former
+def _expect_group(state: State, message: PostPartials, asked_at: int, *, late: bool) -> Group:
+    in_charge, *others = groups.list_signers(state, asked_at, late=True)
+    if message.group == in_charge.number:
+        return in_charge
+    found = next((group for group in others if group.number == message.group), None)
+    if found is None:
+        raise InvalidTransaction("wrong-group", f"group {message.group} does not sign, {in_charge.number} does")
+    if not late:
+        raise InvalidTransaction("too-early", f"group {in_charge.number} still has time to sign")
+    return found
 
 
 def _try_to_combine(
@@ -228,23 +250,20 @@ def _try_to_combine(
     return signature if fine else None
 
 
-def _expel_liars(
-    state: State,
-    group: Group,
-    text: bytes,
-    posted: Mapping[bytes, tuple[bytes, ...]],
-    prefix: bytes,
-    epoch: int,
-    scheme: ThresholdScheme,
-) -> None:
-    for address, partials in sorted(posted.items()):
-        by_slot = dict(zip(group.get_slots(address), partials, strict=True))
-        if scheme.verify_partials(group.commitments, text, by_slot):
-            continue
-        PARTIALS.delete(state, prefix + address)
-        groups.LIARS.put(state, groups.liar_key(group.number, address), state.height)
-        nodes.update_node(state, address, guilty=epoch, reputation=0)
-        state.emit("beacon-wrong-partial", group=group.number, node=address.hex())
+def _find_liars(
+    group: Group, text: bytes, posted: Mapping[bytes, tuple[bytes, ...]], scheme: ThresholdScheme
+) -> list[bytes]:
+    def is_right(address: bytes) -> bool:
+        by_slot = dict(zip(group.get_slots(address), posted[address], strict=True))
+        return scheme.verify_partials(group.commitments, text, by_slot)
+
+    return [address for address in sorted(posted) if not is_right(address)]
+
+
+def _expel(state: State, group: Group, liar: bytes, epoch: int) -> None:
+    groups.LIARS.put(state, groups.liar_key(group.number, liar), state.height)
+    nodes.update_node(state, liar, guilty=epoch, reputation=0)
+    state.emit("beacon-wrong-partial", group=group.number, node=liar.hex())
 
 
 def _subject_prefix(kind: str, number: int) -> bytes:

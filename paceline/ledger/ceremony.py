@@ -5,7 +5,7 @@ lays open the point it shares with the dealer, and the ledger decrypts and tests
 or a committee that cannot keep its bounds, and the former group goes on.
 Invariant: a group is installed only when sound dealers own more than half of its slots, so one of them is honest
 while less than a third of all weight lies.
-Source: seed 001, Appendix B; decisions 004 and 013.
+Source: seed 001, Appendix B; decisions 013 and 014.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from paceline.base.errors import InvalidTransaction
 from paceline.base.threshold import BLS_SCHEME, ThresholdScheme
 from paceline.economy.committee import Committee, choose_committee
 from paceline.ledger import beacon, groups, nodes
-from paceline.ledger.groups import DEALINGS, DealingRecord
+from paceline.ledger.groups import DEALINGS
 from paceline.ledger.state import State, Table
 from paceline.protocol.codec import Record
 from paceline.protocol.messages import PostComplaint, PostDealing
@@ -48,6 +48,8 @@ class Ceremony(Record, frozen=True, kw_only=True):
 CEREMONY: Table[Ceremony] = Table("ceremony/state", Ceremony)
 PARTS: Table[bytes] = Table("ceremony/part", bytes)
 GUILTY: Table[int] = Table("ceremony/guilty", int)
+KEYS: Table[bytes] = Table("ceremony/key", bytes)
+"""Group keys of the members as they were when the committee was drawn."""
 SUM: Table[tuple[bytes, ...]] = Table("ceremony/sum", tuple[bytes, ...])
 
 
@@ -63,7 +65,17 @@ def begin(state: State, epoch: int) -> None:
     if former is not None:
         _forget(state, former.number, keep_dealings=former.number < number)
     index = beacon.compute_next_index(state)
-    CEREMONY.put(state, b"", Ceremony(number=number, epoch=epoch, phase=DRAW, deadline=0, draw_index=index))
+    # While a value is waited for, the deadline says since when.
+    waiting = Ceremony(number=number, epoch=epoch, phase=DRAW, deadline=state.height, draw_index=index)
+    CEREMONY.put(state, b"", waiting)
+    state.emit("ceremony-waits", group=number, index=index)
+
+
+def get_member_key(state: State, address: bytes) -> bytes:
+    """The key that shares for a member of the running ceremony are encrypted to."""
+    key = KEYS.get(state, address)
+    assert key is not None, "the draw writes the key of each member"
+    return key
 
 
 def apply_dealing(
@@ -109,11 +121,11 @@ def apply_complaint(
         raise InvalidTransaction("already-guilty", "this dealer is out already")
     context = groups.compute_context(groups.compute_label(chain_id), ceremony.number, message.dealer)
     complaint = Complaint(message.shared_point, message.proof)
-    public_key = nodes.get_group_key(state, sender, ceremony.epoch)
-    if not scheme.verify_complaint(public_key, record.ephemeral, context, complaint):
+    if not scheme.verify_complaint(get_member_key(state, sender), record.ephemeral, context, complaint):
         raise InvalidTransaction("false-proof", "the opened point is not the one shared with the dealer")
     slots = groups.compute_slots(ceremony.members, sender)
-    if _are_sound(record, slots, message.shared_point, context, scheme):
+    ciphertexts = record.shares[slots.start : slots.stop]
+    if scheme.judge_shares(record.commitments, ciphertexts, message.shared_point, context, slots):
         raise InvalidTransaction("unfounded", "every share of this dealer for this member is right")
     _convict(state, ceremony, message.dealer, "a share that does not fit its commitments")
 
@@ -136,13 +148,19 @@ def end_block(state: State, params: NetworkParams, chain_id: str, scheme: Thresh
 
 def _draw(state: State, params: NetworkParams, ceremony: Ceremony) -> None:
     seed = beacon.derive_at(state, ceremony.draw_index, "committee", ceremony.number.to_bytes(8, "big"))
-    if seed is None:
+    if seed is None and state.height <= ceremony.deadline + 2 * params.fallback_blocks:
         return
     try:
-        committee = choose_committee(nodes.get_weights(state), seed, slots_per_member=params.slots_per_member)
+        committee = choose_committee(nodes.get_weights(state), seed or b"", slots_per_member=params.slots_per_member)
     except InvalidTransaction as problem:
         _fail(state, ceremony, problem.message)
         return
+    # The heaviest need no chance, so they can replace a group that signs no more; a draw without chance is none.
+    if seed is None and committee.drawn:
+        _fail(state, ceremony, f"no value {ceremony.draw_index} to draw a committee from")
+        return
+    for address, _ in committee.members:
+        KEYS.put(state, address, nodes.get_group_key(state, address, ceremony.epoch))
     _enter(state, _seat(ceremony, committee), DEAL, state.height + params.deal_blocks)
     state.emit(
         "ceremony-begins",
@@ -238,6 +256,8 @@ def _forget(state: State, number: int, *, keep_dealings: bool) -> None:
         PARTS.delete(state, key)
     for key, _ in GUILTY.items(state):
         GUILTY.delete(state, key)
+    for key, _ in KEYS.items(state):
+        KEYS.delete(state, key)
     SUM.delete(state, b"")
     if not keep_dealings:
         groups.forget_dealings(state, number)
@@ -247,14 +267,6 @@ def _convict(state: State, ceremony: Ceremony, dealer: bytes, reason: str) -> No
     GUILTY.put(state, dealer, state.height)
     nodes.update_node(state, dealer, guilty=ceremony.epoch, reputation=0)
     state.emit("ceremony-guilty", group=ceremony.number, node=dealer.hex(), reason=reason)
-
-
-def _are_sound(
-    record: DealingRecord, slots: range, shared_point: bytes, context: bytes, scheme: ThresholdScheme
-) -> bool:
-    return all(
-        scheme.judge_share(record.commitments, record.shares[slot], shared_point, context, slot) for slot in slots
-    )
 
 
 def _list_sound(state: State, ceremony: Ceremony) -> list[bytes]:

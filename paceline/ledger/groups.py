@@ -103,6 +103,19 @@ def get_group(state: State, number: int) -> Group | None:
     return GROUPS.get(state, _number_key(number)) if number >= 0 else None
 
 
+def list_signers(state: State, asked_at: int, *, late: bool) -> list[Group]:
+    """Groups that may sign what is asked at a height: the one in charge there, then the other kept one once it is late.
+
+    The height alone decides who is in charge. Were it the block in which signatures arrive, its proposer could keep them
+    back until the next group is in charge, and choose between two values.
+    """
+    current, former = get_current(state), get_former(state)
+    if former is None:
+        return [current]
+    ordered = [former, current] if asked_at < current.since else [current, former]
+    return ordered if late else ordered[:1]
+
+
 def install(state: State, group: Group) -> None:
     """Make a group the current one; what belongs to the one before the former goes."""
     GROUPS.put(state, _number_key(group.number), group)

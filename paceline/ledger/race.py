@@ -86,7 +86,13 @@ def get_sample(state: State, params: NetworkParams, race: RaceState, prover: byt
 
 
 def begin_epoch(state: State, params: NetworkParams, epoch: int) -> None:
-    """Open the commit phase of a new epoch."""
+    """Open the commit phase of a new epoch. A Race that never ended leaves the weights as they are."""
+    former = STATE.get(state)
+    if former is not None and former.phase != DONE:
+        beacon.forget_partials(state, beacon.RACE, former.epoch)
+        state.emit("race-failed", epoch=former.epoch, reason="it did not end within its epoch; former weights stay")
+        # It waited for the beacon: without a new group it would wait for ever.
+        ceremony.begin(state, epoch)
     for key, _ in CLAIMS_TABLE.items(state):
         CLAIMS_TABLE.delete(state, key)
     seeds.begin(state)
@@ -205,6 +211,7 @@ def _leave_seed(state: State, params: NetworkParams, race: RaceState) -> None:
         _enter(state, _move(race, RACING, closes, seed=seed, seed_source=source))
         state.emit("race-open", epoch=race.epoch, closes=closes, seed=source)
     elif waited > 3 * params.fallback_blocks:
+        beacon.forget_partials(state, beacon.RACE, race.epoch)
         _enter(state, _move(race, DONE, 0))
         state.emit("race-failed", epoch=race.epoch, reason="nobody signed the seed; former weights stay")
         ceremony.begin(state, race.epoch)

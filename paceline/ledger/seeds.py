@@ -2,9 +2,9 @@
 
 While contributions can still be withheld nobody knows the signature, so withholding is a blind choice and gains nothing;
 when the signature is known, nothing can be withheld any more.
-Without the group's signature the former group signs; without that the contributions alone must do, when more than two
-thirds of all weight revealed; without that there is no Race and the weights stay.
-Source: seed 001, Appendix B; decision 004.
+Without the signature of the group in charge the other kept one signs; without that the contributions alone must do, when
+more than two thirds of all weight revealed; without that there is no Race and the weights stay.
+Source: seed 001, Appendix B; decisions 004 and 014.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Contribution(Record, frozen=True):
 
 CONTRIBUTIONS: Table[Contribution] = Table("seeds/contribution", Contribution)
 SIGNATURE: Table[bytes] = Table("seeds/signature", bytes)
+CLOSED: Table[int] = Table("seeds/closed", int)
+"""Height at which reveals were closed: the group in charge there signs."""
 
 
 def begin(state: State) -> None:
@@ -38,6 +40,7 @@ def begin(state: State) -> None:
     for address, _ in CONTRIBUTIONS.items(state):
         CONTRIBUTIONS.delete(state, address)
     SIGNATURE.delete(state, b"")
+    CLOSED.delete(state, b"")
 
 
 def hash_contribution(address: bytes, epoch: int, contribution: bytes) -> bytes:
@@ -75,11 +78,18 @@ def apply_partials(
     late: bool,
     scheme: ThresholdScheme = BLS_SCHEME,
 ) -> None:
-    """A member signs the epoch. The caller has seen that reveals are over; `late` lets the former group sign too."""
+    """A member signs the epoch. The caller has seen that reveals are over; `late` lets the other kept group sign too."""
     if SIGNATURE.get(state) is not None:
         raise InvalidTransaction("already-signed", f"epoch {message.number} has its signature")
     signature = beacon.collect_partials(
-        state, chain_id, sender, message, epoch=message.number, former_allowed=late, scheme=scheme
+        state,
+        chain_id,
+        sender,
+        message,
+        epoch=message.number,
+        former_allowed=late,
+        scheme=scheme,
+        asked_at=CLOSED.get(state),
     )
     if signature is not None:
         SIGNATURE.put(state, b"", signature)
@@ -96,7 +106,8 @@ def have_all_revealed(state: State) -> bool:
 
 
 def close_reveals(state: State) -> None:
-    """What stays hidden is left out, and costs its node a step of reputation."""
+    """What stays hidden is left out, and costs its node a step of reputation. From now on the group may sign."""
+    CLOSED.put(state, b"", state.height)
     for address, found in CONTRIBUTIONS.items(state):
         if found.revealed:
             continue

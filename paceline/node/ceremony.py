@@ -9,11 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from paceline.base.bls import EncryptionKey
-from paceline.base.dealing import Recipient, deal, decrypt_shares, find_bad_dealings, prove_complaint
+from paceline.base.dealing import (
+    Recipient,
+    deal,
+    decrypt_shares,
+    find_bad_dealings,
+    prove_complaint,
+    verify_shares_batched,
+)
 from paceline.base.hashing import hash_parts
 from paceline.base.threshold import compute_slot_secret, sign_partial
 from paceline.ledger import groups, nodes
-from paceline.ledger.ceremony import Ceremony
+from paceline.ledger.ceremony import GUILTY, Ceremony, get_member_key
 from paceline.ledger.groups import DEALINGS, DealingRecord, Group
 from paceline.ledger.state import State
 from paceline.protocol.messages import PostComplaint, PostDealing
@@ -53,7 +60,7 @@ class CeremonyKey:
         return hash_parts("seed-contribution", self._secret, chain_id.encode("ascii"), epoch.to_bytes(8, "big"))
 
     def sign(self, state: State, group: Group, message: bytes) -> tuple[bytes, ...]:
-        """Partial signatures of all own slots; none for a group that this node does not belong to."""
+        """Partial signatures of all own slots; none for a group in which this node holds no sound shares."""
         return tuple(sign_partial(secret, message) for secret in self._get_slot_secrets(state, group))
 
     def deal(self, ceremony: Ceremony, keys: Mapping[bytes, bytes], chain_id: str) -> list[PostDealing]:
@@ -95,6 +102,9 @@ class CeremonyKey:
             for key, record in DEALINGS.items(state, group.number.to_bytes(8, "big"))
         ]
         secrets = tuple(compute_slot_secret(column) for column in zip(*rows, strict=True)) if slots else ()
+        # Signing with what a bad dealer or a changed key left here would make this node guilty.
+        if not verify_shares_batched([group.commitments], slots, [secrets]):
+            secrets = ()
         self._slot_secrets[group.number] = secrets
         for number in sorted(self._slot_secrets)[:-KEPT_SECRETS]:
             del self._slot_secrets[number]
@@ -109,8 +119,15 @@ class CeremonyKey:
 
 
 def get_member_keys(state: State, ceremony: Ceremony) -> dict[bytes, bytes]:
-    """Group keys of a ceremony's members."""
-    return {address: nodes.get_group_key(state, address, ceremony.epoch) for address, _ in ceremony.members}
+    """Group keys of a running ceremony's members."""
+    return {address: get_member_key(state, address) for address, _ in ceremony.members}
+
+
+def get_open_dealings(state: State, ceremony: Ceremony) -> dict[bytes, DealingRecord]:
+    """Dealings of a ceremony whose dealers nobody has convicted."""
+    prefix = ceremony.number.to_bytes(8, "big")
+    found = {key[len(prefix) :]: record for key, record in DEALINGS.items(state, prefix)}
+    return {dealer: record for dealer, record in found.items() if GUILTY.get(state, dealer) is None}
 
 
 def make_dealing(secret: bytes, threshold: int, members: Members, keys: Mapping[bytes, bytes], context: bytes) -> bytes:

@@ -67,7 +67,8 @@ class Threads:
 
     def __init__(self) -> None:
         self._pools = {
-            kind: ThreadPoolExecutor(1, thread_name_prefix=kind) for kind in ("answer", "check", "race", "train")
+            kind: ThreadPoolExecutor(1, thread_name_prefix=kind)
+            for kind in ("answer", "ceremony", "check", "race", "train")
         }
 
     async def run(self, kind: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -226,13 +226,18 @@ class Chain:
         message = beacon.compute_message(self.application.chain_id, kind, number, group.number)
         return m.PostPartials(kind, number, group.number, self.group_keys[key.address].sign(self.state, group, message))
 
+    def group_in_charge(self, kind, number):
+        state = self.state
+        asked_at = number * self.params.beacon_interval if kind == beacon.HEIGHT else seeds.CLOSED.get(state)
+        return groups.list_signers(state, asked_at, late=False)[0]
+
     def sign_beacon(self, key, kind, number):
         """Post partials unless this node has none to post, or enough others were quicker."""
-        group = groups.get_current(self.state)
+        group = self.group_in_charge(kind, number)
         if not group.get_slots(key.address) or beacon.has_posted(self.state, kind, number, group.number, key.address):
             return
         try:
-            self.send(key, self.make_partials(key, kind, number))
+            self.send(key, self.make_partials(key, kind, number, group))
         except InvalidTransaction as problem:
             if problem.code != "already-signed":
                 raise

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
+from paceline.base.errors import InvalidTransaction
 from paceline.ledger import beacon, ceremony, groups, nodes, race, seeds
 from paceline.ledger.groups import DEALINGS, Group
 from paceline.ledger.race import RaceState
 from paceline.ledger.state import State
-from paceline.node.ceremony import CeremonyKey, get_member_keys
+from paceline.node.ceremony import CeremonyKey, get_member_keys, get_open_dealings
 from paceline.node.context import Context
 from paceline.protocol.messages import CommitSeed, PostPartials, RevealSeed
+
+LOG = logging.getLogger(__name__)
 
 
 class BeaconRole:
@@ -17,6 +22,8 @@ class BeaconRole:
     def __init__(self, context: Context, key: CeremonyKey) -> None:
         self._context = context
         self._key = key
+        self._looked_at: tuple[int, int] | None = None
+        """Group number and epoch of the ceremony whose dealings were found sound or denounced; a restart looks again."""
 
     def on_block(self, state: State) -> None:
         """Start what is due at this height."""
@@ -24,7 +31,7 @@ class BeaconRole:
         if current is not None:
             self._do_seed(state, current)
         for index in beacon.get_due(state):
-            self._sign(state, beacon.HEIGHT, index, self._is_late(state, index))
+            self._sign(state, beacon.HEIGHT, index, index * self._context.params.beacon_interval)
         self._do_ceremony(state)
 
     def _do_seed(self, state: State, current: RaceState) -> None:
@@ -36,17 +43,17 @@ class BeaconRole:
         elif current.phase == race.REVEAL and mine is not None and not mine.revealed:
             start(("seed-reveal", epoch), lambda: self._reveal(epoch))
         elif current.phase == race.SEED and seeds.SIGNATURE.get(state) is None:
-            late = state.height - current.deadline > self._context.params.fallback_blocks
-            self._sign(state, beacon.RACE, epoch, late)
+            self._sign(state, beacon.RACE, epoch, current.deadline)
 
-    def _sign(self, state: State, kind: str, number: int, late: bool) -> None:
+    def _sign(self, state: State, kind: str, number: int, asked_at: int) -> None:
         """With every group that may sign now and in which this node has slots."""
-        former = groups.get_former(state) if late else None
-        for group in (groups.get_current(state), former):
-            if group is None or not group.get_slots(self._context.address):
+        me = self._context.address
+        late = state.height - asked_at > self._context.params.fallback_blocks
+        for group in groups.list_signers(state, asked_at, late=late):
+            expelled = groups.LIARS.get(state, groups.liar_key(group.number, me)) is not None
+            if not group.get_slots(me) or expelled or beacon.has_posted(state, kind, number, group.number, me):
                 continue
-            if not beacon.has_posted(state, kind, number, group.number, self._context.address):
-                self._start_signing(state, kind, number, group)
+            self._start_signing(state, kind, number, group)
 
     def _start_signing(self, state: State, kind: str, number: int, group: Group) -> None:
         context = self._context
@@ -54,13 +61,12 @@ class BeaconRole:
 
         async def post() -> None:
             partials = self._key.sign(state, group, message)
-            await context.chain.send(PostPartials(kind, number, group.number, partials))
+            if partials:
+                await context.chain.send(PostPartials(kind, number, group.number, partials))
+            else:
+                LOG.warning("this node's shares of group %d are not sound; it does not sign", group.number)
 
         context.duties.start(("partials", kind, number, group.number), post)
-
-    def _is_late(self, state: State, index: int) -> bool:
-        params = self._context.params
-        return state.height - index * params.beacon_interval > params.fallback_blocks
 
     def _do_ceremony(self, state: State) -> None:
         running = ceremony.get_ceremony(state)
@@ -71,7 +77,7 @@ class BeaconRole:
         dealt = DEALINGS.get(state, groups.dealing_key(running.number, me)) is not None
         if running.phase == ceremony.DEAL and not dealt:
             start(("deal", running.number, running.epoch), lambda: self._deal(state, running))
-        elif running.phase == ceremony.COMPLAIN:
+        elif running.phase == ceremony.COMPLAIN and self._looked_at != (running.number, running.epoch):
             start(("complain", running.number, running.epoch), lambda: self._complain(state, running))
 
     async def _commit(self, epoch: int) -> None:
@@ -87,17 +93,18 @@ class BeaconRole:
         context = self._context
         # Read here and not in the thread: the state may move on meanwhile.
         keys = get_member_keys(state, running)
-        parts = await context.threads.run("check", self._key.deal, running, keys, context.chain.chain_id)
+        parts = await context.threads.run("ceremony", self._key.deal, running, keys, context.chain.chain_id)
         for part in parts:
             await context.chain.send(part)
 
     async def _complain(self, state: State, running: ceremony.Ceremony) -> None:
         context = self._context
-        prefix = running.number.to_bytes(8, "big")
-        records = {key[len(prefix) :]: record for key, record in DEALINGS.items(state, prefix)}
-        if not records:
-            return
-        chain_id = context.chain.chain_id
-        found = await context.threads.run("check", self._key.find_complaints, running, records, chain_id)
+        records, chain_id = get_open_dealings(state, running), context.chain.chain_id
+        found = await context.threads.run("ceremony", self._key.find_complaints, running, records, chain_id)
         for complaint in found:
-            await context.chain.send(complaint)
+            try:
+                await context.chain.send(complaint)
+            except InvalidTransaction as refused:
+                # Another victim may have been quicker; the next dealer must be denounced all the same.
+                LOG.info("complaint about %s: %s", complaint.dealer.hex(), refused)
+        self._looked_at = (running.number, running.epoch)
