@@ -16,6 +16,7 @@ from paceline.engine.inclusions import Included, Inclusions
 from paceline.ledger.admission import compute_transaction_hash
 from paceline.ledger.application import Application, BlockResult
 from paceline.protocol.codec import decode_own, encode
+from paceline.protocol.messages import BACKGROUND, decode_transaction
 from paceline.protocol.stores import StateStore
 
 LABEL = "solo: one sequencer, not Byzantine fault tolerant"
@@ -85,11 +86,12 @@ class Sequencer(Replica):
         assert key.public_key == application.genesis.sequencer, "only the sequencer's key may order"
         self._key = key
         self._mempool: OrderedDict[bytes, bytes] = OrderedDict()
+        self._urgent: set[bytes] = set()
 
     @property
-    def waiting(self) -> int:
-        """How many transactions wait for a block."""
-        return len(self._mempool)
+    def is_hurried(self) -> bool:
+        """True when a transaction waits for which an idle network should not let time pass."""
+        return bool(self._urgent)
 
     def add_transaction(self, data: bytes) -> bytes:
         """Try a transaction on top of everything waiting and keep it for the next block; returns its hash.
@@ -105,6 +107,8 @@ class Sequencer(Replica):
         if result.code != "ok":
             raise InvalidTransaction(result.code, result.message)
         self._mempool[transaction_hash] = data
+        if not isinstance(decode_transaction(data)[1].message, BACKGROUND):
+            self._urgent.add(transaction_hash)
         return transaction_hash
 
     def produce_block(self, unix_milliseconds: int) -> tuple[bytes, BlockResult]:
@@ -133,7 +137,9 @@ class Sequencer(Replica):
             size += len(data)
             if chosen and size > MAX_BLOCK_BYTES:
                 break
-            chosen.append(self._mempool.popitem(last=False)[1])
+            transaction_hash, data = self._mempool.popitem(last=False)
+            self._urgent.discard(transaction_hash)
+            chosen.append(data)
         return chosen
 
     def _retry_waiting(self) -> None:
@@ -143,3 +149,4 @@ class Sequencer(Replica):
         for data in left:
             if self.application.check_transaction(data).code == "ok":
                 self._mempool[compute_transaction_hash(data)] = data
+        self._urgent &= self._mempool.keys()

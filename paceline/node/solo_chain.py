@@ -78,7 +78,8 @@ class SoloChain(ChainService):
         if not isinstance(self.replica, Sequencer):
             raise InvalidTransaction("not-the-sequencer", f"{self._settings.sequencer} orders blocks")
         digest = self.replica.add_transaction(data)
-        self._wanted.set()
+        if self.replica.is_hurried:
+            self._wanted.set()
         return digest
 
     async def serve_blocks(self, sender: bytes, body: bytes) -> list[bytes]:
@@ -110,7 +111,7 @@ class SoloChain(ChainService):
             await asyncio.sleep(0)
             return
         await asyncio.sleep(self._settings.block_seconds)
-        if sequencer.waiting or sequencer.application.is_waiting():
+        if sequencer.is_hurried or sequencer.application.is_waiting():
             return
         rest = self._settings.idle_seconds - self._settings.block_seconds
         try:

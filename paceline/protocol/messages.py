@@ -275,6 +275,9 @@ DUTIES = (
     ReportState,
 )
 
+BACKGROUND = (PostPartials, PostDealing, PostComplaint)
+"""Duties that hurry nobody by themselves: whoever waits for what they bring about has left a mark on the ledger."""
+
 
 class TransactionBody(Record, frozen=True, kw_only=True):
     """What is signed. `sequence` orders an account's transactions; None means unordered until `expires_at`."""
