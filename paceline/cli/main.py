@@ -1,4 +1,4 @@
-"""Commands: demo, up, status, doctor, light. Each parses, wires and prints; errors end with one clear line and code 1 or 2."""
+"""Commands: demo, up, status, doctor, light, beacon. Each parses, wires and prints; errors end with one clear line and code 1 or 2."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from paceline.cli.environment import get_default_home
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 light = typer.Typer(no_args_is_help=True, help="Verify a chain without following it.")
 app.add_typer(light, name="light")
+beacon = typer.Typer(no_args_is_help=True, help="Verify the network's chance.")
+app.add_typer(beacon, name="beacon")
 
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder of the network. Default: ~/.paceline")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -110,6 +112,26 @@ def light_verify(
         clock_drift_seconds=clock_drift_seconds,
     )
     _run(lambda: print_light_verify(options, as_json=json))
+
+
+@beacon.command("verify")
+def beacon_verify(
+    *,
+    height: Annotated[int, typer.Option(min=1, help="A height that the group signs.")],
+    peer: Annotated[
+        list[str] | None, typer.Option(help="Node to ask, as name=http://host:port; repeatable. Default: all that run.")
+    ] = None,
+    group_key: Annotated[str | None, typer.Option(help="Key of the group in hex, when you know it.")] = None,
+    home: HomeOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Check the beacon of a height yourself: needs the genesis of the network and no secret."""
+    from paceline.cli.beacon import BeaconOptions, print_beacon_verify  # noqa: PLC0415 - loads the node
+
+    options = BeaconOptions(
+        home=home or get_default_home(), height=height, peers=tuple(peer or ()), group_key=group_key
+    )
+    _run(lambda: print_beacon_verify(options, as_json=json))
 
 
 @app.command(hidden=True)

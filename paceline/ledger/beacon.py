@@ -85,8 +85,13 @@ def is_waiting(state: State) -> bool:
 
 def get_value(state: State, index: int) -> bytes | None:
     """Value of an index that is signed and still kept, else None."""
-    found = VALUES.get(state, _key(index))
+    found = get_signed(state, index)
     return None if found is None else found.value
+
+
+def get_signed(state: State, index: int) -> BeaconValue | None:
+    """Value of an index with what proves it, else None."""
+    return VALUES.get(state, _key(index))
 
 
 def derive_at(state: State, index: int, purpose: str, *parts: bytes) -> bytes | None:

@@ -15,7 +15,7 @@ from paceline.base.dealing import Dealing
 from paceline.base.errors import InvalidTransaction
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import compute_address
-from paceline.base.threshold import BLS_SCHEME, ThresholdScheme
+from paceline.base.threshold import BLS_SCHEME, ThresholdScheme, compute_group_key
 from paceline.economy.committee import Committee, choose_committee
 from paceline.ledger.state import State, Table
 from paceline.protocol.codec import Record, decode, encode
@@ -64,6 +64,8 @@ GROUPS: Table[Group] = Table("groups/by-number", Group)
 CURRENT: Table[int] = Table("groups/current", int)
 DEALINGS: Table[DealingRecord] = Table("groups/dealing", DealingRecord)
 LIARS: Table[int] = Table("groups/liar", int)
+GROUP_KEYS: Table[bytes] = Table("groups/key", bytes)
+"""What signatures of each group ever installed verify against."""
 
 
 def apply_genesis(state: State, genesis: Genesis, scheme: ThresholdScheme = BLS_SCHEME) -> None:
@@ -71,19 +73,32 @@ def apply_genesis(state: State, genesis: Genesis, scheme: ThresholdScheme = BLS_
 
     Errors: InvalidTransaction when the record is not a complete ceremony; the network cannot start then.
     """
+    group, records = form_first_group(genesis, scheme)
+    for address, record in records.items():
+        DEALINGS.put(state, dealing_key(1, address), record)
+    install(state, group)
+
+
+def form_first_group(
+    genesis: Genesis, scheme: ThresholdScheme = BLS_SCHEME
+) -> tuple[Group, dict[bytes, DealingRecord]]:
+    """The group that the ceremony in genesis makes, with its dealings; anybody with the genesis can do it.
+
+    Errors: InvalidTransaction when the record is not a complete ceremony.
+    """
     weights = {compute_address(node.public_key): node.weight for node in genesis.nodes}
     committee = choose_committee(weights, genesis.beacon, slots_per_member=genesis.params.slots_per_member)
     label = compute_genesis_label(genesis.network, genesis.beacon)
     total: tuple[bytes, ...] | None = None
     if len(genesis.dealings) != len(committee.members):
         raise InvalidTransaction("bad-genesis", "genesis needs one dealing from each member of the first group")
+    records = {}
     for (address, _), data in zip(committee.members, genesis.dealings, strict=True):
-        record = decode_dealing(data, committee.threshold, committee.slots)
-        check_dealing(record, compute_context(label, 1, address), scheme)
-        total = scheme.aggregate(total, record.commitments)
-        DEALINGS.put(state, dealing_key(1, address), record)
+        records[address] = decode_dealing(data, committee.threshold, committee.slots)
+        check_dealing(records[address], compute_context(label, 1, address), scheme)
+        total = scheme.aggregate(total, records[address].commitments)
     assert total is not None
-    install(state, make_group(committee, 1, total, label, 1))
+    return make_group(committee, 1, total, label, 1), records
 
 
 def get_current(state: State) -> Group:
@@ -103,6 +118,11 @@ def get_group(state: State, number: int) -> Group | None:
     return GROUPS.get(state, _number_key(number)) if number >= 0 else None
 
 
+def get_group_key(state: State, number: int) -> bytes | None:
+    """What the signatures of a group verify against, also when it signs no more."""
+    return GROUP_KEYS.get(state, _number_key(number))
+
+
 def list_signers(state: State, asked_at: int, *, late: bool) -> list[Group]:
     """Groups that may sign what is asked at a height: the one in charge there, then the other kept one once it is late.
 
@@ -119,6 +139,7 @@ def list_signers(state: State, asked_at: int, *, late: bool) -> list[Group]:
 def install(state: State, group: Group) -> None:
     """Make a group the current one; what belongs to the one before the former goes."""
     GROUPS.put(state, _number_key(group.number), group)
+    GROUP_KEYS.put(state, _number_key(group.number), compute_group_key(group.commitments))
     CURRENT.put(state, b"", group.number)
     gone = group.number - KEPT_GROUPS
     if gone > 0:

@@ -22,6 +22,7 @@ from paceline.ledger.state import State
 from paceline.network.client import PeerClient
 from paceline.network.server import Handler, PeerIdentity, create_peer_app
 from paceline.network.wire import PeerRequest
+from paceline.node.beacon_answers import answer_beacon
 from paceline.node.chain import Standing
 from paceline.node.context import Context
 from paceline.node.control import Control
@@ -166,6 +167,7 @@ class NodeService:
             "transaction": self._on_transaction,
             "blocks": self._on_blocks,
             "standing": self._on_standing,
+            "beacon": self._on_beacon,
         }
         if self._settings.serves:
             handlers["task"] = self._executor.serve
@@ -190,6 +192,9 @@ class NodeService:
         standing = decode(Standing, request.body, limit_bytes=MAX_STANDING_BYTES)
         self._context.chain.note_standing(request.sender_address, standing)
         return b""
+
+    async def _on_beacon(self, request: PeerRequest) -> bytes:
+        return answer_beacon(self._context.chain.read(), self._context.params, request.body)
 
 
 def _make_server(app: object, host: str, port: int) -> uvicorn.Server:

@@ -1,0 +1,226 @@
+"""`paceline beacon verify`: fetch the beacon of a height from nodes and check it with public data only.
+
+Knows the genesis and asks in the name of a key made for the occasion. A node's word counts for nothing but the key of a
+later group, and the report says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from paceline.base.errors import ConfigError, Invalid, InvalidClaim, TransportError
+from paceline.base.keys import AccountKey, compute_address
+from paceline.ledger.beacon import verify_value
+from paceline.ledger.groups import form_first_group
+from paceline.network.client import Peer, PeerClient
+from paceline.node.beacon_answers import MAX_ANSWER_BYTES, BeaconAnswer, BeaconRequest, GroupBounds
+from paceline.node.home import Home
+from paceline.protocol.codec import decode, encode
+from paceline.protocol.genesis import Genesis, compute_chain_id
+
+FIRST_GROUP = 1
+KEY_BYTES = 96
+PINNED, FROM_GENESIS, TOLD = "given by --group-key", "computed from the genesis", "as the nodes tell it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeaconOptions:
+    """What the command was asked."""
+
+    home: Path
+    height: int
+    peers: tuple[str, ...] = ()
+    group_key: str | None = None
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """A node that did not answer, or answered wrongly, and how."""
+
+    node: str
+    reason: str
+
+
+class BeaconReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was verified, in hex. `bounds` are as told; they follow from the ledger's weights."""
+
+    chain_id: str
+    height: int
+    index: int
+    value: str
+    signature: str
+    group: int
+    group_key: str
+    key_source: str
+    agreeing: list[str]
+    wrong: list[Failure]
+    silent: list[Failure]
+    bounds: GroupBounds | None
+
+
+def print_beacon_verify(options: BeaconOptions, *, as_json: bool) -> None:
+    """Verify and print.
+
+    Errors: as `verify_beacon`.
+    """
+    report = verify_beacon(options)
+    if as_json:
+        print(msgspec.json.encode(report).decode())
+        return
+    console = Console(soft_wrap=True)
+    for line in _describe(report):
+        console.print(line, markup=False, highlight=False)
+
+
+def verify_beacon(options: BeaconOptions) -> BeaconReport:
+    """Ask every named node and check each answer.
+
+    Errors: ConfigError for options that cannot be; TransportError when no node answers; InvalidClaim bad-signature when
+    no answer holds, two-keys when nodes name different keys of one group, two-values when two values both hold.
+    """
+    home = Home(options.home)
+    genesis = home.load_genesis()
+    index = _compute_index(genesis, options.height)
+    pinned = _read_key(options.group_key)
+    peers = _find_peers(home, genesis, options.peers)
+    answers, silent = asyncio.run(_ask_all(peers, compute_chain_id(genesis), options.height))
+    if not answers:
+        reasons = "; ".join(f"{failure.node}: {failure.reason}" for failure in silent)
+        raise TransportError(f"no node answered for height {options.height} ({reasons})")
+    return _judge_answers(genesis, index, pinned, answers, silent)
+
+
+def _judge_answers(
+    genesis: Genesis, index: int, pinned: bytes | None, answers: Mapping[str, BeaconAnswer], silent: list[Failure]
+) -> BeaconReport:
+    chain_id = compute_chain_id(genesis)
+    first_key = form_first_group(genesis)[0].commitments[0]
+    right: dict[str, BeaconAnswer] = {}
+    wrong = []
+    for node, answer in answers.items():
+        key, _ = _choose_key(first_key, pinned, answer)
+        if answer.group_key == key and verify_value(chain_id, index, answer.signed, key):
+            right[node] = answer
+        else:
+            wrong.append(Failure(node=node, reason="its signature or key is not the group's"))
+    if not right:
+        raise InvalidClaim("bad-signature", f"what {', '.join(answers)} answered is not what the group signed")
+    _require_one(list(right.values()))
+    found = next(iter(right.values()))
+    return BeaconReport(
+        chain_id=chain_id,
+        height=index * genesis.params.beacon_interval,
+        index=index,
+        value=found.signed.value.hex(),
+        signature=found.signed.signature.hex(),
+        group=found.signed.group,
+        group_key=found.group_key.hex(),
+        key_source=_choose_key(first_key, pinned, found)[1],
+        agreeing=list(right),
+        wrong=wrong,
+        silent=silent,
+        bounds=found.bounds,
+    )
+
+
+def _choose_key(first_key: bytes, pinned: bytes | None, answer: BeaconAnswer) -> tuple[bytes, str]:
+    """The key that an answer must hold against, and where it comes from."""
+    if pinned is not None:
+        return pinned, PINNED
+    if answer.signed.group == FIRST_GROUP:
+        return first_key, FROM_GENESIS
+    return answer.group_key, TOLD
+
+
+def _require_one(answers: Sequence[BeaconAnswer]) -> None:
+    """Both hold against a key, so somebody made up a key or the ledger forked: neither may pass as the network's."""
+    first = answers[0]
+    for other in answers[1:]:
+        if other.signed.group == first.signed.group and other.group_key != first.group_key:
+            raise InvalidClaim("two-keys", f"nodes name different keys of group {first.signed.group}; use --group-key")
+        if other.signed.value != first.signed.value:
+            groups = f"groups {first.signed.group} and {other.signed.group}"
+            raise InvalidClaim("two-values", f"nodes hold values of {groups} for one height")
+
+
+async def _ask_all(
+    peers: Mapping[str, Peer], chain_id: str, height: int
+) -> tuple[dict[str, BeaconAnswer], list[Failure]]:
+    answers: dict[str, BeaconAnswer] = {}
+    silent: list[Failure] = []
+
+    async def ask(client: PeerClient, name: str, peer: Peer) -> None:
+        try:
+            reply = await client.request(peer, "beacon", encode(BeaconRequest(height)))
+            answers[name] = decode(BeaconAnswer, reply, limit_bytes=MAX_ANSWER_BYTES)
+        except (TransportError, Invalid) as problem:
+            silent.append(Failure(node=name, reason=str(problem)))
+
+    async with PeerClient(AccountKey.from_secret(secrets.token_bytes(32)), chain_id) as client:
+        await asyncio.gather(*(ask(client, name, peer) for name, peer in peers.items()))
+    return {name: answers[name] for name in peers if name in answers}, sorted(silent, key=lambda failure: failure.node)
+
+
+def _compute_index(genesis: Genesis, height: int) -> int:
+    interval = genesis.params.beacon_interval
+    index, rest = divmod(height, interval)
+    if rest:
+        nearest = max(1, index) * interval
+        raise ConfigError(f"--height {height} is not signed: the group signs every {interval}th, such as {nearest}")
+    return index
+
+
+def _read_key(text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        raise ConfigError(f"--group-key {text!r} is not hex") from None
+    if len(key) != KEY_BYTES:
+        raise ConfigError(f"--group-key has {len(key)} bytes; a group's key has {KEY_BYTES}")
+    return key
+
+
+def _find_peers(home: Home, genesis: Genesis, named: Sequence[str]) -> dict[str, Peer]:
+    addresses = {node.name: compute_address(node.public_key) for node in genesis.nodes}
+    if not named:
+        running = home.load_running()
+        if running is None:
+            raise ConfigError(f"nothing runs in {home.path}; name a node with --peer name=http://host:port")
+        return {name: Peer(f"http://127.0.0.1:{port}", addresses[name]) for name, port in running.ports.items()}
+    peers = {}
+    for text in named:
+        name, _, url = text.partition("=")
+        if name not in addresses:
+            raise ConfigError(f"--peer {text!r}: {name!r} is no node of the genesis ({', '.join(addresses)})")
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"--peer {text!r}: write name=http://host:port")
+        peers[name] = Peer(url.rstrip("/"), addresses[name])
+    return peers
+
+
+def _describe(report: BeaconReport) -> Iterator[str]:
+    yield f"verified   height {report.height} of {report.chain_id}"
+    yield f"value      {report.value}"
+    yield f"signature  {report.signature}"
+    yield f"group      {report.group}, key {report.group_key}"
+    yield f"key        {report.key_source}"
+    if report.bounds is not None:
+        bounds = report.bounds
+        yield (
+            f"committee  {bounds.members} members, {bounds.threshold} of {bounds.slots} slots sign; "
+            f"{bounds.secrecy_ppm / 10_000:.2f} % of weight could sign alone, "
+            f"{bounds.liveness_ppm / 10_000:.2f} % could not"
+        )
+    yield f"nodes      {', '.join(report.agreeing)} hold it"
+    for failure in report.wrong:
+        yield f"wrong      {failure.node}: {failure.reason}"
+    for failure in report.silent:
+        yield f"silent     {failure.node}: {failure.reason}"
