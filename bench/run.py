@@ -10,7 +10,18 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-ALL = ("ledger", "ceremony", "store", "light", "race", "training_engine", "training_network", "chat", "demo")
+ALL = (
+    "ledger",
+    "ceremony",
+    "beacon_withholding",
+    "store",
+    "light",
+    "race",
+    "training_engine",
+    "training_network",
+    "chat",
+    "demo",
+)
 
 
 def main() -> int:
