@@ -66,7 +66,7 @@ def test_every_newer_interpreter_gives_the_recorded_hashes(capsys):
     names = [f"python3.{minor}" for minor in range(sys.version_info[1] + 1, 20)]
     found = [path for path in map(shutil.which, names) if path is not None and can_import(path)]
     with capsys.disabled():
-        print(f"\nnewer interpreters with the packages of this one: {', '.join(found) or 'none found'}")
+        sys.stdout.write(f"\nnewer interpreters with the packages of this one: {', '.join(found) or 'none found'}\n")
     for python in found:
         assert replay(python, 1) == HASHES[-1].hex()
 
