@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paceline.ledger import accounts, beacon, clock, race, sessions, tasks, training
+from paceline.ledger import accounts, beacon, clock, race_checks, race_claims, sessions, tasks, training
 from paceline.ledger.admission import Admitted
 from paceline.ledger.state import State
 from paceline.protocol import messages as m
@@ -26,11 +26,15 @@ def execute_message(  # noqa: C901, PLR0912 - one arm per message
         case m.RevealLink():
             beacon.apply_reveal(state, sender, message)
         case m.CommitRace():
-            race.apply_claim(state, sender, message)
+            race_claims.apply_claim(state, sender, message)
         case m.OpenRace():
-            race.apply_openings(state, params, sender, message)
+            race_claims.apply_openings(state, params, sender, message)
+        case m.ReportRace():
+            race_checks.apply_report(state, params, sender, message)
+        case m.AccuseRace():
+            race_checks.apply_accusation(state, params, sender, message)
         case m.JudgeRace():
-            race.apply_verdict(state, sender, message)
+            race_checks.apply_verdict(state, sender, message)
         case m.OpenSession():
             key, digest = admitted.envelope.public_key, admitted.transaction_hash
             sessions.apply_open(state, params, sender, key, digest, message)

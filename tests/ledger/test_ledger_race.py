@@ -94,7 +94,7 @@ def test_invalid_second_claim_wrong_epoch_and_empty_count():
     assert refuse(chain, chain.keys[0], m.CommitRace(0, bytes(32), 0)) == "bad-count"
     assert refuse(chain, chain.keys[0], m.CommitRace(1, bytes(32), 5)) == "wrong-epoch"
     chain.send(chain.keys[0], m.CommitRace(0, bytes(32), 5))
-    assert refuse(chain, chain.keys[0], m.CommitRace(0, bytes(32), 6)) == "already-claimed"
+    assert refuse(chain, chain.keys[0], m.CommitRace(0, bytes(32), 6)) == "not-growing"
 
 
 def test_invalid_openings_of_other_positions_or_another_tree():
