@@ -162,8 +162,10 @@ class Chain:
 
     def judge_accusations(self, outcome, voters=None):
         """Everybody who may votes the same way on every accused number, until a majority is reached."""
-        number = race.get_race(self.state).number
+        number, voided = race.get_race(self.state).number, []
         for prover, position, _ in race_checks.get_accusations(self.state):
+            if prover in voided:
+                continue
             reached = 0
             for index in range(len(self.keys)) if voters is None else voters:
                 weight = self.node(index).weight
@@ -171,6 +173,8 @@ class Chain:
                     verdict = m.Verdict(outcome, "test", ())
                     self.send(self.keys[index], m.JudgeRace(number, prover, position, verdict))
                     reached += weight
+            if outcome == m.REJECTED and 2 * reached > self.total_weight():
+                voided.append(prover)
 
     def total_weight(self):
         return sum(nodes.get_weights(self.state).values())
