@@ -11,6 +11,7 @@ from paceline.ledger.race_claims import draw_slot_positions
 from paceline.protocol.params import TINY, RaceParams
 from paceline.race.check import check_nonces
 from paceline.race.plan import PRESETS, RaceChallenge
+from paceline.race.run import Searcher
 
 CHALLENGE = RaceChallenge(PRESETS["micro"], hash_parts("attacked-race"))
 ALICE, MALLORY = hash_parts("alice"), hash_parts("mallory")
@@ -30,6 +31,11 @@ STANDARD = msgspec.structs.replace(
 )
 """The checking as decision 016 derives it: 16 slots of 40 positions."""
 SLOTS, POSITIONS = STANDARD.race.checker_slots, STANDARD.race.slot_positions
+
+
+def search_all(challenge, key, nonces):
+    """For each nonce whether it is a hit, by the fast path."""
+    return Searcher(challenge, key).test_batch(nonces)
 
 
 def trial_seed(trial):

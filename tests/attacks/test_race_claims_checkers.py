@@ -21,7 +21,7 @@ from paceline.ledger.disputes import compute_majority
 from paceline.protocol.messages import ACCEPTED, REJECTED
 
 COUNT = 5_000
-TRIALS = 60_000
+TRIALS = 40_000
 THIRD_PPM = 333_333
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from race_claims_setup import ALICE, CHALLENGE, MALLORY
+from race_claims_setup import ALICE, CHALLENGE, MALLORY, search_all
 
 from paceline.base.hashing import hash_parts
 from paceline.base.integers import PPM
@@ -31,7 +31,7 @@ TOTAL = 1_000_000_000
 
 @pytest.fixture(scope="module")
 def answers():
-    return check_nonces(CHALLENGE, ALICE, range(NONCES))
+    return search_all(CHALLENGE, ALICE, range(NONCES))
 
 
 def deviations(count, tries, rate=RATE):
@@ -41,7 +41,7 @@ def deviations(count, tries, rate=RATE):
 
 def test_hits_computed_before_the_seed_are_worth_what_guessing_is_worth():
     guess = RaceChallenge(CHALLENGE.preset, hash_parts("a guess at the seed"))
-    prepared = [number for number, hit in enumerate(check_nonces(guess, ALICE, range(NONCES))) if hit]
+    prepared = [number for number, hit in enumerate(search_all(guess, ALICE, range(NONCES))) if hit]
     assert len(prepared) > 400
     assert abs(deviations(sum(check_nonces(CHALLENGE, ALICE, prepared)), len(prepared))) < 4.5
 
@@ -55,17 +55,17 @@ def test_near_misses_lead_to_no_hits(answers):
     """Hill climbing: neighbours of nonces that nearly hit are hits as often as any other number."""
     preset = CHALLENGE.preset
     easier = RaceChallenge(replace(preset, threshold_ppm=preset.threshold_ppm * 7 // 10), CHALLENGE.race_seed)
-    near = [n for n, close in enumerate(check_nonces(easier, ALICE, range(NONCES))) if close and not answers[n]]
+    near = [n for n, close in enumerate(search_all(easier, ALICE, range(NONCES))) if close and not answers[n]]
     assert len(near) > 200
     around = sorted({number ^ 1 << bit for number in near for bit in (0, 1, 5, 20, 40)})
-    assert abs(deviations(sum(check_nonces(CHALLENGE, ALICE, around)), len(around))) < 4.5
+    assert abs(deviations(sum(search_all(CHALLENGE, ALICE, around)), len(around))) < 4.5
 
 
 def test_defence_off_a_tolerance_lets_near_misses_count(answers):
     """5 % of the cosine forgiven, as a check of floats would have to: more than a tenth more hits, none of them found."""
     preset = CHALLENGE.preset
     tolerant = RaceChallenge(replace(preset, threshold_ppm=preset.threshold_ppm * 95**2 // 100**2), CHALLENGE.race_seed)
-    forgiven = sum(check_nonces(tolerant, ALICE, range(NONCES)))
+    forgiven = sum(search_all(tolerant, ALICE, range(NONCES)))
     assert forgiven / sum(answers) > 1.1
 
 
@@ -87,9 +87,9 @@ def test_a_better_permutation_is_no_hit_and_defence_off_it_pays_tenfold():
 
 def test_many_identities_share_one_machine_and_find_no_more():
     """The same 8,000 passes under one key and under eight: the same hits, up to counting noise."""
-    one = sum(check_nonces(CHALLENGE, MALLORY, range(8_000)))
+    one = sum(search_all(CHALLENGE, MALLORY, range(8_000)))
     keys = [hash_parts("identity", bytes([index])) for index in range(8)]
-    many = sum(sum(check_nonces(CHALLENGE, key, range(1_000))) for key in keys)
+    many = sum(sum(search_all(CHALLENGE, key, range(1_000))) for key in keys)
     assert abs(one - many) < 4.5 * (2 * 8_000 * RATE * (1 - RATE)) ** 0.5
 
 

@@ -10,16 +10,16 @@ from __future__ import annotations
 import msgspec
 import pytest
 from chain_harness import PARAMS, Chain
+from race_claims_setup import search_all
 
 from paceline.base.errors import InvalidTransaction
 from paceline.ledger import race, race_checks, race_claims
 from paceline.protocol import messages as m
-from paceline.race.check import check_nonces
 from paceline.race.claim import build_claim
 from paceline.race.plan import PRESETS, RaceChallenge
 from paceline.verification.races import find_wrong_hits, judge_hit
 
-NONCES = 2_500
+NONCES = 2_000
 SMALL = msgspec.structs.replace(PARAMS, race=msgspec.structs.replace(PARAMS.race, preset="micro"))
 
 
@@ -38,7 +38,7 @@ class RealRace:
         self.trees = {index: build_claim(hits) for index, hits in self.hits.items()}
 
     def search(self, index):
-        answers = check_nonces(self.challenge, self.chain.keys[index].public_key, range(NONCES))
+        answers = search_all(self.challenge, self.chain.keys[index].public_key, range(NONCES))
         return [number for number, hit in enumerate(answers) if hit]
 
     def pad(self, hits, percent):
@@ -92,7 +92,7 @@ def test_honest_racers_get_their_hits_as_weight():
     assert played.play() == [len(played.hits[index]) for index in range(5)]
 
 
-@pytest.mark.parametrize("padder", [0, 2, 4])
+@pytest.mark.parametrize("padder", [0, 4])
 def test_a_padder_of_ten_percent_is_caught_and_nobody_else(padder):
     played = RealRace(padder=padder)
     weights = played.play()
