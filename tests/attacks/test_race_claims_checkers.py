@@ -1,7 +1,7 @@
 """Colluding checkers, withheld openings, silence, false accusations.
 
 With a share a of all weight colluding, a claim with a share f invented passes the slots with (a + (1 - a)(1 - f)**40)**16.
-a = 1/3: all slots are its own with 2.3e-8; 2 % is caught with 99.94 %, 1 % with 98.1 %. a = 45 %: 99.7 % and 95.5 %. From
+a = 1/3: all slots are its own with 2.3e-8; 2 % is caught with 99.94 %, 1 % with 98.1 %. a = 45 %: 99.7 % and 96.0 %. From
 half of all weight on the coalition also has the vote: nothing of it is caught, and what it accuses is voided.
 Silence of a third leaves an honest claim without 8 reports with 5 % per draw, 3.2e-7 in five; a cheater gains nothing
 from it, since an honest accusation counts whatever the others report. Withholding loses on average at every share.
