@@ -5,7 +5,9 @@ A draw never sees who asks for it; its inputs are the beacon value, a purpose ta
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 
 from paceline.base.hashing import hash_parts
 
@@ -39,6 +41,34 @@ def draw_order(seed: bytes, weights: Mapping[bytes, int]) -> list[bytes]:
         order.append(drawn)
         del left[drawn]
     return order
+
+
+class WeightLine:
+    """All keys of positive weight laid on one line, each as long as its weight; for many draws with replacement."""
+
+    def __init__(self, weights: Mapping[bytes, int]) -> None:
+        self._keys = [key for key in sorted(weights) if weights[key] > 0]
+        self._ends = list(accumulate(weights[key] for key in self._keys))
+
+    def draw_slots(self, seed: bytes, count: int, without: bytes) -> list[bytes]:
+        """`count` keys, each drawn by weight among all but one; none when nobody else has weight."""
+        start, end = self._find_stretch(without)
+        length = (self._ends[-1] if self._ends else 0) - (end - start)
+        if length == 0:
+            return []
+        points = (
+            draw_below(hash_parts("draw-slot", seed, slot.to_bytes(4, "little")), length) for slot in range(count)
+        )
+        return [self._find_key(point if point < start else point + end - start) for point in points]
+
+    def _find_stretch(self, key: bytes) -> tuple[int, int]:
+        place = bisect_right(self._keys, key) - 1
+        if place < 0 or self._keys[place] != key:
+            return 0, 0
+        return (self._ends[place - 1] if place else 0), self._ends[place]
+
+    def _find_key(self, point: int) -> bytes:
+        return self._keys[bisect_right(self._ends, point)]
 
 
 def draw_sample(seed: bytes, population: int, count: int) -> list[int]:

@@ -2,6 +2,8 @@
 
 Openings show that counts add up and ranges do not touch along the whole path, so a tree that holds a number twice,
 or claims more leaves than it has, is caught by every opening that passes the place. The root binds the count.
+Invariant: a parent's digest binds count and range of both children, so an opening cannot tell another range of a
+sibling than an opening inside that sibling computes; any two openings of one root stand in strict order.
 """
 
 from __future__ import annotations
@@ -97,6 +99,8 @@ def _leaf(value: int) -> RangeNode:
 
 
 def _join(left: RangeNode, right: RangeNode) -> RangeNode:
-    size, low, high = left.size + right.size, left.low, right.high
-    numbers = b"".join(number.to_bytes(8, "little") for number in (size, low, high))
-    return RangeNode(size, low, high, hash_parts("range-node", left.digest, right.digest, numbers))
+    # Bound to the sum and the outer ends only, a forger could tell every opening other inner ends and overlap ranges.
+    ends = (left.size, left.low, left.high, right.size, right.low, right.high)
+    numbers = b"".join(number.to_bytes(8, "little") for number in ends)
+    digest = hash_parts("range-node", left.digest, right.digest, numbers)
+    return RangeNode(left.size + right.size, left.low, right.high, digest)

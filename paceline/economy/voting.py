@@ -1,6 +1,10 @@
 """From race weight to block-signing power: seats, a cap per key, a limit on how fast power may move.
 
-Only block signing is bent this way; draws, duties and pay follow the race weight itself.
+Only block signing is bent this way; draws, duties and pay follow the race weight itself. It sees keys and integers, no
+nodes and no heights.
+Invariants: powers add up to the total exactly; no key is above max(cap, an equal share among the seated), so with fewer
+than four holders the cap gives way to equal shares (three hold a third each at least, two a half, one everything); a set
+is never empty once it held somebody.
 """
 
 from __future__ import annotations
@@ -21,9 +25,10 @@ def compute_voting_powers(
 ) -> dict[bytes, int]:
     """Powers that add up to `power_total`, for the `seats` heaviest keys; an empty result keeps `former`.
 
-    `former` counts only as far as its keys still have weight: power of a key that lost its weight is gone at once
-    and its return to the others is no gain. What the others gain beyond that is limited to `growth_ppm` of all power
-    by moving only part of the way. The cap is max(cap, an equal share); ties for a seat go to the lower key.
+    `former` counts only as far as its keys still have weight: power of a key that lost its weight is gone at once, and
+    its return to the others, as far as the cap lets them take it, is no gain. Beyond that all keys together gain at
+    most `growth_ppm` of all power, by moving only part of the way. Where few former keys are left, the cap goes before
+    the limit and passes what they may not hold to the newcomers. Ties for a seat go to the lower key.
     """
     seated = sorted((key for key in weights if weights[key] > 0), key=lambda key: (-weights[key], key))[:seats]
     if not seated:
@@ -32,19 +37,26 @@ def compute_voting_powers(
     kept = {key: former.get(key, 0) for key in sorted(seated)}
     if sum(kept.values()) == 0:
         return target
-    base = split_proportionally(power_total, kept)
-    gained = sum(max(0, target[key] - base[key]) for key in target)
-    limit = mul_div_floor(power_total, growth_ppm, PPM)
-    if gained <= limit:
-        return target
-    mixed = {key: base[key] * (gained - limit) + target[key] * limit for key in target}
-    return _cap(split_proportionally(power_total, mixed), power_total, cap_ppm)
+    base = _cap(split_proportionally(power_total, kept), power_total, cap_ppm)
+    return _move_towards(base, target, mul_div_floor(power_total, growth_ppm, PPM))
 
 
 def compute_updates(sent: Mapping[bytes, int], desired: Mapping[bytes, int]) -> list[tuple[bytes, int]]:
     """Sorted difference against the set last sent; power 0 removes a key."""
     keys = sorted({**sent, **desired})
     return [(key, desired.get(key, 0)) for key in keys if sent.get(key, 0) != desired.get(key, 0)]
+
+
+def _move_towards(base: dict[bytes, int], target: dict[bytes, int], limit: int) -> dict[bytes, int]:
+    """All the way when gains stay within the limit, else the same part of every gain and of every loss."""
+    gains = {key: max(0, target[key] - base[key]) for key in sorted(base)}
+    gained = sum(gains.values())
+    if gained <= limit:
+        return target
+    granted = {key: mul_div_floor(gain, limit, gained) for key, gain in gains.items()}
+    losses = {key: max(0, base[key] - target[key]) for key in sorted(base)}
+    taken = split_proportionally(sum(granted.values()), losses)
+    return {key: base[key] + granted[key] - taken[key] for key in base}
 
 
 def _cap(powers: dict[bytes, int], total: int, cap_ppm: int) -> dict[bytes, int]:

@@ -35,6 +35,7 @@ TRAINING_FUND = pool_address("training-fund")
 SESSION_ESCROW = pool_address("session-escrow")
 HELD_PAY = pool_address("held-pay")
 RUN_ESCROW = pool_address("run-escrow")
+RACE_BONDS = pool_address("race-bonds")
 POOLS = {
     "core reserve": RESERVE,
     "top hosts": pool_address("top-hosts"),
@@ -44,6 +45,7 @@ POOLS = {
     "session escrow": SESSION_ESCROW,
     "held pay": HELD_PAY,
     "run escrow": RUN_ESCROW,
+    "race bonds": RACE_BONDS,
 }
 
 

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from paceline.ledger import accounts, beacon, ceremony, clock, nodes, race, sessions, tasks, training
+from paceline.ledger import (
+    accounts,
+    beacon,
+    ceremony,
+    clock,
+    nodes,
+    race,
+    race_checks,
+    race_claims,
+    sessions,
+    tasks,
+    training,
+)
 from paceline.ledger.admission import Admitted
 from paceline.ledger.state import State
 from paceline.protocol import messages as m
@@ -36,11 +48,15 @@ def execute_message(  # noqa: C901, PLR0912 - one arm per message
         case m.RegisterGroupKey():
             nodes.apply_group_key(state, chain_id, sender, message, epoch)
         case m.CommitRace():
-            race.apply_claim(state, sender, message)
+            race_claims.apply_claim(state, sender, message)
         case m.OpenRace():
-            race.apply_openings(state, params, sender, message)
+            race_claims.apply_openings(state, params, sender, message)
+        case m.ReportRace():
+            race_checks.apply_report(state, params, sender, message)
+        case m.AccuseRace():
+            race_checks.apply_accusation(state, params, sender, message)
         case m.JudgeRace():
-            race.apply_verdict(state, sender, message)
+            race_checks.apply_verdict(state, sender, message)
         case m.OpenSession():
             key, digest = admitted.envelope.public_key, admitted.transaction_hash
             sessions.apply_open(state, params, sender, key, digest, message)

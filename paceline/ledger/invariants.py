@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from paceline.economy.supply import TOTAL_SUPPLY
-from paceline.ledger.accounts import ACCOUNTS, HELD_PAY, RUN_ESCROW, SESSION_ESCROW, compute_supply, get_account
+from paceline.ledger.accounts import (
+    ACCOUNTS,
+    HELD_PAY,
+    RACE_BONDS,
+    RUN_ESCROW,
+    SESSION_ESCROW,
+    compute_supply,
+    get_account,
+)
 from paceline.ledger.nodes import NODES
+from paceline.ledger.race_checks import get_accusations
 from paceline.ledger.sessions import SESSIONS
 from paceline.ledger.state import State
 from paceline.ledger.tasks import TASKS
@@ -20,6 +29,7 @@ def find_violations(state: State, params: NetworkParams) -> list[str]:
         "held pay": (get_account(state, HELD_PAY).balance, held),
         "session escrow": (get_account(state, SESSION_ESCROW).balance, sum(s.left for _, s in SESSIONS.items(state))),
         "run escrow": (get_account(state, RUN_ESCROW).balance, sum(run.budget for _, run in RUNS.items(state))),
+        "race bonds": (get_account(state, RACE_BONDS).balance, sum(a.bond.paid for _, _, a in get_accusations(state))),
         "supply": (compute_supply(state), TOTAL_SUPPLY),
     }
     found = [

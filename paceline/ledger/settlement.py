@@ -13,7 +13,7 @@ import msgspec
 from paceline.base.integers import PPM, mul_div_floor, split_proportionally
 from paceline.economy.pay import Pay, compute_criterion_ppm, compute_pay
 from paceline.economy.supply import compute_floor_issuance
-from paceline.ledger import nodes
+from paceline.ledger import bonds, nodes
 from paceline.ledger.accounts import HELD_PAY, RESERVE, TRAINING_FUND, get_account, move_coins
 from paceline.ledger.evidence import take_missed
 from paceline.ledger.nodes import NODES, Node
@@ -51,6 +51,7 @@ def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     """Release or forfeit everything that is final, issue the floor, write the table of the epoch."""
     due = _collect_due(state, params)
     shares = _compute_issuance(state, params, due, epoch)
+    _pay_bounties(state, params, due, epoch)
     lines = [
         _settle_node(state, params, address, node, epoch, due.get(address, 0), shares.get(address, 0))
         for address, node in NODES.items(state)
@@ -109,6 +110,15 @@ def _compute_issuance(state: State, params: NetworkParams, due: dict[bytes, int]
     return split_proportionally(issued - fund, weights)
 
 
+def _pay_bounties(state: State, params: NetworkParams, due: dict[bytes, int], epoch: int) -> None:
+    """What proved frauds earn comes out of the cheater's forfeit, before the rest goes to the reserve."""
+    forfeits = {a: amount for a, amount in due.items() if _is_guilty(state, a, epoch)}
+    incomes = {a: amount for a, amount in due.items() if a not in forfeits}
+    for cheater, accuser, amount in bonds.share_bounties(state, forfeits, incomes, params.race.bounty):
+        due[cheater] -= amount
+        move_coins(state, HELD_PAY, accuser, amount)
+
+
 def _settle_node(
     state: State, params: NetworkParams, address: bytes, node: Node, epoch: int, due: int, share: int
 ) -> Line:
@@ -121,6 +131,7 @@ def _settle_node(
     move_coins(state, HELD_PAY, address, released)
     move_coins(state, HELD_PAY, RESERVE, due - released)
     move_coins(state, RESERVE, address, issued)
+    bonds.collect_debt(state, address, released + issued)
     earned, forfeited = released + issued, node.refunded + due - released
     line = Line(
         address=address,

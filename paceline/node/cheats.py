@@ -13,9 +13,8 @@ PADDING_PPM = 500_000
 """Invented hits per true hit."""
 
 
-def pad_hits(hits: list[int], secret: bytes) -> list[int]:
-    """True hits and as many invented ones as the padding says."""
-    words = generate_words(hash_parts("invented-hits", secret))
-    bound = max(hits, default=0) + 1_000_000
-    invented = [next(words) % bound for _ in range(len(hits) * PADDING_PPM // 1_000_000 + 1)]
+def pad_hits(hits: list[int], tried: range, secret: bytes) -> list[int]:
+    """True hits of the tried nonces and as many invented ones among them as the padding says."""
+    words = generate_words(hash_parts("invented-hits", secret, tried.start.to_bytes(8, "little")))
+    invented = [tried[next(words) % len(tried)] for _ in range(len(hits) * PADDING_PPM // 1_000_000)]
     return sorted({*hits, *invented})

@@ -98,9 +98,9 @@ class RegisterGroupKey(Record, frozen=True, tag="register-group-key"):
 
 
 class CommitRace(Record, frozen=True, tag="commit-race"):
-    """Claim hits: root and count of a count-and-range tree, before the sample is known."""
+    """Claim hits: root and count of a count-and-range tree. A later claim of the window counts more and replaces it."""
 
-    epoch: Count
+    race: Count
     root: Digest
     count: Count
 
@@ -123,17 +123,34 @@ class Opening(Record, frozen=True):
 
 
 class OpenRace(Record, frozen=True, tag="open-race"):
-    """The sampled openings of a Race claim, in the order of the sample."""
+    """The next openings of a Race claim, in the order of its sample; a large sample takes several messages."""
 
-    epoch: Count
-    openings: Annotated[tuple[Opening, ...], Meta(max_length=256)]
+    race: Count
+    openings: Annotated[tuple[Opening, ...], Meta(min_length=1, max_length=1_024)]
+
+
+class ReportRace(Record, frozen=True, tag="report-race"):
+    """A drawn checker found nothing wrong with a Race claim; `checked` is how many of its positions it recomputed."""
+
+    race: Count
+    prover: AddressBytes
+    checked: Count
+
+
+class AccuseRace(Record, frozen=True, tag="accuse-race"):
+    """A drawn checker says, with a bond, that the opened number at a position of a Race claim is no hit."""
+
+    race: Count
+    prover: AddressBytes
+    position: Count
 
 
 class JudgeRace(Record, frozen=True, tag="judge-race"):
-    """A verdict on another node's opened Race claim."""
+    """A verdict on the one accused number: accepted when it is a hit, rejected when it is none."""
 
-    epoch: Count
+    race: Count
     prover: AddressBytes
+    position: Count
     verdict: Verdict
 
 
@@ -245,6 +262,8 @@ Message = (
     | RegisterGroupKey
     | CommitRace
     | OpenRace
+    | ReportRace
+    | AccuseRace
     | JudgeRace
     | OpenSession
     | CloseSession
@@ -266,6 +285,8 @@ DUTIES = (
     RegisterGroupKey,
     CommitRace,
     OpenRace,
+    ReportRace,
+    AccuseRace,
     JudgeRace,
     SubmitReceipts,
     JudgeTask,

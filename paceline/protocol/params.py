@@ -11,22 +11,44 @@ NICOIN_PER_COIN = 1_000_000_000
 
 
 class RaceParams(Record, kw_only=True, frozen=True):
-    """The Race and its windows. A window ends early only when everybody it waits for has acted."""
+    """The Race and its windows.
+
+    A window ends early only when everybody it waits for has acted; the Race itself, `race_blocks` and `claim_blocks`
+    together, never does. The defaults of the checking are the ones that decision 016 derives.
+    """
 
     preset: str
     """Name of the transformer and threshold in the race room."""
     commit_blocks: int
     """Longest wait for the commitments to the seed that open an epoch."""
     race_blocks: int
-    """Length of the Race itself; never ends early."""
+    """First part of the Race, without claims."""
     claim_blocks: int
-    """Longest wait for roots and counts after the Race."""
+    """Last part of the Race: the search goes on, and root and count may be replaced in every block."""
     opening_blocks: int
     """Longest wait for the sampled openings."""
+    check_blocks: int
+    """Longest wait for the reports and accusations of the drawn checkers."""
     verdict_blocks: int
-    """Longest wait for verdicts by previous weights."""
-    sample_size: int
-    """Openings drawn per claim."""
+    """Longest wait for verdicts on accused numbers by previous weights."""
+    checker_slots: int = 16
+    """Checkers drawn per claim by weight, with replacement."""
+    slot_positions: int = 40
+    """Positions of the claim that each slot checks."""
+    open_whole_below: int = 36
+    """A claim with fewer hits is opened and checked whole by every slot."""
+    report_slots: int = 8
+    """A claim stands only when checkers of this many slots reported."""
+    sample_draws: int = 5
+    """How often a claim with too few reports is drawn before it stays undecided."""
+    bond: int
+    """Nicoin that an accuser loses when more than half of all weight finds its accusation false."""
+    bounty: int
+    """Most nicoin that an accuser gets out of what the cheater forfeits; never more than it earned by work."""
+    confirmation_ppm: int = 0
+    """Chance per epoch of a surprise Race that can only lower weights."""
+    confirmation_draws: int = 8
+    """At how many heights of an epoch that chance is drawn."""
 
 
 class NetworkParams(Record, kw_only=True, frozen=True):
@@ -107,11 +129,14 @@ TINY = NetworkParams(
     race=RaceParams(
         preset="tiny",
         commit_blocks=60,
-        race_blocks=28,
-        claim_blocks=60,
+        race_blocks=16,
+        claim_blocks=16,
         opening_blocks=60,
+        check_blocks=120,
         verdict_blocks=120,
-        sample_size=64,
+        slot_positions=16,
+        bond=100_000_000,
+        bounty=50_000_000,
     ),
     seats=100,
     power_total=1_000_000_000,

@@ -1,17 +1,48 @@
 """From hits to a claim: every hit is recomputed with the plain twin, then bound by a count-and-range tree.
 
 One wrong opened hit voids a whole claim, so what a faulty machine or kernel found must be dropped before the root is
-committed. It knows nothing of samples, ledgers or disks.
-Invariant: a claim built here holds each hit once.
+committed. Hits come in slices, because a claim is replaced while the search goes on. It knows nothing of samples,
+ledgers or disks.
+Invariant: a claim built here holds each hit once, and an earlier claim of a search is the front part of a later one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from paceline.base.integers import MAX_UINT64
 from paceline.base.range_tree import RangeTree
-from paceline.race.check import check_nonces
+from paceline.race.check import PlainTwin, check_nonces
 from paceline.race.plan import RaceChallenge
+from paceline.race.run import Searcher
+
+
+class SlicedSearch:
+    """One node's search through one Race, slice by slice; it can begin where an interrupted one ended."""
+
+    def __init__(self, challenge: RaceChallenge, public_key: bytes, first_nonce: int = 0) -> None:
+        self.next_nonce = first_nonce
+        self._batch = challenge.preset.batch
+        self._searcher = Searcher(challenge, public_key)
+        self._twin = PlainTwin(challenge, public_key)
+
+    def run_slice(self, stop: Callable[[], bool]) -> list[int]:
+        """Hits among the next nonces, confirmed by the plain twin, strictly increasing.
+
+        Effects: calls `stop` before each batch, on the calling thread.
+        """
+        found: list[int] = []
+        while self.next_nonce <= MAX_UINT64 and not stop():
+            batch = range(self.next_nonce, min(self.next_nonce + self._batch, MAX_UINT64 + 1))
+            found += [number for number, hit in zip(batch, self._searcher.test_batch(batch), strict=True) if hit]
+            self.next_nonce = batch.stop
+        return self._confirm(found)
+
+    def _confirm(self, found: Sequence[int]) -> list[int]:
+        right: list[bool] = []
+        for start in range(0, len(found), self._batch):
+            right += self._twin.test_batch(found[start : start + self._batch])
+        return [number for number, hit in zip(found, right, strict=True) if hit]
 
 
 def recheck_hits(challenge: RaceChallenge, public_key: bytes, hits: Sequence[int]) -> list[int]:

@@ -1,18 +1,25 @@
-"""Judges an opened Race claim: every sampled hit is recomputed exactly, so one wrong hit is proof and not noise."""
+"""Judges opened Race claims: every number is recomputed exactly, so one wrong hit is proof and not noise.
+
+It knows nothing of samples, bonds or votes. Invariant: the same numbers give the same verdict on every machine.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from paceline.protocol.messages import ACCEPTED, REJECTED, Verdict
 from paceline.race.check import check_nonces
 from paceline.race.plan import RaceChallenge
 
 
-def judge_race(challenge: RaceChallenge, public_key: bytes, race_nonces: Sequence[int]) -> Verdict:
-    """Verdict on the opened hits of one node. Evidence: (opened, right)."""
-    right = sum(check_nonces(challenge, public_key, race_nonces))
-    evidence = (len(race_nonces), right)
-    if right == len(race_nonces):
-        return Verdict(ACCEPTED, "every opened hit is one", evidence)
-    return Verdict(REJECTED, f"{len(race_nonces) - right} of {len(race_nonces)} opened hits are none", evidence)
+def find_wrong_hits(challenge: RaceChallenge, public_key: bytes, opened: Mapping[int, int]) -> list[int]:
+    """Positions of a claim whose opened number is no hit of this node, in the order given."""
+    answers = check_nonces(challenge, public_key, list(opened.values()))
+    return [position for position, right in zip(opened, answers, strict=True) if not right]
+
+
+def judge_hit(challenge: RaceChallenge, public_key: bytes, race_nonce: int) -> Verdict:
+    """Verdict on one accused number. Evidence: (1, right)."""
+    if check_nonces(challenge, public_key, [race_nonce])[0]:
+        return Verdict(ACCEPTED, "the number is a hit", (1, 1))
+    return Verdict(REJECTED, "the number is no hit", (1, 0))

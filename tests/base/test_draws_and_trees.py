@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.base.draws import draw_happens, draw_order, draw_sample
+from paceline.base.draws import WeightLine, draw_happens, draw_order, draw_sample
 from paceline.base.errors import InvalidClaim
 from paceline.base.hashing import hash_parts
 from paceline.base.integers import compute_weighted_median, split_proportionally
 from paceline.base.keys import AccountKey, verify_signature
 from paceline.base.merkle import build_path, compute_root, verify_path
-from paceline.base.range_tree import RangeNode, RangeOpening, RangeTree, verify_range_opening
+from paceline.base.range_tree import RangeNode, RangeOpening, RangeTree, _join, _leaf, verify_range_opening
 
 
 def seed(number):
@@ -33,6 +35,25 @@ def test_order_follows_weight():
     # Mean 3,000 of 4,000, standard deviation 27.
     assert abs(firsts.count(b"b") - 3_000) < 110
     assert b"c" not in draw_order(seed(1), weights)
+
+
+def test_slots_follow_weight_with_replacement_and_leave_one_key_out():
+    line = WeightLine({b"a": 1, b"b": 3, b"c": 0, b"d": 4})
+    drawn = line.draw_slots(seed(1), 8_000, b"d")
+    # Mean 6,000 of 8,000, standard deviation 39.
+    assert abs(drawn.count(b"b") - 6_000) < 160
+    assert drawn.count(b"a") + drawn.count(b"b") == 8_000
+    first = line.draw_slots(seed(2), 8_000, b"a")
+    assert abs(first.count(b"d") - 8_000 * 4 // 7) < 180
+    assert b"a" not in first
+    everybody = line.draw_slots(seed(3), 8_000, b"c")
+    assert abs(everybody.count(b"a") - 1_000) < 120
+    assert line.draw_slots(seed(1), 5, b"nobody") == line.draw_slots(seed(1), 5, b"c")
+
+
+def test_no_slots_when_nobody_else_has_weight():
+    assert WeightLine({b"a": 5}).draw_slots(seed(1), 16, b"a") == []
+    assert WeightLine({}).draw_slots(seed(1), 16, b"a") == []
 
 
 def test_a_draw_that_must_happen_and_one_that_cannot():
@@ -83,6 +104,41 @@ def test_invalid_sibling_that_is_too_narrow_for_its_count():
     opening = tree.open(0)
     narrow = [opening.siblings[0], RangeNode(5, 9, 12, opening.siblings[1].digest)]
     assert not verify_range_opening(tree.root, 4, RangeOpening(0, 1, narrow))
+
+
+def test_invalid_siblings_with_other_inner_ends():
+    """Each number of each sibling is bound, not only the outer ends and the sum."""
+    tree = RangeTree([1, 50, 900, 1_200, 3_000])
+    for position in range(5):
+        opening = tree.open(position)
+        for place, sibling in enumerate(opening.siblings):
+            for other in (
+                sibling._replace(low=sibling.low + 1),
+                sibling._replace(high=sibling.high - 1),
+                sibling._replace(low=sibling.low - 1),
+                sibling._replace(high=sibling.high + 1),
+                sibling._replace(size=sibling.size + 1),
+            ):
+                siblings = [*opening.siblings[:place], other, *opening.siblings[place + 1 :]]
+                assert not verify_range_opening(tree.root, 5, RangeOpening(position, opening.value, siblings))
+
+
+@given(st.lists(st.integers(0, 40), min_size=2, max_size=12))
+def test_any_two_openings_of_one_forged_root_stand_in_order(values):
+    """Whatever sequence a forger hashes, the positions that open are strictly increasing."""
+    levels = [[_leaf(value) for value in values]]
+    while len(levels[-1]) > 1:
+        below = levels[-1]
+        levels.append([_join(*below[i : i + 2]) for i in range(0, len(below) - 1, 2)] + below[len(below) // 2 * 2 :])
+    opened = []
+    for position in range(len(values)):
+        siblings, index = [], position
+        for level in levels[:-1]:
+            siblings += [level[index ^ 1]] if index ^ 1 < len(level) else []
+            index //= 2
+        if verify_range_opening(levels[-1][0].digest, len(values), RangeOpening(position, values[position], siblings)):
+            opened.append(values[position])
+    assert all(low < high for low, high in pairwise(opened))
 
 
 def test_signatures():

@@ -11,7 +11,7 @@ from paceline.base.hashing import hash_parts
 from paceline.base.keys import AccountKey
 from paceline.base.range_tree import RangeTree
 from paceline.engine.solo import Replica, Sequencer
-from paceline.ledger import beacon, ceremony, groups, nodes, race, seeds
+from paceline.ledger import beacon, ceremony, groups, nodes, race, race_checks, race_claims, seeds
 from paceline.ledger.admission import compute_transaction_hash, signed_bytes
 from paceline.ledger.application import Application
 from paceline.ledger.invariants import find_violations
@@ -36,7 +36,7 @@ PARAMS = msgspec.structs.replace(
     check_blocks=20,
     dispute_blocks=30,
     race=msgspec.structs.replace(
-        TINY.race, commit_blocks=6, race_blocks=4, claim_blocks=6, opening_blocks=6, verdict_blocks=8
+        TINY.race, commit_blocks=6, race_blocks=4, claim_blocks=6, opening_blocks=6, check_blocks=6, verdict_blocks=8
     ),
     round_blocks=20,
     audit_blocks=20,
@@ -145,34 +145,72 @@ class Chain:
     def run_race(self, counts, *, rejected=(), silent_openings=()):
         """A whole Race with synthetic hits; `counts[i]` None means that node does not race."""
         self.run_until(lambda: self.phase() == race.CLAIMS)
-        current = race.get_race(self.state)
         trees = {i: RangeTree(range(0, 7 * count, 7)) for i, count in enumerate(counts) if count}
-        for index, tree in trees.items():
-            self.send(self.keys[index], m.CommitRace(current.epoch, tree.root, tree.count))
+        self.claim_all(trees)
         self.run_until(lambda: self.phase() == race.OPENINGS)
         for index, tree in trees.items():
             if index not in silent_openings:
                 self.send(self.keys[index], self.open_race(index, tree))
+        self.run_until(lambda: self.phase() in {race.CHECKS, race.VERDICTS})
+        self.act_on_claims(rejected=rejected)
         self.run_until(lambda: self.phase() == race.VERDICTS)
-        for voter in range(len(self.keys)):
-            if not self.node(voter).weight:
-                continue
-            for index in trees:
-                if index != voter and index not in silent_openings and self.phase() == race.VERDICTS:
-                    outcome = m.REJECTED if index in rejected else m.ACCEPTED
-                    verdict = m.Verdict(outcome, "test", ())
-                    self.send(self.keys[voter], m.JudgeRace(current.epoch, self.keys[index].address, verdict))
+        self.judge_accusations(m.REJECTED)
         self.run_until(lambda: self.phase() == race.DONE)
 
-    def open_race(self, index, tree):
+    def claim_all(self, trees):
+        number = race.get_race(self.state).number
+        for index, tree in trees.items():
+            self.send(self.keys[index], m.CommitRace(number, tree.root, tree.count))
+
+    def act_on_claims(self, *, rejected=(), silent=()):
+        """Every drawn checker reports, or accuses the first position of a claim that is to be rejected."""
+        number = race.get_race(self.state).number
+        for prover, record in race_claims.get_open_claims(self.state):
+            for index, key in enumerate(self.keys):
+                if key.address in record.checkers and index not in silent:
+                    wrong = prover in [self.keys[other].address for other in rejected]
+                    self.send(key, self.accuse(number, prover) if wrong else self.report(number, prover, key))
+
+    def report(self, number, prover, key):
         current = race.get_race(self.state)
-        sample = race.get_sample(self.state, self.params, current, self.keys[index].address, tree.count)
+        own = race_claims.get_own_positions(self.state, self.params, current, prover, key.address)
+        return m.ReportRace(number, prover, len(own))
+
+    def accuse(self, number, prover, place=0):
+        current, record = race.get_race(self.state), race.CLAIMS_TABLE.get(self.state, prover)
+        sample = race_claims.get_sample(self.state, self.params, current, prover, record)
+        return m.AccuseRace(number, prover, sample[place])
+
+    def judge_accusations(self, outcome, voters=None):
+        """Everybody who may votes the same way on every accused number, until a majority is reached."""
+        number, voided = race.get_race(self.state).number, []
+        for prover, position, _ in race_checks.get_accusations(self.state):
+            if prover in voided:
+                continue
+            reached = 0
+            for index in range(len(self.keys)) if voters is None else voters:
+                weight = self.node(index).weight
+                if weight and self.keys[index].address != prover and 2 * reached <= self.total_weight():
+                    verdict = m.Verdict(outcome, "test", ())
+                    self.send(self.keys[index], m.JudgeRace(number, prover, position, verdict))
+                    reached += weight
+            if outcome == m.REJECTED and 2 * reached > self.total_weight():
+                voided.append(prover)
+
+    def total_weight(self):
+        return sum(nodes.get_weights(self.state).values())
+
+    def open_race(self, index, tree, *, first=0, last=None):
+        """The openings of a claim's sample, or a stretch of them."""
+        current, prover = race.get_race(self.state), self.keys[index].address
+        record = race.CLAIMS_TABLE.get(self.state, prover)
+        sample = race_claims.get_sample(self.state, self.params, current, prover, record)
         openings = []
-        for position in sample:
+        for position in sample[first:last]:
             opened = tree.open(position)
             siblings = tuple(m.RangeSibling(s.size, s.low, s.high, s.digest) for s in opened.siblings)
             openings.append(m.Opening(position, opened.value, siblings))
-        return m.OpenRace(current.epoch, tuple(openings))
+        return m.OpenRace(current.number, tuple(openings))
 
     def open_session(self, relay=0, deposit=10**11):
         digest = self.send(self.user, m.OpenSession(self.keys[relay].address, MODEL, deposit))

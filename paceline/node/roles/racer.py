@@ -1,29 +1,53 @@
-"""Races for voting power and judges the claims of others.
+"""Races for voting power, opens what is sampled of its claim, checks and judges the claims of others.
 
-Found hits are written to disk before they are committed, so that a node killed in between can still open its claim.
+Found hits are written to disk before they are committed, so that a node killed in between can still open its claim; a
+claim that was committed earlier is the front part of what is stored later.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from paceline.base.errors import WorkError
 from paceline.base.range_tree import RangeTree
-from paceline.ledger import nodes, race
-from paceline.ledger.race import RaceRecord, RaceState
+from paceline.ledger import nodes, race, race_checks, race_claims
+from paceline.ledger.race import RaceState
 from paceline.ledger.state import State
 from paceline.node.cheats import RACE_PADDING, pad_hits
 from paceline.node.context import Context
 from paceline.node.home import write_whole
-from paceline.protocol.codec import decode_own, encode
-from paceline.protocol.messages import CommitRace, JudgeRace, Opening, OpenRace, RangeSibling
-from paceline.race.claim import build_claim, recheck_hits
+from paceline.protocol.codec import Record, decode_own, encode
+from paceline.protocol.messages import (
+    MAX_TRANSACTION_BYTES,
+    AccuseRace,
+    CommitRace,
+    JudgeRace,
+    Opening,
+    OpenRace,
+    RangeSibling,
+    ReportRace,
+)
+from paceline.race.claim import SlicedSearch, build_claim
 from paceline.race.plan import PRESETS, RaceChallenge
-from paceline.race.run import search
-from paceline.verification.races import judge_race
+from paceline.verification.races import find_wrong_hits, judge_hit
+
+SLICE_BLOCKS = 2
+"""Hits are confirmed and stored about this often while the search goes on."""
+OPENINGS_BYTES = MAX_TRANSACTION_BYTES * 3 // 4
+MAX_OPENINGS = 1_024
+WAIT_SECONDS = 1.0
+
+
+class Harvest(Record, frozen=True):
+    """What a search found so far, and where it goes on."""
+
+    next_nonce: int
+    hits: tuple[int, ...]
 
 
 class RaceRole:
-    """Search, claim, open, judge when due."""
+    """Search, claim, open, check and judge when due."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -33,66 +57,141 @@ class RaceRole:
         current = race.get_race(state)
         if current is None:
             return
-        start = self._context.duties.start
-        mine = race.CLAIMS_TABLE.get(state, self._context.address)
-        if current.phase == race.RACING and not self._hits_path(current.epoch).exists():
-            start(("race", current.epoch), lambda: self._search(current))
-        elif current.phase == race.CLAIMS and mine is None and self._hits_path(current.epoch).exists():
-            start(("claim", current.epoch), lambda: self._claim(current))
-        elif current.phase == race.OPENINGS and mine is not None and not mine.race_nonces:
-            start(("open", current.epoch), lambda: self._open(current))
-        elif current.phase == race.VERDICTS and self._context.address in nodes.get_weights(state):
-            for prover, record in race.CLAIMS_TABLE.items(state):
-                if self._must_judge(prover, record):
-                    self._start_judging(current, prover, record)
+        if current.phase in {race.RACING, race.CLAIMS}:
+            self._start_racing(state, current)
+        elif current.phase == race.OPENINGS:
+            mine = race.CLAIMS_TABLE.get(state, self._context.address)
+            if mine is not None and not mine.outcome and not mine.is_opened():
+                self._context.duties.start(("open", current.number, current.draws), lambda: self._open(current))
+        elif current.phase in {race.CHECKS, race.VERDICTS}:
+            self._start_duties(state, current)
 
-    def _must_judge(self, prover: bytes, record: RaceRecord) -> bool:
+    def _start_racing(self, state: State, current: RaceState) -> None:
+        start, close = self._context.duties.start, race_claims.compute_close(self._context.params, current)
+        if state.height < close:
+            start(("race", current.number), lambda: self._race(current, close))
+        if current.phase == race.CLAIMS:
+            start(("claim", current.number), lambda: self._claim(current, close))
+
+    def _start_duties(self, state: State, current: RaceState) -> None:
         me = self._context.address
-        return prover != me and bool(record.race_nonces) and all(voter != me for voter, _ in record.votes)
+        if current.phase == race.CHECKS:
+            for prover, record in race_claims.get_open_claims(state):
+                if me in record.checkers and not race_checks.has_acted(state, prover, record, me):
+                    self._start_checking(current, prover)
+        elif me in nodes.get_weights(state):
+            for prover, position, accusation in race_checks.get_accusations(state):
+                if prover != me and all(voter != me for voter, _ in accusation.votes):
+                    self._start_judging(current, prover, position)
 
-    def _start_judging(self, current: RaceState, prover: bytes, record: RaceRecord) -> None:
-        key = ("judge-race", current.epoch, prover)
-        self._context.duties.start(key, lambda: self._judge(current, prover, record))
+    def _start_checking(self, current: RaceState, prover: bytes) -> None:
+        key = ("check-race", current.number, current.draws, prover)
+        self._context.duties.start(key, lambda: self._check(current, prover))
+
+    def _start_judging(self, current: RaceState, prover: bytes, position: int) -> None:
+        key = ("judge-race", current.number, prover, position)
+        self._context.duties.start(key, lambda: self._judge(current, prover, position))
 
     def _challenge(self, current: RaceState) -> RaceChallenge:
         return RaceChallenge(PRESETS[self._context.params.race.preset], current.seed)
 
-    async def _search(self, current: RaceState) -> None:
-        context, challenge = self._context, self._challenge(current)
-        result = await context.threads.run(
-            "race", search, challenge, context.key.public_key, stop=lambda: context.chain.height >= current.deadline
-        )
-        hits = await context.threads.run("race", recheck_hits, challenge, context.key.public_key, result.hits)
-        if context.settings.cheat == RACE_PADDING:
-            hits = pad_hits(hits, context.key.secret)
-        write_whole(self._hits_path(current.epoch), encode(hits))
+    async def _race(self, current: RaceState, close: int) -> None:
+        context = self._context
+        harvest = self._load(current.number)
+        run, key = context.threads.run, context.key
+        searching = await run("race", SlicedSearch, self._challenge(current), key.public_key, harvest.next_nonce)
+        self._forget_others(current.number)
+        while context.chain.height < close:
+            stop = self._stop_at(min(context.chain.height + SLICE_BLOCKS, close))
+            hits = await run("race", searching.run_slice, stop)
+            tried = range(harvest.next_nonce, searching.next_nonce)
+            if context.settings.cheat == RACE_PADDING and tried:
+                hits = pad_hits(hits, tried, key.secret)
+            harvest = Harvest(searching.next_nonce, (*harvest.hits, *hits))
+            write_whole(self._path(current.number), encode(harvest))
 
-    async def _claim(self, current: RaceState) -> None:
-        tree = self._load_tree(current.epoch)
-        if tree.count:
-            await self._context.chain.send(CommitRace(current.epoch, tree.root, tree.count))
+    async def _claim(self, current: RaceState, close: int) -> None:
+        """Commit again whenever there is more to claim, so that a block without our claim costs only its last hits."""
+        context = self._context
+        mine = race.CLAIMS_TABLE.get(context.chain.read(), context.address)
+        committed = 0 if mine is None else mine.count
+        while context.chain.height < close:
+            hits = self._load(current.number).hits
+            if len(hits) > committed:
+                committed = len(hits)
+                await context.chain.send(CommitRace(current.number, build_claim(hits).root, committed))
+            else:
+                await context.chain.wait_height(context.chain.height + 1, WAIT_SECONDS)
 
     async def _open(self, current: RaceState) -> None:
         context = self._context
-        tree = self._load_tree(current.epoch)
-        sample = race.get_sample(context.chain.read(), context.params, current, context.address, tree.count)
-        openings = []
-        for position in sample:
-            opened = tree.open(position)
-            siblings = tuple(RangeSibling(s.size, s.low, s.high, s.digest) for s in opened.siblings)
-            openings.append(Opening(position, opened.value, siblings))
-        await context.chain.send(OpenRace(current.epoch, tuple(openings)))
+        state = context.chain.read()
+        mine = race.CLAIMS_TABLE.get(state, context.address)
+        assert mine is not None
+        tree = build_claim(self._load(current.number).hits[: mine.count])
+        if tree.root != mine.root:
+            raise WorkError(f"the stored hits are not those of the committed claim of {mine.count}")
+        sample = race_claims.get_sample(state, context.params, current, context.address, mine)
+        for chunk in build_chunks(tree, sample[mine.opened :]):
+            await context.chain.send(OpenRace(current.number, chunk))
 
-    async def _judge(self, current: RaceState, prover: bytes, record: RaceRecord) -> None:
-        context = self._context
-        node = nodes.NODES.get(context.chain.read(), prover)
-        assert node is not None
-        challenge = self._challenge(current)
-        verdict = await context.threads.run("check", judge_race, challenge, node.public_key, record.race_nonces)
-        await context.chain.send(JudgeRace(current.epoch, prover, verdict))
+    async def _check(self, current: RaceState, prover: bytes) -> None:
+        context, state = self._context, self._context.chain.read()
+        own = race_claims.get_own_positions(state, context.params, current, prover, context.address)
+        numbers = race_claims.get_opened(state, context.params, current, prover)
+        opened = {position: numbers[position] for position in own}
+        key = _get_public_key(state, prover)
+        wrong = await context.threads.run("check", find_wrong_hits, self._challenge(current), key, opened)
+        if not wrong:
+            await context.chain.send(ReportRace(current.number, prover, len(own)))
+            return
+        accused = [position for _, position, _ in race_checks.get_accusations(context.chain.read(), prover)]
+        # One judged number voids the claim, so a number that is accused already is the one to name.
+        position = next((place for place in wrong if place in accused), wrong[0])
+        await context.chain.send(AccuseRace(current.number, prover, position))
 
-    def _load_tree(self, epoch: int) -> RangeTree:
-        return build_claim(decode_own(list[int], self._hits_path(epoch).read_bytes()))
+    async def _judge(self, current: RaceState, prover: bytes, position: int) -> None:
+        context, state = self._context, self._context.chain.read()
+        number = race_claims.get_opened(state, context.params, current, prover)[position]
+        key = _get_public_key(state, prover)
+        verdict = await context.threads.run("check", judge_hit, self._challenge(current), key, number)
+        await context.chain.send(JudgeRace(current.number, prover, position, verdict))
 
-    def _hits_path(self, epoch: int) -> Path:
-        return self._context.work_path / f"race-{epoch}.hits"
+    def _stop_at(self, height: int) -> Callable[[], bool]:
+        return lambda: self._context.chain.height >= height
+
+    def _load(self, number: int) -> Harvest:
+        path = self._path(number)
+        return decode_own(Harvest, path.read_bytes()) if path.exists() else Harvest(0, ())
+
+    def _forget_others(self, number: int) -> None:
+        for path in self._context.work_path.glob("race-*.hits"):
+            if path != self._path(number):
+                path.unlink(missing_ok=True)
+
+    def _path(self, number: int) -> Path:
+        return self._context.work_path / f"race-{number}.hits"
+
+
+def build_chunks(tree: RangeTree, positions: list[int]) -> Iterator[tuple[Opening, ...]]:
+    """Openings in order, cut so that each message stays well below the largest transaction."""
+    chunk: list[Opening] = []
+    size = 0
+    for position in positions:
+        opened = tree.open(position)
+        siblings = tuple(RangeSibling(s.size, s.low, s.high, s.digest) for s in opened.siblings)
+        opening = Opening(position, opened.value, siblings)
+        more = len(encode(opening))
+        if chunk and (size + more > OPENINGS_BYTES or len(chunk) == MAX_OPENINGS):
+            yield tuple(chunk)
+            chunk, size = [], 0
+        chunk.append(opening)
+        size += more
+    if chunk:
+        yield tuple(chunk)
+
+
+def _get_public_key(state: State, address: bytes) -> bytes:
+    node = nodes.NODES.get(state, address)
+    assert node is not None
+    return node.public_key
