@@ -26,7 +26,9 @@ from paceline.protocol.params import NetworkParams
 HEIGHT, RACE = "height", "race"
 KEPT_VALUES = 512
 MOST_DUE = 8
-"""How many missed indices a member signs at a time."""
+"""How many missed indices that something waits for a member signs at a time."""
+LATEST = 4
+"""How many of the latest indices it signs, whether something waits for them or not."""
 
 
 class BeaconValue(Record, frozen=True):
@@ -64,13 +66,13 @@ def compute_next_index(state: State) -> int:
 
 
 def get_due(state: State) -> list[int]:
-    """Indices that may be signed now and are not: those that are waited for, and the latest."""
+    """Indices that may be signed now and are not: those that are waited for, and the latest few."""
     if state.height == 0:
         return []
     latest = state.height // _get_interval(state)
     wanted = [index for index in list_wanted(state) if index <= latest]
-    due = [*wanted[:MOST_DUE], latest]
-    return [index for index in dict.fromkeys(due) if index > 0 and VALUES.get(state, _key(index)) is None]
+    due = [*wanted[:MOST_DUE], *range(max(1, latest - LATEST + 1), latest + 1)]
+    return [index for index in dict.fromkeys(due) if VALUES.get(state, _key(index)) is None]
 
 
 def list_wanted(state: State) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from chain_harness import PARAMS, make_genesis, make_group_key
 
 from paceline.base.errors import InvalidTransaction
@@ -142,10 +143,7 @@ class Ledger:
     def refuse(self, code, call, *arguments):
         """The call is refused with this code, and the state stays what it was."""
         before = dict(self.state.changes)
-        try:
+        with pytest.raises(InvalidTransaction) as refused:
             call(*arguments)
-        except InvalidTransaction as problem:
-            assert problem.code == code, f"{problem.code} instead of {code}: {problem.message}"
-        else:
-            raise AssertionError(f"{code} was expected, nothing was refused")
+        assert refused.value.code == code
         assert self.state.changes == before
