@@ -140,8 +140,9 @@ def apply_partials(
     # The block under way is not final: signing its own height could tell its proposer what to put into it.
     if index < 1 or index * params.beacon_interval >= state.height:
         raise InvalidTransaction("not-due", f"index {index} stands for a height that is not final")
-    if index <= state.height // params.beacon_interval - KEPT_VALUES:
-        raise InvalidTransaction("not-due", f"index {index} is long past")
+    long_past = index <= state.height // params.beacon_interval - KEPT_VALUES
+    if long_past and WANTED.get(state, _key(index)) is None:
+        raise InvalidTransaction("not-due", f"index {index} is long past and nothing waits for it")
     if VALUES.get(state, _key(index)) is not None:
         raise InvalidTransaction("already-signed", f"index {index} has its value")
     asked_at = index * params.beacon_interval
@@ -157,14 +158,19 @@ def apply_partials(
 
 
 def end_block(state: State, params: NetworkParams) -> None:
-    """Forget the index that is long past, signed or not."""
+    """Forget what is long past: values, and partials of an index that nothing waits for."""
     latest, rest = divmod(state.height, params.beacon_interval)
     gone = latest - KEPT_VALUES
     if rest or gone < 0:
         return
-    VALUES.delete(state, _key(gone))
-    WANTED.delete(state, _key(gone))
-    forget_partials(state, HEIGHT, gone)
+    for key, found in VALUES.scan(state):
+        if key > _key(gone):
+            break
+        # Counted from its completion: an index signed late is kept as long as one signed in time.
+        if found.height <= gone * params.beacon_interval:
+            VALUES.delete(state, key)
+    if WANTED.get(state, _key(gone)) is None:
+        forget_partials(state, HEIGHT, gone)
 
 
 def collect_partials(

@@ -161,27 +161,44 @@ def test_partials_that_are_no_points_are_lies_too(ledger):
     assert ledger.node(liar).guilty == 0
 
 
-def test_values_marks_and_partials_are_forgotten_together(ledger, monkeypatch):
-    monkeypatch.setattr(beacon, "KEPT_VALUES", 3)
-    state = ledger.state
-    ledger.sign(2, [0, 1, 2])
-    beacon.WANTED.put(state, (1).to_bytes(8, "big"), 1)
-    ledger.sign(1, [0, 1])
-    for height in range(12, 20):
-        state.height = height
+def go_to(ledger, height):
+    while ledger.state.height < height:
         ledger.end_block()
-    assert beacon.list_wanted(state) == [1]
-    state.height = 20
-    ledger.end_block()
-    assert beacon.list_wanted(state) == []
-    assert not beacon.PARTIALS.items(state)
+
+
+def test_values_and_partials_of_long_past_indices_are_forgotten(ledger, monkeypatch):
+    monkeypatch.setattr(beacon, "KEPT_VALUES", 3)
+    ledger.sign(2, [0, 1, 2])
+    ledger.sign(1, [0, 1])
+    go_to(ledger, 20)
+    assert ledger.value(0) is None
+    assert len(beacon.PARTIALS.items(ledger.state)) == 2
     ledger.refuse("not-due", ledger.post, 2, ledger.partials(2, 1))
-    state.height = 24
     ledger.end_block()
+    assert not beacon.PARTIALS.items(ledger.state)
+    # Index 2 was complete at height 11: it is there up to the next signed height after 11 + 15.
+    go_to(ledger, 30)
     assert ledger.value(2) is not None
     ledger.end_block()
     assert ledger.value(2) is None
-    assert ledger.value(0) is None
+
+
+def test_what_something_waits_for_can_be_signed_however_late_and_stays_its_time(ledger, monkeypatch):
+    monkeypatch.setattr(beacon, "KEPT_VALUES", 3)
+    ledger.state.height = 1
+    index = beacon.request_round(ledger.state)
+    go_to(ledger, 11)
+    ledger.sign(index, [0, 1])
+    go_to(ledger, 57)
+    assert index in beacon.get_due(ledger.state)
+    assert beacon.is_waiting(ledger.state)
+    ledger.sign(index, [2])
+    assert beacon.get_value(ledger.state, index) is not None
+    assert not beacon.is_waiting(ledger.state)
+    go_to(ledger, 75)
+    assert ledger.value(index) is not None
+    ledger.end_block()
+    assert ledger.value(index) is None
 
 
 def test_the_height_decides_which_group_signs_and_the_other_one_waits(ledger):
