@@ -16,7 +16,6 @@ from chain_harness import make_group_key
 from paceline.base.dealing import prove_complaint
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import AccountKey
-from paceline.base.threshold import BLS_SCHEME
 from paceline.economy.committee import choose_committee
 from paceline.ledger import beacon, ceremony, groups, nodes
 from paceline.node.ceremony import get_member_keys
@@ -66,16 +65,14 @@ def test_one_wrong_share_convicts_its_dealer_and_the_group_does_without(complain
 
 
 def test_defence_off_an_uncontested_wrong_share_enters_the_group_and_its_victim_cannot_sign(complaining):
-    """Without the complaint the wrong share is summed up: the victim's signature is then taken for a lie."""
+    """Without the complaint the wrong share is summed up: the victim sees it and signs nothing, rather than wrongly."""
     chain = complaining
     chain.silent = set()
     chain.finish_ceremony()
     assert chain.by_slots(0).address in chain.running().added
     group, victim = groups.get_current(chain.state), chain.by_slots(1)
-    signed = chain.make_partials(victim, beacon.HEIGHT, 1)
-    text = beacon.compute_message(chain.application.chain_id, beacon.HEIGHT, 1, group.number)
-    by_slot = dict(zip(group.get_slots(victim.address), signed.partials, strict=True))
-    assert not BLS_SCHEME.verify_partials(group.commitments, text, by_slot)
+    assert len(group.get_slots(victim.address)) > 0
+    assert chain.make_partials(victim, beacon.HEIGHT, 1).partials == ()
 
 
 def test_invalid_complaints_about_an_honest_dealer_or_with_a_false_proof(complaining):

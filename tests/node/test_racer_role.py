@@ -32,7 +32,7 @@ def enter(state, phase, deadline=20, **changes):
 def state():
     state = make_state(height=10)
     enter(state, race.RACING, deadline=14)
-    beacon.VALUES.put(state, (7).to_bytes(8, "big"), beacon.RoundValue(b"v" * 32, 1, 5))
+    beacon.VALUES.put(state, (7).to_bytes(8, "big"), beacon.BeaconValue(b"v" * 32, b"", 1, 5))
     return state
 
 
