@@ -39,6 +39,8 @@ PROBABILITY_SHIFT = 7
 EXP_SCALE = 16
 EXP_ONE = 1 << 14
 EXP_MASKED = 256
+MASKED_SCORE = -(2.0**60)
+MASKED_DROP = 2.0**40
 STREAM_ROWS = 1024
 
 
@@ -158,7 +160,7 @@ class IntegerTransformer:
         self._exp = torch.tensor(build_exp_table(), dtype=torch.int32, device=self._device)
         wanted = self._device.type == "cuda" and find_spec("triton") is not None if fuse is None else fuse
         self._fused = Steps.compile() if wanted else None
-        self._trusted: set[torch.Size] = set()
+        self._fused_shape: torch.Size | None = None
 
     @torch.inference_mode()
     def forward(self, embeddings: Tensor) -> Tensor:
@@ -166,16 +168,16 @@ class IntegerTransformer:
 
         Shapes: (B, S, width) int8, odd -> (B, width) int8, odd.
         """
-        if self._fused is None:
+        if self._fused is None or self._fused_shape not in {None, embeddings.shape}:
             return self._forward(embeddings, EAGER)
         outputs = self._forward(embeddings, self._fused)
-        if embeddings.shape not in self._trusted:
-            # Compiled code is made anew for each batch size, and is believed only after it gave the same bits once.
+        if self._fused_shape is None:
+            # Compiled code holds for one batch size, the one a search repeats, and is believed only after one comparison.
+            self._fused_shape = embeddings.shape
             expected = self._forward(embeddings, EAGER)
             if not torch.equal(outputs, expected):
                 self._fused = None
-                return expected
-            self._trusted.add(embeddings.shape)
+            return expected
         return outputs
 
     def _forward(self, embeddings: Tensor, steps: Steps) -> Tensor:
@@ -243,26 +245,31 @@ def mix(query: Tensor, key: Tensor, value: Tensor, exp: Tensor, score_shift: int
     Shapes: (heads, head_width, Q, B), twice (heads, head_width, S, B), all int8 -> (heads, head_width, Q, B) int8.
     """
     query, key, value = query.float(), key.float(), value.float()
-    before = key.shape[2] - query.shape[2]
-    contexts = []
-    for place in range(query.shape[2]):
-        seen = before + place + 1
-        scores = (query[:, :, place : place + 1] * key[:, :, :seen]).sum(dim=1)
-        shares = compute_shares(scores.mul_(2.0**-score_shift).round_(), exp)
-        mixed = value[:, :, 0] * shares[:, None, 0]
-        for other in range(1, seen):
-            mixed.addcmul_(value[:, :, other], shares[:, None, other])
-        # Twice the mixture is even, so adding the odd own value keeps the sum odd.
-        contexts.append(mixed.mul_(2).add_(value[:, :, seen - 1]))
-    return fold(torch.stack(contexts, dim=2).to(torch.int32), PROBABILITY_SHIFT)
+    places, before = query.shape[2], key.shape[2] - query.shape[2]
+    scores = query.new_full((query.shape[0], key.shape[2], places, query.shape[3]), MASKED_SCORE)
+    for other in range(key.shape[2]):
+        first = max(0, other - before)
+        scores[:, other, first:] = (query[:, :, first:] * key[:, :, other : other + 1]).sum(dim=1)
+    doubled = compute_shares(scores, exp, score_shift).mul_(2)
+    # Twice a mixture is even, so the own value, which is odd, keeps the sum odd.
+    mixed = value[:, :, before:].clone()
+    for other in range(key.shape[2]):
+        first = max(0, other - before)
+        mixed[:, :, first:].addcmul_(value[:, :, other : other + 1], doubled[:, None, other, first:])
+    return fold(mixed.to(torch.int32), PROBABILITY_SHIFT)
 
 
-def compute_shares(scores: Tensor, exp: Tensor) -> Tensor:
-    """Attention shares in 1/128, by table and one exact integer division. Shapes: (heads, S, B) fp32 -> the same."""
-    drop = (scores.amax(dim=1, keepdim=True) - scores).clamp_(max=EXP_MASKED - 1).to(torch.int32)
+def compute_shares(scores: Tensor, exp: Tensor, shift: int) -> Tensor:
+    """Attention shares in 1/128, by table and one exact integer division.
+
+    Shapes: (heads, S, Q, B) fp32 products, masked where a place comes later -> the same, shares over S. Effects: overwrites `scores`.
+    """
+    scores.mul_(2.0**-shift).round_()
+    drop = scores.amax(dim=1, keepdim=True).sub(scores)
+    drop = torch.where(drop < MASKED_DROP, drop.clamp_(max=EXP_MASKED - 1), EXP_MASKED).to(torch.int32)
     powers = exp.index_select(0, drop.flatten()).view(drop.shape)
     total = powers.sum(dim=1, keepdim=True, dtype=torch.int32)
-    return torch.div(powers * (2 << PROBABILITY_SHIFT) + total, 2 * total, rounding_mode="floor").float()
+    return torch.div((powers << (PROBABILITY_SHIFT + 1)).add_(total), total.mul_(2), rounding_mode="floor").float()
 
 
 @dataclass(frozen=True, kw_only=True)

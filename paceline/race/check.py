@@ -53,7 +53,7 @@ def check_nonces(
     usable = [number for number in race_nonces if 0 <= number <= MAX_UINT64]
     confirmed = set[int]()
     if device is not None and usable:
-        searcher = Searcher(challenge, public_key, device)
+        searcher = Searcher(challenge, public_key, device, fuse=False)
         for start in range(0, len(usable), challenge.preset.batch):
             batch = usable[start : start + challenge.preset.batch]
             confirmed.update(number for number, hit in zip(batch, searcher.test_batch(batch), strict=True) if hit)
@@ -136,11 +136,12 @@ def _fold(sums: Integers, shift: int) -> Integers:
 
 def _multiply(values: Integers, matrix: NDArray[np.int8]) -> Integers:
     """Product with matrix.T, in pieces whose sums fp32 holds exactly, so that any order of summing gives the same integers."""
-    total = np.zeros((*values.shape[:-1], matrix.shape[0]), dtype=np.int32)
+    flat = values.reshape(-1, values.shape[-1]).astype(np.float32)
+    total = np.zeros((len(flat), len(matrix)), dtype=np.int32)
     for first in range(0, matrix.shape[1], EXACT_DEPTH):
         piece = slice(first, first + EXACT_DEPTH)
-        total += (values[..., piece].astype(np.float32) @ matrix[:, piece].T.astype(np.float32)).astype(np.int32)
-    return total
+        total += (flat[:, piece] @ matrix[:, piece].astype(np.float32).T).astype(np.int32)
+    return total.reshape(*values.shape[:-1], -1)
 
 
 def _halve(values: Integers, times: int) -> Integers:
