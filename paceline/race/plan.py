@@ -64,13 +64,13 @@ class RacePreset:
 
 _ALL = (
     RacePreset(
-        name="paper", layers=64, heads=128, width=512, hidden=8192, sequence=4, threshold_ppm=9_369_700, batch=1024
+        name="paper", layers=64, heads=128, width=512, hidden=8192, sequence=4, threshold_ppm=9_314_000, batch=1024
     ),
     RacePreset(
-        name="consumer", layers=32, heads=64, width=512, hidden=8192, sequence=4, threshold_ppm=9_369_700, batch=512
+        name="consumer", layers=32, heads=64, width=512, hidden=8192, sequence=4, threshold_ppm=9_314_000, batch=512
     ),
-    RacePreset(name="tiny", layers=3, heads=8, width=512, hidden=4096, sequence=4, threshold_ppm=2_705_500, batch=128),
-    RacePreset(name="micro", layers=2, heads=4, width=64, hidden=128, sequence=4, threshold_ppm=1_642_400, batch=64),
+    RacePreset(name="tiny", layers=3, heads=8, width=512, hidden=4096, sequence=4, threshold_ppm=2_705_000, batch=256),
+    RacePreset(name="micro", layers=2, heads=4, width=64, hidden=128, sequence=4, threshold_ppm=1_654_000, batch=64),
 )
 PRESETS: dict[str, RacePreset] = {preset.name: preset for preset in _ALL}
 MAX_WIDTH_BITS = 12
