@@ -1,4 +1,4 @@
-"""Commands: demo, up, status, doctor. Each parses, wires and prints; errors end with one clear line and code 1 or 2."""
+"""Commands: demo, up, status, doctor, race. Each parses, wires and prints; errors end with one clear line and code 1 or 2."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from rich.console import Console
 
 from paceline.base.errors import ConfigError, PacelineError
 from paceline.cli.environment import get_default_home
+from paceline.cli.race import race_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(race_app, name="race")
 
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder of the network. Default: ~/.paceline")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -35,7 +37,7 @@ def demo(
     from paceline.cli.demo import DemoOptions, run_demo  # noqa: PLC0415 - loads torch
 
     options = DemoOptions(nodes=nodes, seed=seed, data=data, json_path=json, keep=keep, port=port, home=home)
-    _run(lambda: run_demo(options, Console()))
+    run_command(lambda: run_demo(options, Console()))
 
 
 @app.command()
@@ -54,7 +56,7 @@ def up(
 
     keys = tuple(api_key or ())
     options = UpOptions(nodes=nodes, port=port, host=host, api_keys=keys, home=home or get_default_home())
-    _run(lambda: run_up(options, Console()))
+    run_command(lambda: run_up(options, Console()))
 
 
 @app.command()
@@ -62,7 +64,7 @@ def status(*, home: HomeOption = None, json: JsonFlag = False) -> None:
     """Where the network stands: height, app hash, every node."""
     from paceline.cli.status import print_status  # noqa: PLC0415 - loads the node
 
-    _run(lambda: print_status(home or get_default_home(), as_json=json))
+    run_command(lambda: print_status(home or get_default_home(), as_json=json))
 
 
 @app.command()
@@ -85,10 +87,11 @@ def node(
     """Run one node of a home; `up` starts these."""
     from paceline.cli.process import run_node  # noqa: PLC0415 - loads torch
 
-    _run(lambda: run_node(home, name, web_host, web_port))
+    run_command(lambda: run_node(home, name, web_host, web_port))
 
 
-def _run(command: Callable[[], None]) -> None:
+def run_command(command: Callable[[], None]) -> None:
+    """Run one command; errors become one clear line and a code."""
     # SIGTERM ends a command the same way as Ctrl-C, so that its children end too. Ctrl-C is set as well, because a
     # shell that starts a command in the background hands it down ignored.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -43,12 +43,11 @@ def multiply_int8(matrix: Tensor, values: Tensor) -> Tensor:
     Shapes: (out, in) int8, (in, R) int8 -> (out, R) int32.
     Errors: RuntimeError or AttributeError where torch has none for this device; `choose_kernel` goes on.
     """
-    if matrix.device.type == "cpu":
+    if values.is_contiguous() and matrix.device.type == "cpu":
         sums: Tensor = torch._int_mm(matrix, values)  # noqa: SLF001 — torch has no public integer product
         return sums
-    rows = values.shape[1]
-    turned = values.t().contiguous()
-    # CUDA refuses 16 rows and fewer.
+    turned, rows = values.t().contiguous(), values.shape[1]
+    # CUDA refuses 16 rows and fewer, and a second operand that does not run along the summed axis.
     padded = turned if rows > 16 else torch.nn.functional.pad(turned, (0, 0, 0, 17 - rows))
     return torch._int_mm(padded, matrix.t())[:rows].t()  # noqa: SLF001 — as above
 

@@ -153,6 +153,8 @@ class IntegerTransformer:
         self._shape = shape
         self._device = torch.device(device)
         self._kernel = choose_kernel(self._device)
+        # The integer units of a GPU take both operands along the summed axis only.
+        self._features_last = self._device.type != "cpu"
         self._layers = [
             LayerParams(*(m.to(self._device) for m in (p.attend_in, p.attend_out, p.feed_in, p.feed_out)))
             for p in params
@@ -208,17 +210,43 @@ class IntegerTransformer:
         """Shapes: (out, in), (in, S, B) -> (out, S, B) int32."""
         return self._kernel(matrix, values.flatten(1)).unflatten(1, values.shape[1:])
 
+    def prepare_products(self, embeddings: Tensor) -> Callable[[], None]:
+        """The products of one pass on ready operands with nothing between, which a benchmark takes as the peak."""
+        state = self._lay_out(embeddings)
+        last = self._narrow(state, 1)
+        copies = -(-self._shape.hidden // self._shape.width)
+        wide, last_wide = (self._order(part.repeat(copies, 1, 1)[: self._shape.hidden]) for part in (state, last))
+        width = self._shape.width
+
+        def multiply() -> None:
+            for params in self._layers[:-1]:
+                self._project(params.attend_in, state)
+                self._project(params.attend_out, state)
+                self._project(params.feed_in, state)
+                self._project(params.feed_out, wide)
+            params = self._layers[-1]
+            self._project(params.attend_in[:width], last)
+            self._project(params.attend_in[width:], state)
+            self._project(params.attend_out, last)
+            self._project(params.feed_in, last)
+            self._project(params.feed_out, last_wide)
+
+        return multiply
+
+    @property
+    def kernel_name(self) -> str:
+        """Which product passed the trial, and whether the work between products runs compiled."""
+        return self._kernel.__name__ + (", fused" if self._fused is not None else "")
+
     def _lay_out(self, embeddings: Tensor) -> Tensor:
         """Shapes: (B, S, width) -> (width, S, B), in memory as the device's products want it."""
-        if self._device.type == "cpu":
-            return embeddings.permute(2, 1, 0).contiguous()
-        return embeddings.transpose(0, 1).contiguous().permute(2, 0, 1)
+        return self._order(embeddings.permute(2, 1, 0))
+
+    def _order(self, state: Tensor) -> Tensor:
+        return state.permute(1, 2, 0).contiguous().permute(2, 0, 1) if self._features_last else state.contiguous()
 
     def _narrow(self, state: Tensor, places: int) -> Tensor:
-        if places == state.shape[1]:
-            return state
-        kept = state[:, -places:]
-        return kept.contiguous() if self._device.type == "cpu" else kept
+        return state if places == state.shape[1] else self._order(state[:, -places:])
 
 
 def fold(sums: Tensor, shift: int) -> Tensor:
