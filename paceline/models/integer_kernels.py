@@ -19,7 +19,7 @@ EXACT_FP32 = 1 << 24
 HALF_DEPTH = 1024
 FLOAT_DEPTH = EXACT_FP32 // (INT8_LIMIT * PARAM_LIMIT)
 
-Kernel = Callable[[Tensor, Tensor], Tensor]
+Kernel = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def choose_kernel(device: torch.device) -> Kernel:
@@ -29,7 +29,7 @@ def choose_kernel(device: torch.device) -> Kernel:
     """
     for candidate in (multiply_int8, multiply_half):
         try:
-            if all(torch.equal(candidate(m.to(device), v.to(device)).cpu(), s) for m, v, s in _build_trials()):
+            if all(torch.equal(candidate(m.to(device), v.to(device), None).cpu(), s) for m, v, s in _build_trials()):
                 return candidate
         except (AttributeError, NotImplementedError, RuntimeError, TypeError):
             # This build of torch has no such kernel for this device; the next candidate is slower and as exact.
@@ -37,22 +37,22 @@ def choose_kernel(device: torch.device) -> Kernel:
     return multiply_float
 
 
-def multiply_int8(matrix: Tensor, values: Tensor) -> Tensor:
+def multiply_int8(matrix: Tensor, values: Tensor, space: Tensor | None = None) -> Tensor:
     """Product by the integer matrix units.
 
     Shapes: (out, in) int8, (in, R) int8 -> (out, R) int32.
     Errors: RuntimeError or AttributeError where torch has none for this device; `choose_kernel` goes on.
     """
     if values.is_contiguous() and matrix.device.type == "cpu":
-        sums: Tensor = torch._int_mm(matrix, values)  # noqa: SLF001 — torch has no public integer product
-        return sums
+        # torch has no public integer product.
+        return torch._int_mm(matrix, values) if space is None else torch._int_mm(matrix, values, out=space)  # noqa: SLF001
     turned, rows = values.t().contiguous(), values.shape[1]
     # CUDA refuses 16 rows and fewer, and a second operand that does not run along the summed axis.
     padded = turned if rows > 16 else torch.nn.functional.pad(turned, (0, 0, 0, 17 - rows))
     return torch._int_mm(padded, matrix.t())[:rows].t()  # noqa: SLF001 — as above
 
 
-def multiply_half(matrix: Tensor, values: Tensor) -> Tensor:
+def multiply_half(matrix: Tensor, values: Tensor, space: Tensor | None = None) -> Tensor:
     """Product by half-precision units in chunks whose fp32 sums are exact. Shapes, Errors: as `multiply_int8`."""
     turned = values.t()
     total = torch.zeros(values.shape[1], matrix.shape[0], dtype=torch.int32, device=matrix.device)
@@ -63,7 +63,7 @@ def multiply_half(matrix: Tensor, values: Tensor) -> Tensor:
     return total.t()
 
 
-def multiply_float(matrix: Tensor, values: Tensor) -> Tensor:
+def multiply_float(matrix: Tensor, values: Tensor, space: Tensor | None = None) -> Tensor:
     """Product by floats: fp32 while every partial sum is below 2**24, else fp64. Shapes: as `multiply_int8`."""
     kind = torch.float32 if matrix.shape[1] < FLOAT_DEPTH else torch.float64
     return (matrix.to(kind) @ values.to(kind)).to(torch.int32)

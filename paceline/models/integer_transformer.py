@@ -162,6 +162,7 @@ class IntegerTransformer:
         self._exp = torch.tensor(build_exp_table(), dtype=torch.int32, device=self._device)
         wanted = self._device.type == "cuda" and find_spec("triton") is not None if fuse is None else fuse
         self._fused = Steps.compile() if wanted else None
+        self._space = torch.empty(0, dtype=torch.int32, device=self._device)
         self._fused_shape: torch.Size | None = None
 
     @torch.inference_mode()
@@ -208,7 +209,15 @@ class IntegerTransformer:
 
     def _project(self, matrix: Tensor, values: Tensor) -> Tensor:
         """Shapes: (out, in), (in, S, B) -> (out, S, B) int32."""
-        return self._kernel(matrix, values.flatten(1)).unflatten(1, values.shape[1:])
+        flat = values.flatten(1)
+        space = None if self._features_last else self._find_space(len(matrix), flat.shape[1])
+        return self._kernel(matrix, flat, space).unflatten(1, values.shape[1:])
+
+    def _find_space(self, rows: int, columns: int) -> Tensor:
+        """Memory for sums, which are used up before the next product: fresh pages would cost a CPU a sixth of its time."""
+        if len(self._space) < rows * columns:
+            self._space = torch.empty(rows * columns, dtype=torch.int32, device=self._device)
+        return self._space[: rows * columns].view(rows, columns)
 
     def prepare_products(self, embeddings: Tensor) -> Callable[[], None]:
         """The products of one pass on ready operands with nothing between, which a benchmark takes as the peak."""
@@ -218,6 +227,7 @@ class IntegerTransformer:
         wide, last_wide = (self._order(part.repeat(copies, 1, 1)[: self._shape.hidden]) for part in (state, last))
         width = self._shape.width
 
+        @torch.inference_mode()
         def multiply() -> None:
             for params in self._layers[:-1]:
                 self._project(params.attend_in, state)
