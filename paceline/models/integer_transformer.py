@@ -41,7 +41,9 @@ EXP_ONE = 1 << 14
 EXP_MASKED = 256
 MASKED_SCORE = -(2.0**60)
 MASKED_DROP = 2.0**40
-STREAM_ROWS = 1024
+# Bytes drawn at once: enough that calls cost little, few enough that a CPU keeps the words in its cache.
+DRAWN_BYTES = {"cpu": 1 << 19}
+DRAWN_BYTES_ELSEWHERE = 1 << 25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,7 +339,7 @@ def _generate_matrix(seed: bytes, layer: int, size: tuple[str, int, int], device
     name, rows, columns = size
     key = split_key(hash_parts("model-matrix", seed, layer.to_bytes(4, "little"), name.encode("ascii")))
     matrix = torch.empty(rows, columns, dtype=torch.int8, device=device)
-    step = max(1, STREAM_ROWS * 64 // columns)
+    step = max(1, DRAWN_BYTES.get(matrix.device.type, DRAWN_BYTES_ELSEWHERE) // columns)
     for first in range(0, rows, step):
         streams = build_streams(range(first, min(rows, first + step)), device)
         matrix[first : first + step] = generate_bytes(key, streams, columns)

@@ -215,7 +215,7 @@ def test_params_are_odd_but_one_a_row_and_hang_on_the_seed():
 
 def test_params_do_not_depend_on_how_many_rows_are_made_at_once(monkeypatch):
     whole = list(generate_params(SHAPE, hash_parts("rows")))
-    monkeypatch.setattr(model_module, "STREAM_ROWS", 1)
+    monkeypatch.setitem(model_module.DRAWN_BYTES, "cpu", 100)
     for once, pieces in zip(whole, generate_params(SHAPE, hash_parts("rows")), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(vars(once).values(), vars(pieces).values(), strict=True))
 
