@@ -1,4 +1,4 @@
-"""Commands: demo, up, status, doctor, light, beacon. Each parses, wires and prints; errors end with one clear line and code 1 or 2."""
+"""Commands: demo, up, status, doctor, light, beacon, race. Each parses, wires and prints; an error ends with one clear line."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from rich.console import Console
 
 from paceline.base.errors import ConfigError, PacelineError
 from paceline.cli.environment import get_default_home
+from paceline.cli.race import race_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 light = typer.Typer(no_args_is_help=True, help="Verify a chain without following it.")
 app.add_typer(light, name="light")
 beacon = typer.Typer(no_args_is_help=True, help="Verify the network's chance.")
 app.add_typer(beacon, name="beacon")
+app.add_typer(race_app, name="race")
 
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder of the network. Default: ~/.paceline")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -39,7 +41,7 @@ def demo(
     from paceline.cli.demo import DemoOptions, run_demo  # noqa: PLC0415 - loads torch
 
     options = DemoOptions(nodes=nodes, seed=seed, data=data, json_path=json, keep=keep, port=port, home=home)
-    _run(lambda: run_demo(options, Console()))
+    run_command(lambda: run_demo(options, Console()))
 
 
 @app.command()
@@ -63,7 +65,7 @@ def up(
     options = UpOptions(
         nodes=nodes, port=port, host=host, api_keys=keys, home=home or get_default_home(), engine=engine
     )
-    _run(lambda: run_up(options, Console()))
+    run_command(lambda: run_up(options, Console()))
 
 
 @app.command()
@@ -71,7 +73,7 @@ def status(*, home: HomeOption = None, json: JsonFlag = False) -> None:
     """Where the network stands: height, app hash, every node."""
     from paceline.cli.status import print_status  # noqa: PLC0415 - loads the node
 
-    _run(lambda: print_status(home or get_default_home(), as_json=json))
+    run_command(lambda: print_status(home or get_default_home(), as_json=json))
 
 
 @app.command()
@@ -111,7 +113,7 @@ def light_verify(
         trusting_period_seconds=trusting_period_seconds,
         clock_drift_seconds=clock_drift_seconds,
     )
-    _run(lambda: print_light_verify(options, as_json=json))
+    run_command(lambda: print_light_verify(options, as_json=json))
 
 
 @beacon.command("verify")
@@ -131,7 +133,7 @@ def beacon_verify(
     options = BeaconOptions(
         home=home or get_default_home(), height=height, peers=tuple(peer or ()), group_key=group_key
     )
-    _run(lambda: print_beacon_verify(options, as_json=json))
+    run_command(lambda: print_beacon_verify(options, as_json=json))
 
 
 @app.command(hidden=True)
@@ -145,10 +147,11 @@ def node(
     """Run one node of a home; `up` starts these."""
     from paceline.cli.process import run_node  # noqa: PLC0415 - loads torch
 
-    _run(lambda: run_node(home, name, web_host, web_port))
+    run_command(lambda: run_node(home, name, web_host, web_port))
 
 
-def _run(command: Callable[[], None]) -> None:
+def run_command(command: Callable[[], None]) -> None:
+    """Run one command; errors become one clear line and a code."""
     # SIGTERM ends a command the same way as Ctrl-C, so that its children end too. Ctrl-C is set as well, because a
     # shell that starts a command in the background hands it down ignored.
     for number in (signal.SIGTERM, signal.SIGINT):

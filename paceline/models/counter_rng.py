@@ -80,11 +80,13 @@ def compute_philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[in
     c0, c1, c2, c3 = counter
     for turn in range(ROUNDS):
         k0, k1 = ((word + turn * step) & MASK for word, step in zip(key, _KEY_STEPS, strict=True))
-        # The products wrap modulo 2**64; the masks after the shift give the unsigned halves all the same.
+        # Products wrap modulo 2**64 and carry rubbish above bit 31 into c1 and c3; the mask after the next exclusive or
+        # removes it, and that of the shifted sign with it.
         product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c2 = _upper(product1) ^ c1 ^ k0, _upper(product0) ^ c3 ^ k1
-        c1, c3 = product1 & MASK, product0 & MASK
-    return [c0, c1, c2, c3]
+        c0 = (product1 >> 32).bitwise_xor_(c1).bitwise_xor_(k0).bitwise_and_(MASK)
+        c2 = (product0 >> 32).bitwise_xor_(c3).bitwise_xor_(k1).bitwise_and_(MASK)
+        c1, c3 = product1, product0
+    return [c0, c1 & MASK, c2, c3 & MASK]
 
 
 def compute_words_plain(key: StreamKey, stream: int, count: int) -> list[int]:
@@ -105,7 +107,3 @@ def compute_philox_plain(counter: tuple[int, int, int, int], key: tuple[int, int
         c0, c1, c2, c3 = (product1 >> 32) ^ c1 ^ k0, product1 & MASK, (product0 >> 32) ^ c3 ^ k1, product0 & MASK
         k0, k1 = (k0 + _KEY_STEPS[0]) & MASK, (k1 + _KEY_STEPS[1]) & MASK
     return c0, c1, c2, c3
-
-
-def _upper(product: Tensor) -> Tensor:
-    return (product >> 32) & MASK

@@ -1,18 +1,22 @@
 """A transformer of exact integers: the same bits on every device, thread count, batch size and library version.
 
-int8 operands are summed exactly, scaled back by powers of two with ties to even, clamped; activation and softmax read
-tables made from integers; the norm uses an exact integer square root. In between, integers travel as fp32 values below
-2**24, where fp32 is exact. It knows nothing of seeds, nodes or hits.
-Two properties keep shortcuts out. The function is odd, so for symmetric inputs no mean output exists to be guessed. Each
-sublayer halves what it received before adding its own, so that what an early layer knows fades by 2 per sublayer; the
-wave of the activation has almost no linear part.
+Operands are odd int8 numbers, summed exactly. A sum is brought back to a byte by `fold`: drop low bits, set the lowest,
+wrap modulo 256. Softmax reads a table made from integers; the norm uses an exact integer square root. Where floats carry
+integers (attention, fallback kernels), every partial sum stays below what the float holds exactly. It knows nothing of
+seeds, nodes or hits.
+Two properties keep shortcuts out. The function is odd, so for symmetric inputs no mean output exists to be guessed: sums of odd
+numbers are odd, an odd sum is never a multiple of 2**shift, and then `fold(-s) == -fold(s)` without ties. And the wrap of
+`fold`, a saw with one tooth or more per standard deviation, leaves no linear part; a layer never adds less than it keeps.
+Layout: features first, batch last, so that all work between products runs along the batch; on a GPU the same logical
+layout lies features last in memory, as its integer units want it.
 Invariant: `forward` equals the plain integer twin of the Race bit for bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import isqrt
 
 import torch
@@ -21,29 +25,30 @@ from torch import Tensor
 from paceline.base.errors import ConfigError
 from paceline.base.hashing import hash_parts
 from paceline.models.counter_rng import build_streams, generate_bytes, split_key
+from paceline.models.integer_kernels import choose_kernel
 
-INT8_LIMIT = 127
-# Kernels without VNNI add two products of a byte and a parameter in 16 bits: 2 * 255 * 63 still fits, 2 * 255 * 127 would saturate.
-PARAM_LIMIT = 63
 PARAM_RMS = 37
-NORM_RMS = 32
+STATE_RMS = 64
+FOLDED_RMS = 74
+TOOTH_RMS = 128
 NORM_SHIFT = 12
-RESIDUAL_LIMIT = 1023
-SUBLAYER_RMS = 192
-CONTEXT_RMS = 25
+# 511 squared times the widest vector still fits 32 bits.
+SUM_LIMIT = 511
 SCORE_RMS = 24
 PROBABILITY_SHIFT = 7
-WAVE_HALF = 32
-WAVE_RMS = 93
 EXP_SCALE = 16
 EXP_ONE = 1 << 14
 EXP_MASKED = 256
-EXACT_FP32 = 1 << 24
+MASKED_SCORE = -(2.0**60)
+MASKED_DROP = 2.0**40
+# Bytes drawn at once: enough that calls cost little, few enough that a CPU keeps the words in its cache.
+DRAWN_BYTES = {"cpu": 1 << 19}
+DRAWN_BYTES_ELSEWHERE = 1 << 25
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerShape:
-    """Sizes of one transformer. Errors: ConfigError for sizes whose sums would not stay exact."""
+    """Sizes of one transformer. Errors: ConfigError for sizes whose sums would not stay exact and odd."""
 
     layers: int
     heads: int
@@ -67,24 +72,36 @@ class TransformerShape:
         return self.width // self.heads
 
     @property
+    def params(self) -> int:
+        """How many parameters: four square matrices of attention and two of the feed-forward, per layer."""
+        return self.layers * (4 * self.width * self.width + 2 * self.width * self.hidden)
+
+    @property
+    def products(self) -> int:
+        """Multiplications by a parameter in one pass: the last layer needs queries and all that follows at one place only."""
+        whole = self.params // self.layers * self.sequence
+        last = 2 * self.width * (self.sequence * self.width + self.width + self.hidden)
+        return (self.layers - 1) * whole + last
+
+    @property
     def input_shift(self) -> int:
-        """Scales query, key, value and hidden sums to int8."""
-        return _compute_shift(self.width, NORM_RMS, PARAM_RMS, NORM_RMS)
+        """Folds query, key, value and hidden sums: a tooth or more per standard deviation."""
+        return _compute_shift(self.width, STATE_RMS, PARAM_RMS, TOOTH_RMS)
 
     @property
     def score_shift(self) -> int:
         """Scales products of query and key to steps of 1/16 in the exponent."""
-        return _compute_shift(self.head_width, NORM_RMS, NORM_RMS, SCORE_RMS)
+        return _compute_shift(self.head_width, FOLDED_RMS, FOLDED_RMS, SCORE_RMS)
 
     @property
     def output_shift(self) -> int:
-        """Scales the attention's output to the residual."""
-        return _compute_shift(self.width, CONTEXT_RMS, PARAM_RMS, SUBLAYER_RMS)
+        """Scales the attention's output to the state, or up to twice its size."""
+        return _compute_shift(self.width, FOLDED_RMS, PARAM_RMS, STATE_RMS)
 
     @property
     def down_shift(self) -> int:
-        """Scales the feed-forward output to the residual."""
-        return _compute_shift(self.hidden, WAVE_RMS, PARAM_RMS, SUBLAYER_RMS)
+        """Scales the feed-forward output to the state, or up to twice its size."""
+        return _compute_shift(self.hidden, FOLDED_RMS, PARAM_RMS, STATE_RMS)
 
 
 @dataclass(frozen=True)
@@ -97,21 +114,16 @@ class LayerParams:
     feed_out: Tensor
 
 
-Kernel = Callable[[Tensor, Tensor], Tensor]
-
-
-def generate_params(shape: TransformerShape, seed: bytes) -> list[LayerParams]:
-    """All parameters of a seed, uniform and symmetric within ±63. Made on the CPU: some 400 MB/s on a core."""
+def generate_params(shape: TransformerShape, seed: bytes, device: torch.device | str = "cpu") -> Iterator[LayerParams]:
+    """All parameters of a seed, layer by layer, made on the device that will hold them."""
     sizes = (
         ("attend_in", 3 * shape.width, shape.width),
         ("attend_out", shape.width, shape.width),
         ("feed_in", shape.hidden, shape.width),
         ("feed_out", shape.width, shape.hidden),
     )
-    return [
-        LayerParams(*(_generate_matrix(seed, layer, name, rows, columns) for name, rows, columns in sizes))
-        for layer in range(shape.layers)
-    ]
+    for layer in range(shape.layers):
+        yield LayerParams(*(_generate_matrix(seed, layer, size, device) for size in sizes))
 
 
 def build_exp_table() -> list[int]:
@@ -129,150 +141,208 @@ def build_exp_table() -> list[int]:
     return [*table, 0]
 
 
-def build_wave_table() -> list[int]:
-    """The odd activation for -127 to 127: arcs of a parabola, up and down in turn, each 32 wide and 127 high."""
-    table = []
-    for value in range(-INT8_LIMIT, INT8_LIMIT + 1):
-        arc, place = divmod(abs(value), WAVE_HALF)
-        height = 4 * INT8_LIMIT * place * (WAVE_HALF - place) // WAVE_HALF**2
-        table.append(height if (arc % 2 == 0) == (value >= 0) else -height)
-    return table
-
-
 class IntegerTransformer:
-    """The fast path: integer kernels for the large products, fp32 values that hold integers for the rest."""
+    """The fast path. `fuse` compiles the work between products into few kernels; unset, on a GPU with a compiler only."""
 
-    def __init__(self, shape: TransformerShape, params: list[LayerParams], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        shape: TransformerShape,
+        params: Iterator[LayerParams] | list[LayerParams],
+        device: torch.device | str = "cpu",
+        *,
+        fuse: bool | None = None,
+    ) -> None:
         self._shape = shape
         self._device = torch.device(device)
-        self._kernel = select_kernel(self._device)
+        self._kernel = choose_kernel(self._device)
+        # The integer units of a GPU take both operands along the summed axis only.
+        self._features_last = self._device.type != "cpu"
         self._layers = [
             LayerParams(*(m.to(self._device) for m in (p.attend_in, p.attend_out, p.feed_in, p.feed_out)))
             for p in params
         ]
         self._exp = torch.tensor(build_exp_table(), dtype=torch.int32, device=self._device)
-        self._wave = torch.tensor(build_wave_table(), dtype=torch.int8, device=self._device)
-        ones = torch.ones(shape.sequence, shape.sequence, dtype=torch.bool, device=self._device)
-        self._later = ones.triu(1)
+        wanted = self._device.type == "cuda" and find_spec("triton") is not None if fuse is None else fuse
+        self._fused = Steps.compile() if wanted else None
+        self._space = torch.empty(0, dtype=torch.int32, device=self._device)
+        self._fused_shape: torch.Size | None = None
 
     @torch.inference_mode()
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Normalised last vector of each sequence.
+        """Last vector of each sequence.
 
-        Shapes: (B, S, width) int8 within ±127 -> (B, width) int8.
+        Shapes: (B, S, width) int8, odd -> (B, width) int8, odd.
         """
-        residual = embeddings.float()
-        for index, params in enumerate(self._layers):
-            last = index == len(self._layers) - 1
-            update = self._attend(residual, params, 1 if last else self._shape.sequence)
-            # Only the last vector leaves the last layer, so its other places are never computed there.
-            residual = _add_update(residual[:, -1:] if last else residual, update)
-            residual = _add_update(residual, self._feed(residual, params))
-        return compute_norm(residual[:, -1])
+        if self._fused is None or self._fused_shape not in {None, embeddings.shape}:
+            return self._forward(embeddings, EAGER)
+        outputs = self._forward(embeddings, self._fused)
+        if self._fused_shape is None:
+            # Compiled code holds for one batch size, the one a search repeats, and is believed only after one comparison.
+            self._fused_shape = embeddings.shape
+            expected = self._forward(embeddings, EAGER)
+            if not torch.equal(outputs, expected):
+                self._fused = None
+            return expected
+        return outputs
 
-    def _attend(self, residual: Tensor, params: LayerParams, places: int) -> Tensor:
-        """Causal attention for the last `places` of the sequence."""
+    def _forward(self, embeddings: Tensor, steps: Steps) -> Tensor:
         shape = self._shape
-        normed = compute_norm(residual)
-        # After `chunk` the three parts are (B, S, width); a query is needed only where an output is.
-        parts = self._project(normed, params.attend_in, shape.input_shift).clamp_(-INT8_LIMIT, INT8_LIMIT)
-        query, key, value = (self._split_heads(part) for part in parts.chunk(3, dim=-1))
-        scores = _scale_inplace(query[:, :, -places:] @ key.transpose(-1, -2), shape.score_shift)
-        shares = self._compute_shares(scores, self._later[-places:])
-        context = _scale_inplace(shares @ value, PROBABILITY_SHIFT).clamp_(-INT8_LIMIT, INT8_LIMIT)
-        merged = context.transpose(1, 2).reshape(-1, places, shape.width).to(torch.int8)
-        return self._project(merged, params.attend_out, shape.output_shift)
+        state = self._lay_out(embeddings)
+        for index, params in enumerate(self._layers):
+            # Only the last vector leaves the last layer, so its other places are never computed there.
+            places = 1 if index == len(self._layers) - 1 else shape.sequence
+            kept = self._narrow(state, places)
+            context = self._attend(state, kept, params, steps)
+            state = steps.join(self._project(params.attend_out, context), kept, shape.output_shift)
+            hidden = steps.fold(self._project(params.feed_in, state), shape.input_shift)
+            state = steps.join(self._project(params.feed_out, hidden), state, shape.down_shift)
+        return state[:, -1].t()
 
-    def _compute_shares(self, scores: Tensor, later: Tensor) -> Tensor:
-        """Attention shares in 1/128, by table and one exact integer division."""
-        scores = scores.masked_fill(later, -float(EXACT_FP32))
-        drop = (scores.amax(dim=-1, keepdim=True) - scores).clamp_(max=EXP_MASKED - 1)
-        places = drop.masked_fill_(later, EXP_MASKED).to(torch.int32)
-        powers = self._exp.index_select(0, places.flatten()).view(places.shape)
-        total = powers.sum(dim=-1, keepdim=True, dtype=torch.int32)
-        doubled = powers * (2 << PROBABILITY_SHIFT) + total
-        return torch.div(doubled, 2 * total, rounding_mode="floor").float()
+    def _attend(self, state: Tensor, kept: Tensor, params: LayerParams, steps: Steps) -> Tensor:
+        """Causal attention for the places in `kept`, the last ones of the sequence."""
+        shape, width = self._shape, self._shape.width
+        if kept.shape == state.shape:
+            query, key, value = steps.fold(self._project(params.attend_in, state), shape.input_shift).chunk(3)
+        else:
+            query = steps.fold(self._project(params.attend_in[:width], kept), shape.input_shift)
+            key, value = steps.fold(self._project(params.attend_in[width:], state), shape.input_shift).chunk(2)
+        query, key, value = (part.unflatten(0, (shape.heads, shape.head_width)) for part in (query, key, value))
+        return steps.mix(query, key, value, self._exp, shape.score_shift).flatten(0, 1)
 
-    def _feed(self, residual: Tensor, params: LayerParams) -> Tensor:
-        hidden = self._project(compute_norm(residual), params.feed_in, self._shape.input_shift)
-        places = hidden.clamp_(-INT8_LIMIT, INT8_LIMIT).add_(INT8_LIMIT).to(torch.int32)
-        active = self._wave.index_select(0, places.flatten()).view(places.shape)
-        return self._project(active, params.feed_out, self._shape.down_shift)
+    def _project(self, matrix: Tensor, values: Tensor) -> Tensor:
+        """Shapes: (out, in), (in, S, B) -> (out, S, B) int32."""
+        flat = values.flatten(1)
+        space = None if self._features_last else self._find_space(len(matrix), flat.shape[1])
+        return self._kernel(matrix, flat, space).unflatten(1, values.shape[1:])
 
-    def _project(self, values: Tensor, matrix: Tensor, shift: int) -> Tensor:
-        sums = self._kernel(values.flatten(0, -2), matrix).to(_get_exact_kind(values.shape[-1]))
-        return _scale_inplace(sums, shift).view(*values.shape[:-1], -1)
+    def _find_space(self, rows: int, columns: int) -> Tensor:
+        """Memory for sums, which are used up before the next product: fresh pages would cost a CPU a sixth of its time."""
+        if len(self._space) < rows * columns:
+            self._space = torch.empty(rows * columns, dtype=torch.int32, device=self._device)
+        return self._space[: rows * columns].view(rows, columns)
 
-    def _split_heads(self, part: Tensor) -> Tensor:
-        batch, sequence, _ = part.shape
-        return part.view(batch, sequence, self._shape.heads, self._shape.head_width).transpose(1, 2)
+    def prepare_products(self, embeddings: Tensor) -> Callable[[], None]:
+        """The products of one pass on ready operands with nothing between, which a benchmark takes as the peak."""
+        state = self._lay_out(embeddings)
+        last = self._narrow(state, 1)
+        copies = -(-self._shape.hidden // self._shape.width)
+        wide, last_wide = (self._order(part.repeat(copies, 1, 1)[: self._shape.hidden]) for part in (state, last))
+        width = self._shape.width
+
+        @torch.inference_mode()
+        def multiply() -> None:
+            for params in self._layers[:-1]:
+                self._project(params.attend_in, state)
+                self._project(params.attend_out, state)
+                self._project(params.feed_in, state)
+                self._project(params.feed_out, wide)
+            params = self._layers[-1]
+            self._project(params.attend_in[:width], last)
+            self._project(params.attend_in[width:], state)
+            self._project(params.attend_out, last)
+            self._project(params.feed_in, last)
+            self._project(params.feed_out, last_wide)
+
+        return multiply
+
+    @property
+    def kernel_name(self) -> str:
+        """Which product passed the trial, and whether the work between products runs compiled."""
+        return self._kernel.__name__ + (", fused" if self._fused is not None else "")
+
+    def _lay_out(self, embeddings: Tensor) -> Tensor:
+        """Shapes: (B, S, width) -> (width, S, B), in memory as the device's products want it."""
+        return self._order(embeddings.permute(2, 1, 0))
+
+    def _order(self, state: Tensor) -> Tensor:
+        return state.permute(1, 2, 0).contiguous().permute(2, 0, 1) if self._features_last else state.contiguous()
+
+    def _narrow(self, state: Tensor, places: int) -> Tensor:
+        return state if places == state.shape[1] else self._order(state[:, -places:])
 
 
-def compute_norm(residual: Tensor) -> Tensor:
-    """Each vector brought to a root mean square of about 32: int8, by an exact integer square root.
+def fold(sums: Tensor, shift: int) -> Tensor:
+    """Odd sums to odd bytes: the bits from `shift` on, the lowest set, wrapped modulo 256. Effects: overwrites `sums`."""
+    return sums.bitwise_right_shift_(shift).to(torch.int8).bitwise_or_(1)
 
-    Shapes: (..., width) fp32 integers within ±1023 -> the same, int8.
+
+def join(sums: Tensor, state: Tensor, shift: int) -> Tensor:
+    """What a sublayer adds joins what it received; then each vector is brought to a root mean square near 64 and folded.
+
+    Shapes: (width, S, B) int32 and int8 -> int8. Effects: overwrites `sums`.
     """
-    squares = residual.square().sum(dim=-1, keepdim=True, dtype=torch.float64)
-    mean = (squares / residual.shape[-1]).floor_()
-    root = mean.sqrt().floor_()
-    root -= (root * root > mean).double()
-    root += ((root + 1).square_() <= mean).double()
-    factor = ((NORM_RMS << NORM_SHIFT) / root.clamp_(min=1)).floor_().float()
-    return _scale_inplace(residual * factor, NORM_SHIFT).clamp_(-INT8_LIMIT, INT8_LIMIT).to(torch.int8)
+    joined = sums.bitwise_right_shift_(shift).add_(state).bitwise_or_(1).clamp_(-SUM_LIMIT, SUM_LIMIT)
+    mean = (joined * joined).sum(dim=0, dtype=torch.int32) // joined.shape[0]
+    # The half keeps the root of a whole square away from the edge, so that no rounding can change its floor.
+    root = (mean.double() + 0.5).sqrt().to(torch.int32)
+    factor = (STATE_RMS << NORM_SHIFT) // root | 1
+    return fold(joined.mul_(factor), NORM_SHIFT)
 
 
-def select_kernel(device: torch.device) -> Kernel:
-    """The fastest exact product on a device: integer units where they pass a trial at the limits, else floats."""
-    left = torch.full((32, 2048), -INT8_LIMIT, dtype=torch.int8, device=device)
-    matrix = torch.full((16, 2048), PARAM_LIMIT, dtype=torch.int8, device=device)
-    matrix[::2] = -PARAM_LIMIT
-    try:
-        trial = multiply_int8(left, matrix)
-    except (AttributeError, RuntimeError):
-        return multiply_float
-    return multiply_int8 if torch.equal(trial.double(), left.double() @ matrix.double().T) else multiply_float
+def mix(query: Tensor, key: Tensor, value: Tensor, exp: Tensor, score_shift: int) -> Tensor:
+    """Attention of every query place over itself and all places before it.
 
-
-def multiply_int8(values: Tensor, matrix: Tensor) -> Tensor:
-    """Product with matrix.T in int32 by the integer matrix units.
-
-    Shapes: (R, in) int8, (out, in) int8 -> (R, out) int32.
-    Errors: RuntimeError or AttributeError where torch has none for this device; `select_kernel` falls back.
+    Shapes: (heads, head_width, Q, B), twice (heads, head_width, S, B), all int8 -> (heads, head_width, Q, B) int8.
     """
-    rows = values.shape[0]
-    # CUDA refuses 16 rows and fewer.
-    padded = values if rows > 16 else torch.nn.functional.pad(values, (0, 0, 0, 17 - rows))
-    sums: Tensor = torch._int_mm(padded, matrix.t())  # noqa: SLF001 — torch has no public integer product
-    return sums[:rows]
+    query, key, value = query.float(), key.float(), value.float()
+    places, before = query.shape[2], key.shape[2] - query.shape[2]
+    scores = query.new_full((query.shape[0], key.shape[2], places, query.shape[3]), MASKED_SCORE)
+    for other in range(key.shape[2]):
+        first = max(0, other - before)
+        scores[:, other, first:] = (query[:, :, first:] * key[:, :, other : other + 1]).sum(dim=1)
+    doubled = compute_shares(scores, exp, score_shift).mul_(2)
+    # Twice a mixture is even, so the own value, which is odd, keeps the sum odd.
+    mixed = value[:, :, before:].clone()
+    for other in range(key.shape[2]):
+        first = max(0, other - before)
+        mixed[:, :, first:].addcmul_(value[:, :, other : other + 1], doubled[:, None, other, first:])
+    return fold(mixed.to(torch.int32), PROBABILITY_SHIFT)
 
 
-def multiply_float(values: Tensor, matrix: Tensor) -> Tensor:
-    """Product with matrix.T by floats: fp32 while every partial sum is below 2**24, else fp64. Shapes: as `multiply_int8`."""
-    kind = _get_exact_kind(values.shape[1])
-    return values.to(kind) @ matrix.to(kind).t()
+def compute_shares(scores: Tensor, exp: Tensor, shift: int) -> Tensor:
+    """Attention shares in 1/128, by table and one exact integer division.
+
+    Shapes: (heads, S, Q, B) fp32 products, masked where a place comes later -> the same, shares over S. Effects: overwrites `scores`.
+    """
+    scores.mul_(2.0**-shift).round_()
+    drop = scores.amax(dim=1, keepdim=True).sub(scores)
+    drop = torch.where(drop < MASKED_DROP, drop.clamp_(max=EXP_MASKED - 1), EXP_MASKED).to(torch.int32)
+    powers = exp.index_select(0, drop.flatten()).view(drop.shape)
+    total = powers.sum(dim=1, keepdim=True, dtype=torch.int32)
+    return torch.div((powers << (PROBABILITY_SHIFT + 1)).add_(total), total.mul_(2), rounding_mode="floor").float()
 
 
-def _get_exact_kind(depth: int) -> torch.dtype:
-    """The float type that holds every sum of `depth` products of an int8 and a parameter."""
-    return torch.float32 if INT8_LIMIT * PARAM_LIMIT * depth < EXACT_FP32 else torch.float64
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """The work between products, as written or compiled."""
+
+    fold: Callable[[Tensor, int], Tensor]
+    join: Callable[[Tensor, Tensor, int], Tensor]
+    mix: Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
+
+    @classmethod
+    def compile(cls) -> Steps:
+        """Each step as one compiled graph per shape."""
+        return cls(**{name: torch.compile(step, dynamic=False) for name, step in vars(EAGER).items()})
 
 
-def _scale_inplace(sums: Tensor, shift: int) -> Tensor:
-    """Division by 2**shift, ties to even, as fp32. Exact for whatever integers the given floats hold."""
-    return sums.mul_(2.0**-shift).round_().float()
-
-
-def _add_update(residual: Tensor, update: Tensor) -> Tensor:
-    return (residual * 0.5).round_().add_(update).clamp_(-RESIDUAL_LIMIT, RESIDUAL_LIMIT)
+EAGER = Steps(fold=fold, join=join, mix=mix)
 
 
 def _compute_shift(depth: int, left_rms: int, right_rms: int, target_rms: int) -> int:
-    """The power of two that brings a sum of `depth` products near a size."""
-    return max(0, (isqrt(depth) * left_rms * right_rms // target_rms).bit_length() - 1)
+    """The power of two that brings a sum of `depth` products to a size, or up to twice that. At least 1, or sums stay even."""
+    return max(1, (isqrt(depth) * left_rms * right_rms // target_rms).bit_length() - 1)
 
 
-def _generate_matrix(seed: bytes, layer: int, name: str, rows: int, columns: int) -> Tensor:
+def _generate_matrix(seed: bytes, layer: int, size: tuple[str, int, int], device: torch.device | str) -> Tensor:
+    """Uniform odd numbers within ±63; one per row is made even, so that a row's sum over odd operands is odd."""
+    name, rows, columns = size
     key = split_key(hash_parts("model-matrix", seed, layer.to_bytes(4, "little"), name.encode("ascii")))
-    drawn = generate_bytes(key, build_streams(range(rows)), columns) >> 1
-    return drawn.masked_fill_(drawn < -PARAM_LIMIT, 0)
+    matrix = torch.empty(rows, columns, dtype=torch.int8, device=device)
+    step = max(1, DRAWN_BYTES.get(matrix.device.type, DRAWN_BYTES_ELSEWHERE) // columns)
+    for first in range(0, rows, step):
+        streams = build_streams(range(first, min(rows, first + step)), device)
+        matrix[first : first + step] = generate_bytes(key, streams, columns)
+    matrix.bitwise_right_shift_(1).bitwise_or_(1)
+    matrix[:, 0] ^= 1
+    return matrix

@@ -17,8 +17,10 @@ Source: seed 001, Appendix A (inputs drawn as embeddings, since a vocabulary wou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +28,7 @@ from paceline.base.errors import ConfigError
 from paceline.base.hashing import DIGEST_BYTES, hash_parts
 from paceline.base.integers import PPM
 from paceline.base.keys import PUBLIC_KEY_BYTES
-from paceline.models.counter_rng import StreamKey, build_streams, generate_bytes, generate_words, split_key
+from paceline.models.counter_rng import StreamKey, build_streams, generate_bytes, split_key
 from paceline.models.integer_transformer import LayerParams, TransformerShape, generate_params
 
 
@@ -61,10 +63,22 @@ class RacePreset:
 
 
 _ALL = (
-    RacePreset(name="tiny", layers=4, heads=8, width=256, hidden=1024, sequence=4, threshold_ppm=2_705_500, batch=64),
-    RacePreset(name="micro", layers=2, heads=4, width=64, hidden=128, sequence=4, threshold_ppm=1_642_400, batch=64),
+    RacePreset(
+        name="paper", layers=64, heads=128, width=512, hidden=8192, sequence=4, threshold_ppm=9_314_000, batch=1024
+    ),
+    RacePreset(
+        name="consumer", layers=32, heads=64, width=512, hidden=8192, sequence=4, threshold_ppm=9_314_000, batch=512
+    ),
+    RacePreset(name="tiny", layers=3, heads=8, width=512, hidden=4096, sequence=4, threshold_ppm=2_705_000, batch=256),
+    RacePreset(name="micro", layers=2, heads=4, width=64, hidden=128, sequence=4, threshold_ppm=1_654_000, batch=64),
 )
 PRESETS: dict[str, RacePreset] = {preset.name: preset for preset in _ALL}
+MAX_WIDTH_BITS = 12
+
+
+def count_params(preset: RacePreset) -> int:
+    """How many parameters the network of a preset has, one byte each. Source: decision 017."""
+    return preset.get_shape().params
 
 
 @dataclass(frozen=True)
@@ -88,9 +102,9 @@ class Entry:
     permutation_key: StreamKey
 
 
-def derive_params(challenge: RaceChallenge) -> list[LayerParams]:
-    """The transformer's parameters, common to all nodes."""
-    return generate_params(challenge.preset.get_shape(), _derive(challenge, "race-model"))
+def derive_params(challenge: RaceChallenge, device: torch.device | str = "cpu") -> Iterator[LayerParams]:
+    """The transformer's parameters, common to all nodes, layer by layer."""
+    return generate_params(challenge.preset.get_shape(), _derive(challenge, "race-model"), device)
 
 
 def derive_target(challenge: RaceChallenge) -> Tensor:
@@ -115,13 +129,13 @@ def derive_entry(challenge: RaceChallenge, public_key: bytes) -> Entry:
 
 
 def draw_inputs(entry: Entry, streams: Tensor) -> Tensor:
-    """Input sequences of a batch of nonces, uniform and symmetric.
+    """Input sequences of a batch of nonces: every odd number within ±127 alike, so symmetric.
 
-    Shapes: (N, 2) from `build_streams` -> (N, sequence, width) int8 within ±127.
+    Shapes: (N, 2) from `build_streams` -> (N, sequence, width) int8, odd.
     """
     preset = entry.preset
     drawn = generate_bytes(entry.input_key, streams, preset.sequence * preset.width)
-    return drawn.masked_fill(drawn == -128, 0).view(-1, preset.sequence, preset.width)
+    return drawn.bitwise_or_(1).view(-1, preset.sequence, preset.width)
 
 
 def draw_permutations(entry: Entry, streams: Tensor) -> Tensor:
@@ -130,10 +144,12 @@ def draw_permutations(entry: Entry, streams: Tensor) -> Tensor:
 
 
 def _draw_permutations(key: StreamKey, streams: Tensor, width: int) -> Tensor:
-    """Indices in the order of one random word each, ties to the lower index."""
-    words = generate_words(key, streams, width)
-    ranked = words * width + torch.arange(width, device=words.device)
-    return ranked.sort(dim=-1).values.remainder_(width)
+    """Indices in the order of one random signed 16-bit number each, ties to the lower index."""
+    numbers = generate_bytes(key, streams, 2 * width).view(torch.int16).to(torch.int32)
+    ranked = (numbers << MAX_WIDTH_BITS).bitwise_or_(torch.arange(width, dtype=torch.int32, device=streams.device))
+    # NumPy sorts short rows some hundred times faster than torch does on a CPU.
+    ordered = torch.from_numpy(np.sort(ranked.numpy())) if ranked.device.type == "cpu" else ranked.sort().values
+    return (ordered & ((1 << MAX_WIDTH_BITS) - 1)).long()
 
 
 def _derive(challenge: RaceChallenge, purpose: str, *parts: bytes) -> bytes:

@@ -25,6 +25,8 @@ from paceline.race.plan import (
     draw_permutations,
 )
 
+CACHED_ROWS = 256
+
 
 @dataclass(frozen=True)
 class SearchResult:
@@ -37,27 +39,58 @@ class SearchResult:
 class Searcher:
     """One node's fast path through one Race on one device."""
 
-    def __init__(self, challenge: RaceChallenge, public_key: bytes, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        challenge: RaceChallenge,
+        public_key: bytes,
+        device: torch.device | str = "cpu",
+        *,
+        fuse: bool | None = None,
+    ) -> None:
         self._entry = derive_entry(challenge, public_key)
-        self._model = IntegerTransformer(challenge.preset.get_shape(), derive_params(challenge), device)
+        params = derive_params(challenge, device)
+        self._model = IntegerTransformer(challenge.preset.get_shape(), params, device, fuse=fuse)
         self._target = derive_target(challenge).to(device).float()
         self._threshold_ppm = challenge.preset.threshold_ppm
-        self._device = device
+        self._device = torch.device(device)
 
-    @torch.inference_mode()
+    @property
+    def device(self) -> torch.device:
+        """Where the search runs."""
+        return self._device
+
+    @property
+    def kernel_name(self) -> str:
+        """How products are made here."""
+        return self._model.kernel_name
+
     def test_batch(self, race_nonces: Sequence[int]) -> list[bool]:
         """For each nonce, whether it is a hit."""
-        streams = build_streams(race_nonces, self._device)
-        outputs = self._model.forward(draw_inputs(self._entry, streams)).float()
-        permuted = outputs.gather(1, draw_permutations(self._entry, streams))
+        outputs = self.compute_outputs(race_nonces).float()
+        permuted = outputs.gather(1, draw_permutations(self._entry, build_streams(race_nonces, self._device)))
         flags: list[bool] = self._judge_distance(permuted).tolist()
         return flags
+
+    @torch.inference_mode()
+    def compute_outputs(self, race_nonces: Sequence[int]) -> Tensor:
+        """Output vectors before permutation. Shapes: N nonces -> (N, width) int8."""
+        inputs = draw_inputs(self._entry, build_streams(race_nonces, self._device))
+        return torch.cat([self._model.forward(part) for part in cut_batch(inputs)])
+
+    def prepare_products(self, inputs: Tensor) -> Callable[[], None]:
+        """The products of one pass alone, for measuring."""
+        return self._model.prepare_products(inputs)
 
     def _judge_distance(self, permuted: Tensor) -> Tensor:
         """Nearer to the target than the radius, in exact integers (see `plan`)."""
         product = (permuted @ self._target).long()
         length = permuted.square().sum(dim=-1, dtype=torch.float64).long()
         return (product > 0) & (product * product * PPM > self._threshold_ppm * length)
+
+
+def cut_batch(inputs: Tensor) -> tuple[Tensor, ...]:
+    """Drawing costs least in large batches; a CPU's products and what follows them while their sums stay in its cache."""
+    return inputs.split(max(1, CACHED_ROWS // inputs.shape[1])) if inputs.device.type == "cpu" else (inputs,)
 
 
 def search(

@@ -8,6 +8,7 @@ from paceline.base.errors import InvalidClaim
 from paceline.base.range_tree import verify_range_opening
 from paceline.race.check import check_nonces
 from paceline.race.claim import build_claim, recheck_hits
+from paceline.race.run import Searcher
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +54,19 @@ def test_answers_keep_the_order_asked_whatever_the_batch(challenge, public_key, 
 @pytest.mark.parametrize("number", [-1, 2**64])
 def test_invalid_number_beyond_64_bits_is_no_hit(challenge, public_key, hits, number):
     assert check_nonces(challenge, public_key, [hits[0], number, hits[1]]) == [True, False, True]
+
+
+def test_check_on_a_device_answers_as_the_twin(challenge, public_key, hits):
+    asked = [*range(100), -1, 2**64, *hits]
+    assert check_nonces(challenge, public_key, asked, "cpu") == check_nonces(challenge, public_key, asked)
+
+
+def test_invalid_device_that_refuses_everything_accuses_nobody(challenge, public_key, hits, monkeypatch):
+    """What the search's path refuses goes to the plain twin, so a broken kernel costs time and no verdict."""
+    monkeypatch.setattr(Searcher, "test_batch", lambda _, numbers: [False] * len(numbers))
+    assert check_nonces(challenge, public_key, hits, "cpu") == [True] * len(hits)
+
+
+def test_hits_that_a_device_confirms_cost_no_twin(challenge, public_key, hits, monkeypatch):
+    monkeypatch.setattr("paceline.race.check.PlainTwin", None)
+    assert check_nonces(challenge, public_key, hits, "cpu") == [True] * len(hits)

@@ -70,6 +70,14 @@ def test_nothing_is_left_to_try_beyond_64_bits(challenge, public_key):
     assert search(challenge, public_key, stop=lambda: False, first_nonce=2**64).nonces_tried == 0
 
 
+def test_work_that_is_cut_for_the_cache_gives_the_same_outputs(challenge, public_key, monkeypatch):
+    searcher = Searcher(challenge, public_key)
+    whole = searcher.compute_outputs(range(100))
+    for rows in (1, 12, 1000):
+        monkeypatch.setattr("paceline.race.run.CACHED_ROWS", rows)
+        assert searcher.compute_outputs(range(100)).equal(whole)
+
+
 OLDER = """
 import json, torch
 from paceline.race.plan import PRESETS, RaceChallenge

@@ -9,7 +9,7 @@ import torch
 
 from paceline.base.errors import ConfigError
 from paceline.base.hashing import hash_parts
-from paceline.models.counter_rng import build_streams, compute_words_plain
+from paceline.models.counter_rng import build_streams, compute_words_plain, generate_bytes
 from paceline.race.plan import (
     PRESETS,
     RaceChallenge,
@@ -28,31 +28,40 @@ def test_target_is_half_plus_and_half_minus(preset):
     assert int(target.sum()) == 0
 
 
-def test_permutation_is_one_and_orders_random_words_with_ties_to_the_lower_index(challenge, public_key):
-    entry = derive_entry(challenge, public_key)
+def test_permutation_is_one_and_orders_random_numbers_with_ties_to_the_lower_index(challenge, public_key):
+    entry, width = derive_entry(challenge, public_key), challenge.preset.width
     race_nonces = [0, 1, 2**64 - 1]
     permutations = draw_permutations(entry, build_streams(race_nonces)).tolist()
     for number, permutation in zip(race_nonces, permutations, strict=True):
-        words = compute_words_plain(entry.permutation_key, number, challenge.preset.width)
-        assert permutation == sorted(range(challenge.preset.width), key=words.__getitem__)
+        words = compute_words_plain(entry.permutation_key, number, width // 2)
+        halves = [half for word in words for half in (word & 0xFFFF, word >> 16)]
+        signed = [half - 65_536 if half > 32_767 else half for half in halves]
+        assert permutation == sorted(range(width), key=signed.__getitem__)
 
 
-def test_equal_words_keep_their_order(challenge, public_key, monkeypatch):
+def test_equal_numbers_keep_their_order(challenge, public_key, monkeypatch):
     monkeypatch.setattr(
-        "paceline.race.plan.generate_words", lambda _, streams, count: torch.zeros(len(streams), count).long()
+        "paceline.race.plan.generate_bytes",
+        lambda _, streams, count: torch.zeros(len(streams), count, dtype=torch.int8),
     )
     entry = derive_entry(challenge, public_key)
     assert draw_permutations(entry, build_streams([7]))[0].tolist() == list(range(challenge.preset.width))
 
 
-def test_inputs_are_the_plain_words_without_minus_128(challenge, public_key):
+def test_permutation_of_another_device_is_sorted_alike(challenge, public_key):
+    entry = derive_entry(challenge, public_key)
+    made = draw_permutations(entry, build_streams(range(50)))
+    numbers = generate_bytes(entry.permutation_key, build_streams(range(50)), 2 * challenge.preset.width)
+    assert torch.equal(numbers.view(torch.int16).sort(stable=True).indices, made)
+
+
+def test_inputs_are_the_plain_words_made_odd(challenge, public_key):
     entry, preset = derive_entry(challenge, public_key), challenge.preset
     inputs = draw_inputs(entry, build_streams(range(300)))
-    assert int(inputs.min()) == -127
-    assert int(inputs.max()) == 127
+    assert inputs.unique().tolist() == list(range(-127, 128, 2))
     words = compute_words_plain(entry.input_key, 299, preset.sequence * preset.width // 4)
     signed = [byte - 256 if byte > 127 else byte for word in words for byte in word.to_bytes(4, "little")]
-    assert inputs[299].flatten().tolist() == [0 if byte == -128 else byte for byte in signed]
+    assert inputs[299].flatten().tolist() == [byte | 1 for byte in signed]
 
 
 def test_seed_node_and_preset_each_change_what_is_drawn(challenge, public_key):
@@ -67,13 +76,13 @@ def test_seed_node_and_preset_each_change_what_is_drawn(challenge, public_key):
     keys = {key for entry in (base, *others) for key in (entry.input_key, entry.permutation_key)}
     assert len(keys) == 8
     assert not torch.equal(derive_target(challenge), derive_target(other_seed))
-    assert not torch.equal(derive_params(challenge)[0].feed_in, derive_params(other_seed)[0].feed_in)
+    assert not torch.equal(next(derive_params(challenge)).feed_in, next(derive_params(other_seed)).feed_in)
 
 
 def test_params_and_target_are_common_to_all_nodes(challenge):
     again = RaceChallenge(challenge.preset, challenge.race_seed)
     assert torch.equal(derive_target(challenge), derive_target(again))
-    assert torch.equal(derive_params(challenge)[1].attend_out, derive_params(again)[1].attend_out)
+    assert torch.equal(next(derive_params(challenge)).attend_out, next(derive_params(again)).attend_out)
 
 
 @pytest.mark.parametrize("size", [0, 31, 33])

@@ -1,0 +1,149 @@
+"""Measures a Race on a device: search, the products alone on the same shapes, checks, and whether all agree with the plain twin.
+
+Search and products alternate in short turns, so that what else the machine does weighs on both alike. It knows no options of a
+command line.
+Invariant: no figure is given for a device whose answers differ from the plain twin's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+
+from paceline.base.errors import ConfigError, WorkError
+from paceline.base.hashing import hash_parts
+from paceline.models.counter_rng import build_streams
+from paceline.race.check import PlainTwin
+from paceline.race.plan import PRESETS, RaceChallenge, RacePreset, count_params, derive_entry, draw_inputs
+from paceline.race.run import Searcher, cut_batch
+
+KEY = hash_parts("bench-node")
+TURN_SECONDS = 0.25
+COMPARED_NONCES = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedOptions:
+    """What to measure. `batch` unset takes the preset's."""
+
+    preset: str
+    device: str
+    seconds: float
+    batch: int | None = None
+
+
+def measure_race(options: SpeedOptions) -> dict[str, str | int | float]:
+    """Figures by name.
+
+    Units: seconds are CPU time of this process on a CPU, else of the clock.
+    Errors: ConfigError for an unknown preset or device; WorkError when the device disagrees with the plain twin.
+    """
+    preset, device = get_preset(options), get_device(options.device)
+    challenge = RaceChallenge(preset, hash_parts("bench-race"))
+    clock = build_clock(device)
+    started = clock()
+    searcher = Searcher(challenge, KEY, device)
+    build_seconds = clock() - started
+    twin_seconds = compare_with_twin(challenge, searcher)
+    rounds, hits = measure_rounds(challenge, searcher, clock, options.seconds)
+    rate = median(nonces / seconds for nonces, seconds, _ in rounds)
+    share = median(products / seconds for _, seconds, products in rounds)
+    operations = 2 * preset.get_shape().products
+    return {
+        "preset": preset.name,
+        "device": describe_device(device),
+        "kernel": searcher.kernel_name,
+        "params": count_params(preset),
+        "build_seconds": build_seconds,
+        "batch": preset.batch,
+        "nonces_per_second": rate,
+        "operations_per_second": rate * operations,
+        "products_alone_per_second": rate * operations / share,
+        "share_of_products_alone": share,
+        "nonces_tried": sum(nonces for nonces, _, _ in rounds),
+        "hits": hits,
+        "twin_nonces_per_second": COMPARED_NONCES / twin_seconds,
+        "twin_cost_per_search_cost": rate * twin_seconds / COMPARED_NONCES,
+    }
+
+
+def measure_rounds(
+    challenge: RaceChallenge, searcher: Searcher, clock: Callable[[], float], seconds: float
+) -> tuple[list[tuple[int, float, float]], int]:
+    """Turns of (nonces, seconds of search, seconds of their products alone), and the hits of all turns."""
+    batch, nonce, hits = challenge.preset.batch, 0, 0
+    inputs = draw_inputs(derive_entry(challenge, KEY), build_streams(range(batch), searcher.device))
+    parts = cut_batch(inputs)
+    multiply = {len(part): searcher.prepare_products(part) for part in parts}
+    rounds: list[tuple[int, float, float]] = []
+    searcher.test_batch(range(batch))
+    begun = clock()
+    while not rounds or clock() - begun < seconds:
+        first, started = nonce, clock()
+        while nonce == first or clock() - started < TURN_SECONDS:
+            hits += sum(searcher.test_batch(range(nonce, nonce + batch)))
+            nonce += batch
+        searched = clock() - started
+        started = clock()
+        for _ in range((nonce - first) // batch):
+            for part in parts:
+                multiply[len(part)]()
+        rounds.append((nonce - first, searched, clock() - started))
+    return rounds, hits
+
+
+def compare_with_twin(challenge: RaceChallenge, searcher: Searcher) -> float:
+    """Seconds of a core that the plain twin took for some nonces. Errors: WorkError when its outputs differ from the device's."""
+    nonces = range(COMPARED_NONCES)
+    twin = PlainTwin(challenge, KEY)
+    twin.compute_outputs(nonces[:1])
+    started = time.process_time()
+    expected = twin.compute_outputs(nonces)
+    spent = time.process_time() - started
+    if not torch.equal(searcher.compute_outputs(nonces).cpu().int(), torch.from_numpy(expected)):
+        raise WorkError(f"{searcher.device}: outputs differ from the plain twin's; hits found here would be refused")
+    return spent
+
+
+def get_preset(options: SpeedOptions) -> RacePreset:
+    """The preset, with the batch asked for. Errors: ConfigError for an unknown name."""
+    if options.preset not in PRESETS:
+        raise ConfigError(f"race preset {options.preset!r} is none of {', '.join(PRESETS)}")
+    preset = PRESETS[options.preset]
+    return preset if options.batch is None else dataclasses.replace(preset, batch=options.batch)
+
+
+def get_device(name: str) -> torch.device:
+    """A device of this machine. Errors: ConfigError for one that torch does not know or has not."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as problem:
+        raise ConfigError(f"device {name!r}: {str(problem).splitlines()[0]}") from None
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    """Name of a card, or the kind of device and its threads."""
+    return (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device}, {torch.get_num_threads()} thread(s)"
+    )
+
+
+def build_clock(device: torch.device) -> Callable[[], float]:
+    """Seconds of this process on a CPU, so that other work disturbs little; else of the clock, after all queued work."""
+    if device.type == "cpu":
+        return time.process_time
+
+    def read() -> float:
+        torch.accelerator.synchronize(device)
+        return time.perf_counter()
+
+    return read
