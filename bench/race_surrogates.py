@@ -102,7 +102,9 @@ def main() -> None:
 def print_table(name: str, sample: Sample, rows: list[Row]) -> None:
     tested = take(sample, slice(len(sample.outputs) // 2, None))
     hits = int((compute_scores(tested, tested.outputs) > sample.hit_score).sum())
-    print(f"\npreset {name}: learnt from {len(sample.outputs) // 2:,} nonces, measured on {len(tested.outputs):,} others")
+    print(
+        f"\npreset {name}: learnt from {len(sample.outputs) // 2:,} nonces, measured on {len(tested.outputs):,} others"
+    )
     print(f"  with {hits:,} hits, each also under {TURNS - 1} other permutations")
     print(f"  {'surrogate':<44}{'cost':>7}{'cosine':>9}{'by angle':>10}{'held out':>10}{'upper':>8}")
     for row in rows:
@@ -227,7 +229,11 @@ def complete_layers(shape: TransformerShape, params: list[LayerParams], sample: 
         keys = 2 * shape.width**2 * shape.sequence
         spent += 2 * places * shape.width * shape.hidden if feed else keys + 2 * places * shape.width**2
         cost = (spent + shape.width**2) / shape.products
-        yield f"first {number + 1} of {2 * shape.layers} sublayers, rest linear", cost, fit_linearly(torch.cat(kept), sample)
+        yield (
+            f"first {number + 1} of {2 * shape.layers} sublayers, rest linear",
+            cost,
+            fit_linearly(torch.cat(kept), sample),
+        )
 
 
 def thin_out(shape: TransformerShape, params: list[LayerParams], sample: Sample) -> Iterator[Prediction]:
@@ -246,9 +252,7 @@ def distil(shape: TransformerShape, sample: Sample, seconds: float) -> Predictio
     """A smaller network trained for a while on the cosine to true outputs."""
     middle = max(8, int(0.25 * shape.products / (shape.sequence * shape.width + shape.width)))
     torch.manual_seed(1)
-    net = nn.Sequential(
-        nn.Linear(shape.sequence * shape.width, middle), nn.GELU(), nn.Linear(middle, shape.width)
-    )
+    net = nn.Sequential(nn.Linear(shape.sequence * shape.width, middle), nn.GELU(), nn.Linear(middle, shape.width))
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.1)
     features, half = sample.inputs.flatten(1), len(sample.inputs) // 2
     stop = time.process_time() + seconds
@@ -276,9 +280,7 @@ def fit_linearly(features: Tensor, sample: Sample) -> Tensor:
 
 def halve_neurons(params: LayerParams) -> LayerParams:
     """Without every second hidden neuron; the others' output counts double."""
-    return LayerParams(
-        params.attend_in, params.attend_out, params.feed_in[::2], 2 * params.feed_out[:, ::2].float()
-    )
+    return LayerParams(params.attend_in, params.attend_out, params.feed_in[::2], 2 * params.feed_out[:, ::2].float())
 
 
 def lower_rank(matrix: Tensor, rank: int) -> Tensor:

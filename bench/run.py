@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-ALL = ("ledger", "store", "race", "training_engine", "training_network", "chat", "demo")
+ALL = ("ledger", "store", "race", "race_surrogates", "training_engine", "training_network", "chat", "demo")
 
 
 def main() -> int:

@@ -107,4 +107,3 @@ def compute_philox_plain(counter: tuple[int, int, int, int], key: tuple[int, int
         c0, c1, c2, c3 = (product1 >> 32) ^ c1 ^ k0, product1 & MASK, (product0 >> 32) ^ c3 ^ k1, product0 & MASK
         k0, k1 = (k0 + _KEY_STEPS[0]) & MASK, (k1 + _KEY_STEPS[1]) & MASK
     return c0, c1, c2, c3
-

@@ -24,7 +24,9 @@ def count_hits(preset, number, batches):
     return len(search(RaceChallenge(preset, seed), key, stop=lambda: next(left, True)).hits)
 
 
-@pytest.mark.parametrize(("name", "batches", "rate"), [("micro", 4, 1 / 10), pytest.param("tiny", 1, 1 / 20, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("name", "batches", "rate"), [("micro", 4, 1 / 10), pytest.param("tiny", 1, 1 / 20, marks=pytest.mark.long)]
+)
 def test_hit_rate_hardly_depends_on_the_seed(name, batches, rate):
     preset = dataclasses.replace(PRESETS[name], batch=256)
     counts = [count_hits(preset, number, batches) for number in range(SEEDS)]
