@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 from paceline.base.hashing import hash_parts
-from paceline.cli.race import format_figure
-from paceline.cli.race_speed import SpeedOptions, get_device, measure_race
+from paceline.cli.race import format_figure, get_clock
 from paceline.models.counter_rng import build_streams
 from paceline.race.plan import PRESETS, RaceChallenge, RacePreset, derive_entry, derive_target, draw_permutations
 from paceline.race.run import Searcher, search
+from paceline.race.speed import SpeedOptions, get_device, measure_race
 
 KEY = hash_parts("bench-node")
 PPM = 1_000_000
@@ -46,7 +46,8 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     device, preset = get_device(options.device), PRESETS[options.preset]
     figures: Figures = {"torch": torch.__version__, "known_answers_missed": count_missed_answers(device)}
-    figures |= measure_race(SpeedOptions(preset=options.preset, device=options.device, seconds=options.seconds))
+    speed = SpeedOptions(preset=options.preset, device=options.device, seconds=options.seconds)
+    figures |= measure_race(speed, get_clock(options.device))
     if options.seeds:
         figures |= measure_spread(preset, options.seeds, device)
     if options.outputs:

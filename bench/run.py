@@ -17,6 +17,7 @@ ALL = (
     "store",
     "light",
     "race",
+    "race_surrogates",
     "race_checking",
     "training_engine",
     "training_network",

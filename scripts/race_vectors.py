@@ -18,6 +18,7 @@ NONCES = (*range(40), 2**32 - 1, 2**32, 2**63, 2**64 - 1)
 
 
 def main() -> None:
+    """Write one file per preset."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name in NAMES:
         cases = [build_case(name, number) for number in range(3)]

@@ -1,8 +1,10 @@
-"""`paceline race`: what this machine does in a Race. Parses and prints; `race_speed` measures."""
+"""`paceline race`: what this machine does in a Race. Parses, prints and owns the clock; `race.speed` measures."""
 
 from __future__ import annotations
 
 import json as encoder
+import time
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -26,11 +28,11 @@ def bench(
 ) -> None:
     """Measure nonces per second, and the share of what the matrix products alone would reach."""
     from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
-    from paceline.cli.race_speed import SpeedOptions, measure_race  # noqa: PLC0415 - loads torch
+    from paceline.race.speed import SpeedOptions, measure_race  # noqa: PLC0415 - loads torch
 
     def measure() -> None:
         options = SpeedOptions(preset=preset, device=device, seconds=seconds, batch=batch)
-        figures = measure_race(options)
+        figures = measure_race(options, get_clock(device))
         if json:
             print(encoder.dumps(figures))
             return
@@ -38,6 +40,11 @@ def bench(
             print(f"{name:<32}{format_figure(value):>28}")
 
     run_command(measure)
+
+
+def get_clock(device: str) -> Callable[[], float]:
+    """Time of this process on a CPU, so that other work on the machine disturbs little; else of the clock."""
+    return time.process_time if device == "cpu" else time.perf_counter
 
 
 def format_figure(value: object) -> str:

@@ -40,7 +40,7 @@ def choose_kernel(device: torch.device) -> Kernel:
 def multiply_int8(matrix: Tensor, values: Tensor, space: Tensor | None = None) -> Tensor:
     """Product by the integer matrix units.
 
-    Shapes: (out, in) int8, (in, R) int8 -> (out, R) int32.
+    Shapes: (out, in) int8, (in, R) int8 -> (out, R) int32, in `space` where that is given and serves.
     Errors: RuntimeError or AttributeError where torch has none for this device; `choose_kernel` goes on.
     """
     if values.is_contiguous() and matrix.device.type == "cpu":
@@ -60,13 +60,14 @@ def multiply_half(matrix: Tensor, values: Tensor, space: Tensor | None = None) -
         left, right = (part[:, first : first + HALF_DEPTH].half() for part in (turned, matrix))
         # Without the wider output type the sums would be rounded to half precision.
         total += torch.mm(left, right.t(), out_dtype=torch.float32).to(torch.int32)
-    return total.t()
+    return total.t() if space is None else space.copy_(total.t())
 
 
 def multiply_float(matrix: Tensor, values: Tensor, space: Tensor | None = None) -> Tensor:
     """Product by floats: fp32 while every partial sum is below 2**24, else fp64. Shapes: as `multiply_int8`."""
     kind = torch.float32 if matrix.shape[1] < FLOAT_DEPTH else torch.float64
-    return (matrix.to(kind) @ values.to(kind)).to(torch.int32)
+    sums = matrix.to(kind) @ values.to(kind)
+    return sums.to(torch.int32) if space is None else space.copy_(sums)
 
 
 def _build_trials() -> list[tuple[Tensor, Tensor, Tensor]]:

@@ -206,14 +206,14 @@ class IntegerTransformer:
         else:
             query = steps.fold(self._project(params.attend_in[:width], kept), shape.input_shift)
             key, value = steps.fold(self._project(params.attend_in[width:], state), shape.input_shift).chunk(2)
-        query, key, value = (part.unflatten(0, (shape.heads, shape.head_width)) for part in (query, key, value))
+        query, key, value = (part.view(shape.heads, shape.head_width, *part.shape[1:]) for part in (query, key, value))
         return steps.mix(query, key, value, self._exp, shape.score_shift).flatten(0, 1)
 
     def _project(self, matrix: Tensor, values: Tensor) -> Tensor:
         """Shapes: (out, in), (in, S, B) -> (out, S, B) int32."""
         flat = values.flatten(1)
         space = None if self._features_last else self._find_space(len(matrix), flat.shape[1])
-        return self._kernel(matrix, flat, space).unflatten(1, values.shape[1:])
+        return self._kernel(matrix, flat, space).view(len(matrix), *values.shape[1:])
 
     def _find_space(self, rows: int, columns: int) -> Tensor:
         """Memory for sums, which are used up before the next product: fresh pages would cost a CPU a sixth of its time."""

@@ -90,7 +90,7 @@ class Searcher:
 
 def cut_batch(inputs: Tensor) -> tuple[Tensor, ...]:
     """Drawing costs least in large batches; a CPU's products and what follows them while their sums stay in its cache."""
-    return inputs.split(max(1, CACHED_ROWS // inputs.shape[1])) if inputs.device.type == "cpu" else (inputs,)
+    return torch.split(inputs, max(1, CACHED_ROWS // inputs.shape[1])) if inputs.device.type == "cpu" else (inputs,)
 
 
 def search(

@@ -46,9 +46,10 @@ def test_float_and_integer_kernels_agree_on_both_sides_of_fp32(depth):
 def test_operands_of_either_layout_and_given_memory_change_nothing(columns):
     matrix, values, sums = draw(64, columns)
     assert torch.equal(multiply_int8(matrix, values.t().contiguous().t()), sums)
-    space = torch.empty(24, columns, dtype=torch.int32)
-    assert multiply_int8(matrix, values, space).data_ptr() == space.data_ptr()
-    assert torch.equal(space, sums)
+    for kernel in (multiply_int8, multiply_float):
+        space = torch.empty(24, columns, dtype=torch.int32)
+        assert kernel(matrix, values, space).data_ptr() == space.data_ptr()
+        assert torch.equal(space, sums)
 
 
 @pytest.mark.parametrize("depth", [8, HALF_DEPTH, HALF_DEPTH + 8, 4096])

@@ -1,14 +1,13 @@
 """Measures a Race on a device: search, the products alone on the same shapes, checks, and whether all agree with the plain twin.
 
-Search and products alternate in short turns, so that what else the machine does weighs on both alike. It knows no options of a
-command line.
+Search and products alternate in short turns, so that what else the machine does weighs on both alike. It owns no clock: who
+calls hands one in.
 Invariant: no figure is given for a device whose answers differ from the plain twin's.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -37,19 +36,19 @@ class SpeedOptions:
     batch: int | None = None
 
 
-def measure_race(options: SpeedOptions) -> dict[str, str | int | float]:
+def measure_race(options: SpeedOptions, clock: Callable[[], float]) -> dict[str, str | int | float]:
     """Figures by name.
 
-    Units: seconds are CPU time of this process on a CPU, else of the clock.
+    Units: seconds of `clock`; on a CPU one of process time lets other work disturb little.
     Errors: ConfigError for an unknown preset or device; WorkError when the device disagrees with the plain twin.
     """
     preset, device = get_preset(options), get_device(options.device)
     challenge = RaceChallenge(preset, hash_parts("bench-race"))
-    clock = build_clock(device)
+    clock = wait_before(clock, device)
     started = clock()
     searcher = Searcher(challenge, KEY, device)
     build_seconds = clock() - started
-    twin_seconds = compare_with_twin(challenge, searcher)
+    twin_seconds = compare_with_twin(challenge, searcher, clock)
     rounds, hits = measure_rounds(challenge, searcher, clock, options.seconds)
     rate = median(nonces / seconds for nonces, seconds, _ in rounds)
     share = median(products / seconds for _, seconds, products in rounds)
@@ -97,14 +96,14 @@ def measure_rounds(
     return rounds, hits
 
 
-def compare_with_twin(challenge: RaceChallenge, searcher: Searcher) -> float:
-    """Seconds of a core that the plain twin took for some nonces. Errors: WorkError when its outputs differ from the device's."""
+def compare_with_twin(challenge: RaceChallenge, searcher: Searcher, clock: Callable[[], float]) -> float:
+    """Seconds that the plain twin took for some nonces. Errors: WorkError when its outputs differ from the device's."""
     nonces = range(COMPARED_NONCES)
     twin = PlainTwin(challenge, KEY)
     twin.compute_outputs(nonces[:1])
-    started = time.process_time()
+    started = clock()
     expected = twin.compute_outputs(nonces)
-    spent = time.process_time() - started
+    spent = clock() - started
     if not torch.equal(searcher.compute_outputs(nonces).cpu().int(), torch.from_numpy(expected)):
         raise WorkError(f"{searcher.device}: outputs differ from the plain twin's; hits found here would be refused")
     return spent
@@ -137,13 +136,13 @@ def describe_device(device: torch.device) -> str:
     )
 
 
-def build_clock(device: torch.device) -> Callable[[], float]:
-    """Seconds of this process on a CPU, so that other work disturbs little; else of the clock, after all queued work."""
+def wait_before(clock: Callable[[], float], device: torch.device) -> Callable[[], float]:
+    """The clock, read when all work queued on the device is done."""
     if device.type == "cpu":
-        return time.process_time
+        return clock
 
     def read() -> float:
         torch.accelerator.synchronize(device)
-        return time.perf_counter()
+        return clock()
 
     return read
