@@ -44,7 +44,8 @@ from paceline.store.state import SqliteStateStore
 
 VALIDATORS = 4
 BLOCK_SECONDS = 0.5
-BATCH = 200
+BATCH = 10
+"""Most calls that an engine takes in one request."""
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 60.0
 USER = AccountKey.from_secret(hash_parts("bench-user"))

@@ -6,8 +6,6 @@ Duties of nodes pay no fee and are limited per key and window; everything else p
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from paceline.base.errors import InvalidTransaction
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import compute_address, verify_signature
@@ -100,7 +98,7 @@ def compute_transaction_hash(data: bytes) -> bytes:
     return hash_parts("transaction", data)
 
 
-def admit_transaction(data: bytes, chain_id: str, verify: Callable[[bytes, Admitted], bool]) -> Admitted:
+def admit_transaction(data: bytes, chain_id: str) -> Admitted:
     """Form, chain and signature of a transaction.
 
     Errors: InvalidTransaction too-large, malformed, non-canonical, wrong-chain, bad-signature.
@@ -109,7 +107,7 @@ def admit_transaction(data: bytes, chain_id: str, verify: Callable[[bytes, Admit
     if body.chain_id != chain_id:
         raise InvalidTransaction("wrong-chain", f"signed for {body.chain_id}, this is {chain_id}")
     admitted = Admitted(data, envelope, body)
-    if not verify(data, admitted):
+    if not admitted.has_valid_signature():
         raise InvalidTransaction("bad-signature", "the signature does not fit key and body")
     return admitted
 

@@ -12,7 +12,6 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from paceline.base.errors import InvalidTransaction
-from paceline.base.hashing import hash_parts
 from paceline.ledger import (
     accounts,
     beacon,
@@ -32,10 +31,9 @@ from paceline.ledger.dispatch import execute_message
 from paceline.ledger.evidence import NO_EVIDENCE, BlockEvidence
 from paceline.ledger.state import Event, State
 from paceline.protocol.genesis import Genesis, compute_chain_id
-from paceline.protocol.messages import MAX_TRANSACTION_BYTES
 from paceline.protocol.stores import StateStore
 
-SIGNATURE_CACHE = 20_000
+KEPT_ADMITTED = 20_000
 FRAME_BYTES = 8
 """Most bytes that a block's encoding adds to one transaction."""
 
@@ -77,7 +75,7 @@ class Application:
         self.params = genesis.params
         self.chain_id = compute_chain_id(genesis)
         self._store = store
-        self._verified: OrderedDict[bytes, None] = OrderedDict()
+        self._admitted: OrderedDict[bytes, Admitted] = OrderedDict()
         self._pending: State | None = None
 
     def info(self) -> Info:
@@ -186,7 +184,7 @@ class Application:
     def deliver(self, state: State, data: bytes) -> Result:
         """Execute one transaction on a state; failure keeps its fee and sequence step, nothing else."""
         try:
-            admitted = admit_transaction(data, self.chain_id, self._verify_once)
+            admitted = self._admit_once(data)
             branch = state.branch()
             admitted.charge(branch, self.params)
         except InvalidTransaction as problem:
@@ -206,23 +204,21 @@ class Application:
     def _admit(self, data: bytes) -> Admitted | None:
         """Form and signature only."""
         try:
-            return admit_transaction(data, self.chain_id, self._verify_once)
+            return self._admit_once(data)
         except InvalidTransaction:
             return None
 
-    def _verify_once(self, data: bytes, admitted: Admitted) -> bool:
-        """Signature check, remembered per exact bytes: a transaction is seen up to three times on its way."""
-        if len(data) > MAX_TRANSACTION_BYTES:
-            return False
-        digest = hash_parts("verified", data)
-        if digest in self._verified:
-            return True
-        if not admitted.has_valid_signature():
-            return False
-        self._verified[digest] = None
-        if len(self._verified) > SIGNATURE_CACHE:
-            self._verified.popitem(last=False)
-        return True
+    def _admit_once(self, data: bytes) -> Admitted:
+        """Decoded and verified once per exact bytes: a transaction is seen up to five times on its way into a block.
+
+        Errors: InvalidTransaction, as for `admit_transaction`.
+        """
+        admitted = self._admitted.get(data)
+        if admitted is None:
+            admitted = self._admitted[data] = admit_transaction(data, self.chain_id)
+            if len(self._admitted) > KEPT_ADMITTED:
+                self._admitted.popitem(last=False)
+        return admitted
 
 
 def _take_within(transactions: list[bytes], max_bytes: int) -> list[bytes]:
