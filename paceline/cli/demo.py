@@ -149,7 +149,7 @@ class Story:
         """Beacon and Race."""
         self._title(
             "1  Beacon and Race",
-            "Every node locks a secret, all reveal, and the mix seeds a Race nobody could prepare for.",
+            "Every node locks a secret, all reveal, then the group signs: a Race nobody could prepare for.",
         )
         with Live(console=self._console, refresh_per_second=4) as live:
 

@@ -10,6 +10,7 @@ from chain_observer import STRANGER, Observer, observe
 import paceline
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import compute_address
+from paceline.cli.beacon import BeaconOptions, verify_beacon
 from paceline.cli.network import Network
 from paceline.economy.supply import TOTAL_SUPPLY
 from paceline.ledger import nodes
@@ -259,6 +260,13 @@ def test_status_shows_every_node_alive_and_agreeing(net):
         assert abs(node["height"] - status["height"]) <= 8
     assert sum(node["voting_power"] for node in status["nodes"]) == 1_000_000_000
     net.wait(lambda report: report.ledger.nodes_agree, 30, "agreement of all nodes")
+
+
+def test_a_stranger_verifies_the_beacon_at_every_node(net):
+    height = net.report().ledger.height // 5 * 5 - 20
+    report = verify_beacon(BeaconOptions(home=net.supervisor.home.path, height=height))
+    assert report.agreeing == [f"node-{number}" for number in range(1, 6)]
+    assert (report.height, report.wrong, report.silent) == (height, [], [])
 
 
 def test_training_lowers_the_loss(net, observer):
