@@ -9,10 +9,11 @@ target and |y| its length, distance² = 2 - 2 s / (|y| sqrt(width)), so "nearer 
 with one constant c = width (1 - radius²/2)², which integers decide exactly.
 How c was found: over all permutations s has mean 0 (the target sums to 0) and variance
 (|y|² - width mean²) width / (width - 1), and averaged over outputs that is |y|². So s / |y| is close to a standard normal
-variable whatever the seed, and c is the square of its quantile: 1.6449² for 1 in 20, 1.2816² for 1 in 10. Measured over
-100 seeds (`bench/race.py --seeds 100`): hits scatter from seed to seed by counting noise only.
+variable whatever the seed, and c is near the square of its quantile; what is left of the distance, 0.5 % at 1 in 900, was
+counted over permutations of true outputs. Measured (`bench/race.py --seeds 100`): hits scatter from seed to seed by
+counting noise only.
 Invariant: everything here is a function of (preset, race_seed, public_key, race_nonce).
-Source: seed 001, Appendix A (inputs drawn as embeddings, since a vocabulary would let a first layer be cached).
+Source: seed 001, Appendix A; decisions 003 and 017 (inputs drawn as embeddings, and why no vocabulary enters).
 """
 
 from __future__ import annotations
