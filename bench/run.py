@@ -16,6 +16,8 @@ ALL = (
     "beacon_withholding",
     "store",
     "light",
+    "snapshots",
+    "comet",
     "race",
     "race_surrogates",
     "race_checking",
