@@ -218,6 +218,19 @@ def test_the_height_decides_which_group_signs_and_the_other_one_waits(ledger):
         assert beacon.verify_value(ledger.chain_id, index, found, groups.get_group_key(state, found.group))
 
 
+def test_a_group_is_in_charge_from_its_first_height_on(ledger):
+    state = ledger.state
+    assert [group.number for group in groups.list_signers(state, 0, late=True)] == [1]
+    ledger.replace_group()
+    since = groups.get_current(state).since
+
+    def list_numbers(height, late):
+        return [group.number for group in groups.list_signers(state, height, late=late)]
+
+    assert (list_numbers(since - 1, late=False), list_numbers(since, late=False)) == ([1], [2])
+    assert (list_numbers(since - 1, late=True), list_numbers(since, late=True)) == ([1, 2], [2, 1])
+
+
 def test_after_the_stated_wait_the_other_group_may_sign(ledger):
     state, params = ledger.state, ledger.params
     ledger.replace_group()

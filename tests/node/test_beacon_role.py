@@ -247,6 +247,8 @@ def test_every_bad_dealer_is_denounced_once_and_convicted(state, tmp_path):
         apply(state, ME, message)
     assert get_complaints(act(role, state)) == []
     assert all(nodes.NODES.get(state, liar).guilty == EPOCH for liar in liars)
+    # The dealings of a ceremony are looked at once.
+    assert role._context.threads.kinds == ["ceremony"]
     # A restart looks again, and finds nobody left to denounce.
     assert get_complaints(act(make_role(state, tmp_path / "reborn"), state)) == []
 
