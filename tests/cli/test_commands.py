@@ -165,9 +165,11 @@ def test_invalid_second_up_names_the_process_that_runs(run, started, home, monke
 def test_up_passes_on_what_was_asked(run, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(up, "run_up", lambda options, _: asked.append(options))
-    result = run("up", "--nodes", 7, "--port", 0, "--host", "0.0.0.0", "--api-key", "a", "--api-key", "b")
+    options = ("--nodes", 7, "--port", 0, "--host", "0.0.0.0", "--api-key", "a", "--api-key", "b")
+    result = run("up", *options, "--engine", "cometbft")
     assert result.exit_code == 0
-    assert asked == [up.UpOptions(nodes=7, port=0, host="0.0.0.0", api_keys=("a", "b"), home=tmp_path / "default")]
+    home = tmp_path / "default"
+    assert asked == [up.UpOptions(nodes=7, port=0, host="0.0.0.0", api_keys=("a", "b"), home=home, engine="cometbft")]
 
 
 def test_invalid_status_of_an_empty_home(run, tmp_path):
