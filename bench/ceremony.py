@@ -23,6 +23,9 @@ from paceline.base.dealing import (
     compute_slot_point,
     deal,
     decrypt_shares,
+    judge_share,
+    judge_shares,
+    prove_complaint,
     verify_shares_batched,
 )
 from paceline.base.hashing import hash_parts
@@ -146,6 +149,22 @@ def measure_ceremony(shape: Shape, repeat: int, dealings: list[Dealing], watch: 
     assert watch.spend("verify all partials", lambda: verify_partials(group, message, partials))
 
 
+def measure_complaint(slots: int) -> tuple[float, float]:
+    """Seconds to judge an unfounded complaint of a member that owns half of all slots, and one share of it alone."""
+    member = EncryptionKey.from_secret(bytes(32))
+    owned, rest = tuple(range(slots // 2)), tuple(range(slots // 2, slots))
+    recipients = [Recipient(b"member", member.public_key, owned), Recipient(b"others", member.public_key, rest)]
+    context = name_context(0, 0)
+    dealing = deal(bytes(32), slots // 2 + 1, recipients, context)
+    point = prove_complaint(member, dealing.ephemeral, context).shared_point
+    ciphertexts = dealing.shares[b"member"]
+    begin = time.process_time()
+    assert judge_shares(dealing.commitments, ciphertexts, point, context, owned)
+    between = time.process_time()
+    assert judge_share(dealing.commitments, ciphertexts[-1], point, context, owned[-1])
+    return between - begin, time.process_time() - between
+
+
 def measure_verification() -> float:
     """Median milliseconds of a signature's verification; each message is new."""
     secret = 12_345
@@ -192,6 +211,8 @@ def main() -> None:
                 measure_ceremony(shape, repeat, dealings, watch)
                 runs.append(watch.seconds)
             report(shape, runs, dealings[0])
+            whole, one = measure_complaint(slots)
+            print(f"  complaint about {slots // 2} slots judged in {whole:.3f} s (one share alone {one:.3f} s)\n")
     print(f"signature verification {measure_verification():.2f} ms   (goal: at most {GOAL_MILLISECONDS} ms)")
 
 

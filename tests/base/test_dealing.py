@@ -20,6 +20,7 @@ from paceline.base.dealing import (
     decrypt_shares,
     find_bad_dealings,
     judge_share,
+    judge_shares,
     prove_complaint,
     verify_complaint,
     verify_share,
@@ -204,6 +205,7 @@ def test_a_tampered_share_is_found_and_shown_to_outsiders(byte):
         for slot, ciphertext in zip(SLOTS[1], ciphertexts, strict=True)
     ]
     assert found == [False, True, True]
+    assert not judge_shares(dealing.commitments, ciphertexts, complaint.shared_point, CONTEXTS[0], SLOTS[1])
 
 
 def test_an_honest_dealer_cannot_be_denounced():
@@ -212,6 +214,19 @@ def test_an_honest_dealer_cannot_be_denounced():
     assert verify_complaint(KEYS[1].public_key, dealing.ephemeral, CONTEXTS[0], complaint)
     for slot, ciphertext in zip(SLOTS[1], dealing.shares[RECIPIENTS[1].address], strict=True):
         assert judge_share(dealing.commitments, ciphertext, complaint.shared_point, CONTEXTS[0], slot)
+    ciphertexts = dealing.shares[RECIPIENTS[1].address]
+    assert judge_shares(dealing.commitments, ciphertexts, complaint.shared_point, CONTEXTS[0], SLOTS[1])
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_all_shares_at_once_are_judged_as_one_by_one(place):
+    dealing = tamper(DEALINGS[0], 1, place)
+    point = prove_complaint(KEYS[1], dealing.ephemeral, CONTEXTS[0]).shared_point
+    ciphertexts = dealing.shares[RECIPIENTS[1].address]
+    assert not judge_shares(dealing.commitments, ciphertexts, point, CONTEXTS[0], SLOTS[1])
+    for left, right in ((0, place), (place + 1, 3)):
+        part = ciphertexts[left:right], point, CONTEXTS[0], SLOTS[1][left:right]
+        assert judge_shares(dealing.commitments, *part)
 
 
 def test_invalid_complaint_with_another_shared_point():
@@ -254,6 +269,8 @@ def test_invalid_complaint_changed_in_one_bit():
 def test_invalid_ciphertexts_are_the_dealers_fault(ciphertext):
     complaint = prove_complaint(KEYS[0], DEALINGS[0].ephemeral, CONTEXTS[0])
     assert not judge_share(DEALINGS[0].commitments, ciphertext, complaint.shared_point, CONTEXTS[0], 0)
+    assert not judge_shares(DEALINGS[0].commitments, [ciphertext], complaint.shared_point, CONTEXTS[0], [0])
+    assert not judge_shares(DEALINGS[0].commitments, [bytes(32)], complaint.shared_point[1:], CONTEXTS[0], [0])
 
 
 def test_invalid_ciphertext_of_another_length_is_refused_by_its_owner():

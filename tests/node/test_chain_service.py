@@ -10,11 +10,14 @@ from role_setup import GENESIS, KEYS, USER
 
 from paceline.base.errors import InvalidTransaction
 from paceline.engine.solo import Replica, Sequencer
+from paceline.ledger import beacon, groups
+from paceline.ledger.admission import signed_bytes
 from paceline.ledger.application import Application
+from paceline.node.ceremony import CeremonyKey
 from paceline.node.chain import is_alive
 from paceline.node.solo_chain import BlocksRequest, SoloChain
 from paceline.protocol.codec import encode
-from paceline.protocol.messages import Transfer
+from paceline.protocol.messages import PostPartials, Transaction, TransactionBody, Transfer
 from paceline.store.state import MemoryStateStore
 
 SETTINGS = SimpleNamespace(name="node-1", sequencer="node-1", block_seconds=0.01, idle_seconds=0.02)
@@ -107,3 +110,28 @@ def test_a_rush_ends_at_its_height(sequencer):
     asyncio.run(run())
     assert chain.height <= 41
     assert [block.height for block in chain.recent][-1] == chain.height
+
+
+def test_partials_hurry_nobody_and_go_into_the_next_block(sequencer):
+    for height in range(3, 6):
+        sequencer.produce_block(height)
+    chain = make_chain(sequencer)
+    state = sequencer.application.read()
+    group = groups.get_current(state)
+    text = beacon.compute_message(chain.chain_id, beacon.HEIGHT, 1, 1)
+    partials = CeremonyKey(KEYS[1].address, KEYS[1].secret).sign(state, group, text)
+
+    async def offer(message, key) -> bool:
+        """True when the chain was woken by the message."""
+        expires_at = chain.height + 50
+        body = encode(TransactionBody(chain_id=chain.chain_id, sequence=None, expires_at=expires_at, message=message))
+        await chain.accept_transaction(encode(Transaction(body, key.public_key, key.sign(signed_bytes(body)))))
+        return chain._wanted.is_set()
+
+    assert not asyncio.run(offer(PostPartials(beacon.HEIGHT, 1, 1, partials), KEYS[1]))
+    assert not sequencer.is_hurried
+    assert asyncio.run(offer(Transfer(KEYS[1].address, 5), USER))
+    assert sequencer.is_hurried
+    _, result = sequencer.produce_block(9)
+    assert [found.code for found in result.results] == ["ok", "ok"]
+    assert not sequencer.is_hurried
