@@ -41,6 +41,7 @@ EXP_ONE = 1 << 14
 EXP_MASKED = 256
 MASKED_SCORE = -(2.0**60)
 MASKED_DROP = 2.0**40
+LARGEST_KEPT_BYTES = 31 << 20
 # Bytes drawn at once: enough that calls cost little, few enough that a CPU keeps the words in its cache.
 DRAWN_BYTES = {"cpu": 1 << 19}
 DRAWN_BYTES_ELSEWHERE = 1 << 25
@@ -161,6 +162,8 @@ class IntegerTransformer:
             LayerParams(*(m.to(self._device) for m in (p.attend_in, p.attend_out, p.feed_in, p.feed_out)))
             for p in params
         ]
+        if self._device.type == "cpu":
+            keep_freed_pages()
         self._exp = torch.tensor(build_exp_table(), dtype=torch.int32, device=self._device)
         wanted = self._device.type == "cuda" and find_spec("triton") is not None if fuse is None else fuse
         self._fused = Steps.compile() if wanted else None
@@ -259,6 +262,15 @@ class IntegerTransformer:
 
     def _narrow(self, state: Tensor, places: int) -> Tensor:
         return state if places == state.shape[1] else self._order(state[:, -places:])
+
+
+def keep_freed_pages() -> None:
+    """Let the allocator keep memory between batches: fresh pages cost a core 5 to 15 % of a search.
+
+    Effects: glibc gives memory back, and maps it anew, only above the largest block freed so far, at most 32 MiB; other
+    allocators notice nothing. The block is never written, so it takes no memory.
+    """
+    torch.empty(LARGEST_KEPT_BYTES, dtype=torch.int8)
 
 
 def fold(sums: Tensor, shift: int) -> Tensor:

@@ -70,7 +70,7 @@ _ALL = (
     RacePreset(
         name="consumer", layers=32, heads=64, width=512, hidden=8192, sequence=4, threshold_ppm=9_314_000, batch=512
     ),
-    RacePreset(name="tiny", layers=3, heads=8, width=512, hidden=4096, sequence=4, threshold_ppm=2_705_000, batch=256),
+    RacePreset(name="tiny", layers=2, heads=8, width=512, hidden=8192, sequence=4, threshold_ppm=2_705_000, batch=256),
     RacePreset(name="micro", layers=2, heads=4, width=64, hidden=128, sequence=4, threshold_ppm=1_654_000, batch=64),
 )
 PRESETS: dict[str, RacePreset] = {preset.name: preset for preset in _ALL}

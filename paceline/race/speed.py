@@ -22,7 +22,7 @@ from paceline.race.plan import PRESETS, RaceChallenge, RacePreset, count_params,
 from paceline.race.run import Searcher, cut_batch
 
 KEY = hash_parts("bench-node")
-TURN_SECONDS = 0.25
+TURN_SECONDS = 0.1
 COMPARED_NONCES = 32
 
 
