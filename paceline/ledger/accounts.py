@@ -36,6 +36,7 @@ SESSION_ESCROW = pool_address("session-escrow")
 HELD_PAY = pool_address("held-pay")
 RUN_ESCROW = pool_address("run-escrow")
 RACE_BONDS = pool_address("race-bonds")
+NODE_DEPOSITS = pool_address("node-deposits")
 POOLS = {
     "core reserve": RESERVE,
     "top hosts": pool_address("top-hosts"),
@@ -46,6 +47,7 @@ POOLS = {
     "held pay": HELD_PAY,
     "run escrow": RUN_ESCROW,
     "race bonds": RACE_BONDS,
+    "node deposits": NODE_DEPOSITS,
 }
 
 

@@ -21,6 +21,7 @@ from paceline.ledger import (
     groups,
     nodes,
     race,
+    registration,
     sessions,
     settlement,
     tasks,
@@ -178,6 +179,7 @@ class Application:
         training.end_block(state, self.params, epoch)
         if clock.is_last(self.params, state.height):
             settlement.settle_epoch(state, self.params, epoch)
+            registration.remove_left(state, epoch)
         forget_expired(state)
         return updates
 

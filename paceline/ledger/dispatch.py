@@ -11,6 +11,7 @@ from paceline.ledger import (
     race,
     race_checks,
     race_claims,
+    registration,
     sessions,
     tasks,
     training,
@@ -21,7 +22,7 @@ from paceline.protocol import messages as m
 from paceline.protocol.params import NetworkParams
 
 
-def execute_message(  # noqa: C901, PLR0912 - one arm per message
+def execute_message(  # noqa: C901, PLR0912, PLR0915 - one arm per message
     state: State, params: NetworkParams, chain_id: str, admitted: Admitted
 ) -> None:
     """Execute an admitted transaction's message.
@@ -47,6 +48,12 @@ def execute_message(  # noqa: C901, PLR0912 - one arm per message
             ceremony.apply_complaint(state, chain_id, sender, message)
         case m.RegisterGroupKey():
             nodes.apply_group_key(state, chain_id, sender, message, epoch)
+        case m.RegisterNode():
+            registration.apply_registration(state, params, chain_id, sender, message.registration, epoch)
+        case m.DescribeNode():
+            registration.apply_description(state, sender, message)
+        case m.LeaveNetwork():
+            registration.apply_leave(state, sender, message, epoch)
         case m.CommitRace():
             race_claims.apply_claim(state, sender, message)
         case m.OpenRace():

@@ -58,6 +58,11 @@ def register_owner(state: State, consensus_key: bytes, address: bytes) -> None:
     OWNERS.put(state, compute_consensus_address(consensus_key), address)
 
 
+def get_owner(state: State, consensus_key: bytes) -> bytes | None:
+    """The node that a consensus key belongs to, or once did."""
+    return OWNERS.get(state, compute_consensus_address(consensus_key))
+
+
 def apply_evidence(state: State, block: BlockEvidence, epoch: int) -> list[tuple[bytes, int]]:
     """Count absences, punish misbehaviour; returns the validator updates that follow."""
     for consensus_address in block.absent:
@@ -80,7 +85,8 @@ def take_missed(state: State, address: bytes) -> int:
 
 def _punish(state: State, misbehaviour: Misbehaviour, epoch: int) -> list[tuple[bytes, int]]:
     address = OWNERS.get(state, misbehaviour.consensus_address)
-    if address is None:
+    # Keys are remembered longer than nodes: whoever has left has nothing more to lose here.
+    if address is None or nodes.NODES.get(state, address) is None:
         return []
     offence = misbehaviour.height.to_bytes(8, "big") + address
     # The engine may hand over two proofs of one offence (two votes of one round, say); it is one offence.

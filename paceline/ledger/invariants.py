@@ -6,6 +6,7 @@ from paceline.economy.supply import TOTAL_SUPPLY
 from paceline.ledger.accounts import (
     ACCOUNTS,
     HELD_PAY,
+    NODE_DEPOSITS,
     RACE_BONDS,
     RUN_ESCROW,
     SESSION_ESCROW,
@@ -30,6 +31,10 @@ def find_violations(state: State, params: NetworkParams) -> list[str]:
         "session escrow": (get_account(state, SESSION_ESCROW).balance, sum(s.left for _, s in SESSIONS.items(state))),
         "run escrow": (get_account(state, RUN_ESCROW).balance, sum(run.budget for _, run in RUNS.items(state))),
         "race bonds": (get_account(state, RACE_BONDS).balance, sum(a.bond.paid for _, _, a in get_accusations(state))),
+        "node deposits": (
+            get_account(state, NODE_DEPOSITS).balance,
+            sum(node.deposit for _, node in NODES.items(state)),
+        ),
         "supply": (compute_supply(state), TOTAL_SUPPLY),
     }
     found = [

@@ -54,9 +54,23 @@ class Node(Record, frozen=True):
     next_group_key: bytes = b""
     next_group_key_from: int = 0
     """Epoch in which the next group key takes the place of the present one."""
+    url: str = ""
+    """Where peers reach it; empty for nodes that the others know without the ledger."""
+    link: str = ""
+    """id@host:port of its engine; empty like `url`."""
+    sponsor: bytes = b""
+    """Who gets the deposit back."""
+    deposit: int = 0
+    since: int = -1
+    """Epoch in which it registered; its first Race is that of the next one."""
+    leaves: int = -1
+    """Epoch at whose end it is gone, -1 while it stays."""
 
 
 NODES: Table[Node] = Table("nodes/by-address", Node)
+NAMES: Table[bytes] = Table("nodes/by-name", bytes)
+DESCRIBED: Table[int] = Table("nodes/described", int)
+"""Height at which a node last said where it is reached, for whoever keeps connections."""
 SNAPSHOTS: Table[tuple[tuple[bytes, int], ...]] = Table("nodes/weights", tuple[tuple[bytes, int], ...])
 VERSION: Table[int] = Table("nodes/version", int)
 SENT: Table[tuple[tuple[bytes, int], ...]] = Table("nodes/sent", tuple[tuple[bytes, int], ...])
@@ -70,6 +84,7 @@ def apply_genesis(state: State, genesis: Genesis) -> None:
         if not verify_possession(node.group_key, context, node.possession):
             raise InvalidTransaction("bad-genesis", f"{node.name} does not show that it holds its group key")
         NODES.put(state, address, _make_node(node))
+        NAMES.put(state, node.name.encode("ascii"), address)
     set_weights(state, genesis.params, get_weights(state))
 
 

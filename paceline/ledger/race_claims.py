@@ -149,8 +149,13 @@ def get_opened(state: State, params: NetworkParams, race: RaceState, prover: byt
 def apply_claim(state: State, sender: bytes, message: CommitRace) -> None:
     """A node commits root and count in the claim window; the last claim that counts more than the former one holds."""
     race = expect_phase(state, message.race, CLAIMS)
-    if nodes.NODES.get(state, sender) is None:
+    node = nodes.NODES.get(state, sender)
+    if node is None:
         raise InvalidTransaction("not-a-node", "only nodes race")
+    if node.since >= race.epoch:
+        raise InvalidTransaction("too-new", f"registered in epoch {node.since}, its first Race is that of the next")
+    if node.leaves >= 0:
+        raise InvalidTransaction("leaving", "a leaving node races no more")
     if not 1 <= message.count <= MAX_HITS:
         raise InvalidTransaction("bad-count", f"count must be 1 to {MAX_HITS}, is {message.count}")
     former = CLAIMS_TABLE.get(state, sender)

@@ -146,8 +146,9 @@ def apply_open(state: State, params: NetworkParams, sender: bytes, transaction_h
 def apply_join(state: State, sender: bytes, message: JoinRun) -> None:
     """A node takes a free seat."""
     run = _get_run(state, message.run, JOINING)
-    if nodes.NODES.get(state, sender) is None:
-        raise InvalidTransaction("not-a-node", "only nodes train")
+    node = nodes.NODES.get(state, sender)
+    if node is None or node.leaves >= 0:
+        raise InvalidTransaction("not-a-node", "only nodes that stay train")
     if sender in run.joined or len(run.joined) == run.seats:
         raise InvalidTransaction("no-seat", "all seats are taken or this node has one")
     RUNS.put(state, message.run, msgspec.structs.replace(run, joined=tuple(sorted((*run.joined, sender)))))

@@ -28,6 +28,8 @@ Height = Annotated[int, Meta(ge=0, le=2**48)]
 Count = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Word = Annotated[int, Meta(ge=0)]
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern="^[a-z0-9][a-z0-9._-]*$")]
+Url = Annotated[str, Meta(max_length=200, pattern="^(https?://[!-~]+)?$")]
+Link = Annotated[str, Meta(max_length=200, pattern="^([0-9a-f]{40}@[!-~]+)?$")]
 Outcome = Annotated[str, Meta(pattern="^(accepted|rejected|undecided)$")]
 Reason = Annotated[str, Meta(max_length=160, pattern="^[ -~]*$")]
 
@@ -95,6 +97,50 @@ class RegisterGroupKey(Record, frozen=True, tag="register-group-key"):
 
     group_key: GroupKeyBytes
     possession: ProofBytes
+
+
+class Registration(Record, frozen=True, kw_only=True):
+    """What a node says of itself when it joins, signed with its account key; whoever pays the deposit hands it in."""
+
+    public_key: KeyBytes
+    name: Name
+    consensus_key: KeyBytes
+    """ed25519 key that signs blocks; the account key never does."""
+    consensus_proof: SignatureBytes
+    """The consensus key's own signature, which no key that verifiers disagree about can give."""
+    group_key: GroupKeyBytes
+    possession: ProofBytes
+    serves: Annotated[tuple[Name, ...], Meta(max_length=16)]
+    url: Url
+    """Where peers reach it; empty when they know."""
+    link: Link
+    """CometBFT only: id@host:port of its engine."""
+    expires_at: Height
+    signature: SignatureBytes
+
+    def signed_bytes(self, chain_id: str) -> bytes:
+        """What the account key signs: all of it but the signature."""
+        return b"paceline-registration" + encode((chain_id, *_without_signature(self)))
+
+
+class RegisterNode(Record, frozen=True, tag="register-node"):
+    """Bring a node into the network: the sender is its sponsor and puts down the deposit."""
+
+    registration: Registration
+
+
+class DescribeNode(Record, frozen=True, tag="describe-node"):
+    """A node says anew where it is reached and what it serves."""
+
+    url: Url
+    link: Link
+    serves: Annotated[tuple[Name, ...], Meta(max_length=16)]
+
+
+class LeaveNetwork(Record, frozen=True, tag="leave-network"):
+    """Take a node out and return its deposit: at any time by itself, by its sponsor while it has no weight."""
+
+    node: AddressBytes
 
 
 class CommitRace(Record, frozen=True, tag="commit-race"):
@@ -260,6 +306,9 @@ Message = (
     | PostDealing
     | PostComplaint
     | RegisterGroupKey
+    | RegisterNode
+    | DescribeNode
+    | LeaveNetwork
     | CommitRace
     | OpenRace
     | ReportRace
@@ -283,6 +332,7 @@ DUTIES = (
     PostDealing,
     PostComplaint,
     RegisterGroupKey,
+    DescribeNode,
     CommitRace,
     OpenRace,
     ReportRace,
@@ -324,3 +374,7 @@ def decode_transaction(data: bytes) -> tuple[Transaction, TransactionBody]:
     """
     envelope = decode(Transaction, data, limit_bytes=MAX_TRANSACTION_BYTES)
     return envelope, decode(TransactionBody, envelope.body, limit_bytes=MAX_TRANSACTION_BYTES)
+
+
+def _without_signature(record: Registration) -> tuple[object, ...]:
+    return tuple(getattr(record, field) for field in record.__struct_fields__ if field != "signature")

@@ -83,6 +83,8 @@ class NetworkParams(Record, kw_only=True, frozen=True):
     """How much of all power may change hands to gainers per epoch."""
     transfer_fee: int
     """Nicoin that a transaction which is no duty pays."""
+    node_deposit: int
+    """Nicoin that stand beside a registered node until it leaves."""
     duty_window_blocks: int
     duty_limit: int
     """Free duty messages of one key per window."""
@@ -143,6 +145,7 @@ TINY = NetworkParams(
     power_cap_ppm=300_000,
     power_growth_ppm=250_000,
     transfer_fee=1_000,
+    node_deposit=10 * NICOIN_PER_COIN,
     duty_window_blocks=100,
     duty_limit=400,
     token_price=1_000_000,
