@@ -36,15 +36,21 @@ class Finding:
 
 def run_doctor(home: Path, console: Console) -> bool:
     """Print every finding; True when nothing stops the network from running."""
-    findings = list(_examine(home))
+    findings = [*examine_machine(home), _examine_home(home)]
+    print_findings(findings, console)
+    return not any(finding.remedy and finding.fatal for finding in findings)
+
+
+def print_findings(findings: list[Finding], console: Console) -> None:
+    """A table of what was seen and what to do."""
     table = Table("what", "seen", "what to do")
     for finding in findings:
         table.add_row(finding.what, finding.seen, finding.remedy or "fine")
     console.print(table)
-    return not any(finding.remedy and finding.fatal for finding in findings)
 
 
-def _examine(home: Path) -> Iterator[Finding]:
+def examine_machine(home: Path) -> Iterator[Finding]:
+    """What any node needs of its machine."""
     version = ".".join(str(part) for part in sys.version_info[:3])
     old = sys.version_info < (3, 11)
     yield Finding("Python", version, "install Python 3.11 or newer, then `make clean demo`" if old else "")
@@ -63,7 +69,6 @@ def _examine(home: Path) -> Iterator[Finding]:
     chromium = shutil.which("chromium")
     hint = "" if chromium else "only for the tests of the dashboard: `apt-get install chromium`"
     yield Finding("chromium", chromium or "not found", hint, fatal=False)
-    yield _examine_home(home)
 
 
 def _examine_package(package: str) -> Finding:

@@ -1,4 +1,4 @@
-"""Commands: demo, up, status, doctor, light, beacon, race. Each parses, wires and prints; an error ends with one clear line."""
+"""Commands: demo, up, join, sponsor, status, doctor, light, beacon, race. Each parses, wires and prints; an error ends with one clear line."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ app.add_typer(beacon, name="beacon")
 app.add_typer(race_app, name="race")
 
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder of the network. Default: ~/.paceline")]
+PeerPortOption = Annotated[
+    int, typer.Option(min=1, max=65_000, help="Port for other nodes; their engines use the one above.")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -56,6 +59,10 @@ def up(
     engine: Annotated[
         str | None, typer.Option(help="Who orders blocks of a new network: solo or cometbft. Default: solo")
     ] = None,
+    advertise: Annotated[
+        str | None, typer.Option(help="Host under which others reach the nodes: opens the network to other machines.")
+    ] = None,
+    peer_port: PeerPortOption = 8100,
     home: HomeOption = None,
 ) -> None:
     """Run a network on this machine until Ctrl-C: OpenAI-compatible API and dashboard."""
@@ -63,9 +70,69 @@ def up(
 
     keys = tuple(api_key or ())
     options = UpOptions(
-        nodes=nodes, port=port, host=host, api_keys=keys, home=home or get_default_home(), engine=engine
+        nodes=nodes,
+        port=port,
+        host=host,
+        api_keys=keys,
+        home=home or get_default_home(),
+        engine=engine,
+        advertise=advertise,
+        peer_port=peer_port,
     )
     run_command(lambda: run_up(options, Console()))
+
+
+@app.command()
+def join(
+    *,
+    url: Annotated[str, typer.Argument(help="A node of the network, as `paceline up --advertise` prints it.")],
+    name: Annotated[str | None, typer.Option(help="What to be called. Default: this machine's name.")] = None,
+    advertise: Annotated[
+        str | None, typer.Option(help="Host under which others reach this machine. Default: as the network sees it.")
+    ] = None,
+    peer_port: PeerPortOption = 8100,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port of the own API and dashboard.")] = 8000,
+    serves: Annotated[bool, typer.Option("--serve/--no-serve", help="Load the model, answer and check.")] = True,
+    trains: Annotated[bool, typer.Option("--train/--no-train", help="Take seats in training runs.")] = True,
+    chain_id: Annotated[str | None, typer.Option(help="Refuse any other network.")] = None,
+    trust_height: Annotated[int | None, typer.Option(min=1, help="Header to sync from, with --trust-hash.")] = None,
+    trust_hash: Annotated[str | None, typer.Option(help="Its hash in hex, from somebody you trust.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only look whether this machine is ready.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Become a node of a network that runs elsewhere: self-test, keys, sync, and work until Ctrl-C."""
+    from paceline.cli.join import JoinOptions, run_join  # noqa: PLC0415 - loads the node
+    from paceline.node.supervisor import Listen  # noqa: PLC0415 - loads the node
+
+    options = JoinOptions(
+        url=url,
+        home=home or get_default_home(),
+        name=name,
+        peer_port=peer_port,
+        advertise=advertise,
+        serves=serves,
+        trains=trains,
+        chain_id=chain_id,
+        trust_height=trust_height,
+        trust_hash=trust_hash,
+        check_only=check,
+        listen=Listen(port=port),
+    )
+    run_command(lambda: run_join(options, Console()))
+
+
+@app.command()
+def sponsor(
+    *,
+    url: Annotated[str, typer.Argument(help="The new node, as `paceline join` prints it.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Pay without asking.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Pay the deposit of a new node from this network's account; it comes back when the node leaves."""
+    from paceline.cli.sponsor import SponsorOptions, run_sponsor  # noqa: PLC0415 - loads the node
+
+    options = SponsorOptions(url=url, home=home or get_default_home(), yes=yes)
+    run_command(lambda: run_sponsor(options, Console()))
 
 
 @app.command()

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from paceline.base.errors import TransportError
-from paceline.base.keys import compute_address
 from paceline.cli.network import ControlClient
 from paceline.engine.solo import LABEL
 from paceline.ledger.nodes import NODES
@@ -79,8 +78,8 @@ def load_status(home: Home) -> Status:
 def _read_stores(home: Home) -> Status:
     lines = []
     height, app_hash = 0, ""
-    for node in home.load_genesis().nodes:
-        line = _read_store(home, node.name, compute_address(node.public_key))
+    for name in home.node_names():
+        line = _read_store(home, name, home.load_key(name).address)
         lines.append(line)
         if line.height > height or not app_hash:
             height, app_hash = line.height, line.app_hash

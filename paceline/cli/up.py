@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from paceline.base.errors import ConfigError
+from paceline.cli.run import RunOptions, run_home
 from paceline.engine.cometbft import find_binary
 from paceline.node.home import Home, NewHome, create_home
+from paceline.node.joining import open_doors, require_host
 from paceline.node.settings import COMETBFT, SOLO, load_settings
-from paceline.node.supervisor import Listen, Supervisor, require_closed_door
+from paceline.node.supervisor import Listen, require_closed_door
 
 DEFAULT_NODES = 5
 
@@ -29,6 +30,9 @@ class UpOptions:
     home: Path
     engine: str | None
     """None: solo for a new network, its own for a continued one."""
+    advertise: str | None
+    """Under what host others reach the nodes; None leaves it as it was, on this machine only for a new network."""
+    peer_port: int
 
 
 def run_up(options: UpOptions, console: Console) -> None:
@@ -49,16 +53,11 @@ def run_up(options: UpOptions, console: Console) -> None:
             find_binary()
         home = create_home(options.home, NewHome(nodes=nodes, engine=engine))
         console.print(f"New network in {home.path} ({nodes} nodes, engine {engine})")
-    supervisor = Supervisor(home, listen)
-    with ExitStack() as stack:
-        with console.status("Starting nodes (the very first start converts the model once)"):
-            stack.enter_context(supervisor)
-        stack.callback(console.print, "Stopped.")
-        console.print(f"Dashboard   {supervisor.web_url}/")
-        console.print(f"OpenAI API  {supervisor.web_url}/v1   ({'your keys' if options.api_keys else 'any key'})")
-        console.print(f"Logs        {home.path}/nodes/*/node.log")
-        console.print("Ctrl-C ends everything.")
-        supervisor.watch(lambda: False, lambda name, code: console.print(f"{name} ended ({code}); restarting it"))
+    lines: tuple[str, ...] = ()
+    if options.advertise is not None:
+        url = open_doors(home, require_host(options.advertise), options.peer_port)
+        lines = (f"Others join paceline join {url}",)
+    run_home(home, RunOptions(listen=listen, lines=lines), console)
 
 
 def _require_same(options: UpOptions, home: Home) -> None:

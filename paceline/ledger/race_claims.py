@@ -149,13 +149,7 @@ def get_opened(state: State, params: NetworkParams, race: RaceState, prover: byt
 def apply_claim(state: State, sender: bytes, message: CommitRace) -> None:
     """A node commits root and count in the claim window; the last claim that counts more than the former one holds."""
     race = expect_phase(state, message.race, CLAIMS)
-    node = nodes.NODES.get(state, sender)
-    if node is None:
-        raise InvalidTransaction("not-a-node", "only nodes race")
-    if node.since >= race.epoch:
-        raise InvalidTransaction("too-new", f"registered in epoch {node.since}, its first Race is that of the next")
-    if node.leaves >= 0:
-        raise InvalidTransaction("leaving", "a leaving node races no more")
+    require_racer(state, race, sender)
     if not 1 <= message.count <= MAX_HITS:
         raise InvalidTransaction("bad-count", f"count must be 1 to {MAX_HITS}, is {message.count}")
     former = CLAIMS_TABLE.get(state, sender)
@@ -186,6 +180,26 @@ def apply_openings(state: State, params: NetworkParams, sender: bytes, message: 
             raise InvalidTransaction("wrong-path", f"position {opening.position} does not lead to the root")
     OPENED.put(state, sender + record.opened.to_bytes(4, "big"), tuple(o.race_nonce for o in message.openings))
     CLAIMS_TABLE.put(state, sender, msgspec.structs.replace(record, due=len(sample), opened=after))
+
+
+def require_racer(state: State, race: RaceState, address: bytes) -> None:
+    """Errors: InvalidTransaction not-a-node, too-new, leaving."""
+    node = nodes.NODES.get(state, address)
+    if node is None:
+        raise InvalidTransaction("not-a-node", "only nodes race")
+    if node.since >= race.epoch:
+        raise InvalidTransaction("too-new", f"registered in epoch {node.since}, its first Race is that of the next")
+    if node.leaves >= 0:
+        raise InvalidTransaction("leaving", "a leaving node races no more")
+
+
+def may_race(state: State, race: RaceState, address: bytes) -> bool:
+    """True for a node that may claim in this Race."""
+    try:
+        require_racer(state, race, address)
+    except InvalidTransaction:
+        return False
+    return True
 
 
 def set_outcome(state: State, race: RaceState, prover: bytes, outcome: str, reason: str) -> None:

@@ -18,9 +18,10 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from paceline.base.errors import Invalid, PacelineError, TransportError, WorkError
+from paceline.base.errors import PacelineError, WorkError
 from paceline.base.hashing import DIGEST_BYTES
 from paceline.base.keys import Address
+from paceline.network.public import PublicPath, create_public_routes, describe_error, read_bounded_body
 from paceline.network.settings import NetworkSettings, get_unix_milliseconds
 from paceline.network.wire import (
     ENVELOPE_OVERHEAD_BYTES,
@@ -59,10 +60,11 @@ def create_peer_app(
     *,
     blobs: Blobs,
     identity: PeerIdentity,
+    public: Mapping[str, PublicPath] | None = None,
     settings: NetworkSettings | None = None,
     clock: Callable[[], int] = get_unix_milliseconds,
 ) -> Starlette:
-    """The ASGI app of one node: POST /peer/<path> for each handler, GET and HEAD /blob/<hex>.
+    """The ASGI app of one node: POST /peer/<path> for each handler, GET and HEAD /blob/<hex>, and what is public.
 
     A handler is `async (PeerRequest) -> bytes`, or an async generator function of the frames of a stream.
     """
@@ -71,6 +73,7 @@ def create_peer_app(
         routes=[
             Route("/peer/{path:path}", endpoint, methods=["POST"]),
             Route("/blob/{name}", _BlobEndpoint(blobs).serve, methods=["GET", "HEAD"]),
+            *create_public_routes(public or {}),
         ]
     )
 
@@ -100,7 +103,7 @@ class _PeerEndpoint:
         except ClientDisconnect:
             _log.debug("peer left %s before its request was complete", path)
         except PacelineError as error:
-            await reply.fail(*_describe(error))
+            await reply.fail(*describe_error(error))
         except Exception:  # noqa: BLE001 - the seam: one handler's bug must not take the node's other peers down
             _log.exception("handler of %s failed", path)
             await reply.fail(500, "internal", "this node failed; its log says why")
@@ -110,7 +113,7 @@ class _PeerEndpoint:
         if handler is None:
             await reply.fail(404, "unknown-path", f"no handler for {path[:128]!r}")
             return
-        body = await _read_body(request, self._max_body_bytes + ENVELOPE_OVERHEAD_BYTES)
+        body = await read_bounded_body(request, self._max_body_bytes + ENVELOPE_OVERHEAD_BYTES)
         target = RequestTarget(recipient=self._identity.address, path=path, chain_id=self._identity.chain_id)
         peer_request = open_request(
             body, target, now_milliseconds=self._clock(), seen=self._seen, max_body_bytes=self._max_body_bytes
@@ -202,30 +205,6 @@ async def _run_until_disconnect(work: Awaitable[None], receive: Receive) -> None
 async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _read_body(request: Request, max_bytes: int) -> bytes:
-    """The body, given up as soon as it is known to be too large."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > max_bytes:
-        raise Invalid("envelope-size", f"{announced[:20]} bytes announced, at most {max_bytes}")
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > max_bytes:
-            raise Invalid("envelope-size", f"over {max_bytes} bytes")
-    return bytes(body)
-
-
-def _describe(error: PacelineError) -> tuple[int, str, str]:
-    """Status, code and message for what a handler raised on purpose."""
-    if isinstance(error, Invalid):
-        return 400, error.code, error.message
-    if isinstance(error, WorkError):
-        return 503, "work-failed", str(error)
-    if isinstance(error, TransportError):
-        return 502, "peer-unreachable", str(error)
-    return 500, "internal", str(error)
 
 
 def _parse_digest(name: str) -> bytes | None:

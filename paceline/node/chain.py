@@ -82,6 +82,11 @@ class ChainService(ABC):
     def height(self) -> int:
         """Last committed height."""
 
+    @property
+    def snapshot_height(self) -> int:
+        """Height of the newest snapshot that newcomers can start from, 0 when there is none."""
+        return 0
+
     @abstractmethod
     async def run(self) -> None:
         """Order or follow blocks until cancelled; raises when this node cannot go on."""

@@ -69,6 +69,11 @@ class CometChain(ChainService):
         return self._store.height
 
     @property
+    def snapshot_height(self) -> int:
+        """Height of the newest snapshot that newcomers can start from, 0 when there is none."""
+        return max((snapshot.height for snapshot in self._engine.snapshots.list_snapshots()), default=0)
+
+    @property
     def engine_pid(self) -> int | None:
         """Process id of the engine while it runs."""
         return self._engine.process.pid

@@ -23,7 +23,8 @@ from paceline.models.byte_gpt import sample_text
 from paceline.node.context import Context
 from paceline.node.gateway import NodeGateway
 from paceline.node.reports import build_report
-from paceline.protocol.messages import OpenRun
+from paceline.protocol.codec import decode
+from paceline.protocol.messages import OpenRun, RegisterNode, Registration
 from paceline.protocol.params import NICOIN_PER_COIN
 from paceline.training.claim import build_initial_state, decode_global_state
 from paceline.training.plan import TrainingPlan, decode_plan, encode_plan
@@ -31,6 +32,7 @@ from paceline.training.run import evaluate, load_model
 
 Endpoint = Callable[[Request], Awaitable[object]]
 PAY_PER_UPDATE = 5 * NICOIN_PER_COIN
+MAX_REGISTRATION_BYTES = 4_096
 MAX_DATA_BYTES = 256 * 1024 * 1024
 
 
@@ -67,6 +69,13 @@ class AdvanceOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     height: int
 
 
+class Sponsored(msgspec.Struct, frozen=True, kw_only=True):
+    """A node whose deposit was paid, and since when it is one."""
+
+    name: str
+    height: int
+
+
 class Control:
     """The endpoints over one gateway node."""
 
@@ -85,6 +94,7 @@ class Control:
                 Route("/data", self._guard(self._put_data), methods=["POST"]),
                 Route("/train", self._guard(self._train), methods=["POST"]),
                 Route("/sample", self._guard(self._sample), methods=["POST"]),
+                Route("/sponsor", self._guard(self._sponsor), methods=["POST"]),
                 Route("/advance", self._guard(self._advance), methods=["POST"]),
             ]
         )
@@ -154,6 +164,11 @@ class Control:
         data = await self._context.peers.fetch_blob(run.state_hash, [])
         text = await self._context.threads.run("check", _write_sample, plan, data, order)
         return {"text": text}
+
+    async def _sponsor(self, request: Request) -> object:
+        registration = decode(Registration, await request.body(), limit_bytes=MAX_REGISTRATION_BYTES)
+        _, included = await self._context.chain.send(RegisterNode(registration), key=self._user)
+        return Sponsored(name=registration.name, height=included.height)
 
     async def _advance(self, request: Request) -> object:
         order = msgspec.json.decode(await request.body(), type=AdvanceOrder)

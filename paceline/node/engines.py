@@ -13,7 +13,6 @@ from paceline.engine.cometbft import (
     EngineProcess,
     EngineSettings,
     StateSync,
-    compute_node_id,
     find_binary,
     write_engine_folder,
 )
@@ -22,6 +21,7 @@ from paceline.ledger.application import Application
 from paceline.node.chain import ChainService
 from paceline.node.comet_chain import CometChain, Engine
 from paceline.node.home import Home
+from paceline.node.links import derive_link_key
 from paceline.node.peers import Peers
 from paceline.node.settings import COMETBFT, NodeSettings
 from paceline.node.snapshots import NodeSnapshots
@@ -45,16 +45,6 @@ def build_chain(
     orders = settings.sequencer == settings.name
     replica = Sequencer(application, store, key) if orders else Replica(application, store)
     return SoloChain(settings, replica, key, peers)
-
-
-def derive_link_key(key: AccountKey) -> AccountKey:
-    """The key by which engines recognise each other on their links; it signs no block and holds no coins."""
-    return AccountKey.from_secret(hash_parts("engine-link", key.secret))
-
-
-def compute_engine_id(key: AccountKey) -> str:
-    """How other engines name the engine of this node."""
-    return compute_node_id(derive_link_key(key))
 
 
 def _build_comet(

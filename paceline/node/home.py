@@ -71,8 +71,10 @@ class Home:
         return self.path / "nodes" / name
 
     def node_names(self) -> list[str]:
-        """Names of all nodes, in the order of genesis."""
-        return [node.name for node in self.load_genesis().nodes]
+        """Names of the nodes that live here: those of genesis in its order, then those that joined."""
+        founders = [node.name for node in self.load_genesis().nodes]
+        here = sorted(path.parent.name for path in self.path.glob("nodes/*/node.toml"))
+        return [name for name in founders if name in here] + [name for name in here if name not in founders]
 
     def load_genesis(self) -> Genesis:
         """Errors: ConfigError when the file is missing or damaged."""
@@ -172,10 +174,10 @@ def create_home(path: Path, new: NewHome) -> Home:
     )
     for name in names:
         _write_node(home, new, name, keys)
-        _write_secret(home.node_path(name) / "consensus-key", consensus_keys[name].secret.hex())
-        _write_secret(home.node_path(name) / "group-key", group_secrets[name].hex())
-    _write_secret(path / "keys" / "user", user.secret.hex())
-    _write_secret(path / "operator-token", secrets.token_hex(32))
+        write_secret(home.node_path(name) / "consensus-key", consensus_keys[name].secret.hex())
+        write_secret(home.node_path(name) / "group-key", group_secrets[name].hex())
+    write_secret(path / "keys" / "user", user.secret.hex())
+    write_secret(path / "operator-token", secrets.token_hex(32))
     write_whole(path / "genesis.bin", encode(genesis))
     return home
 
@@ -192,7 +194,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def _write_node(home: Home, new: NewHome, name: str, keys: dict[str, AccountKey]) -> None:
-    _write_secret(home.node_path(name) / "key", keys[name].secret.hex())
+    write_secret(home.node_path(name) / "key", keys[name].secret.hex())
     peers = tuple(PeerEntry(name=peer, public_key=key.public_key.hex(), url="") for peer, key in keys.items())
     settings = NodeSettings(
         name=name,
@@ -222,7 +224,8 @@ def _make_secret(seed: int | None, purpose: str) -> bytes:
     return hash_parts("home-secret", str(seed).encode("ascii"), purpose.encode("ascii"))
 
 
-def _write_secret(path: Path, text: str) -> None:
+def write_secret(path: Path, text: str) -> None:
+    """Write a secret that only its owner can read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:

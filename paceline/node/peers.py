@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
+import httpx
+
 from paceline.base.errors import InvalidTransaction, TransportError
 from paceline.base.keys import compute_address
+from paceline.ledger.nodes import DESCRIBED, NODES
+from paceline.ledger.state import State
 from paceline.network.client import Peer, PeerClient, PeerRefused
 from paceline.node.settings import NodeSettings
 from paceline.protocol.codec import decode, encode
@@ -21,6 +25,7 @@ class KnownPeer:
     """One node by name."""
 
     name: str
+    public_key: bytes
     address: bytes
     peer: Peer
 
@@ -34,16 +39,35 @@ class Peers:
         self._blobs = blobs
         self.fetched_bytes = 0
         """Blob bytes that came over the network since this process started."""
-        known = []
+        self._by_name: dict[str, KnownPeer] = {}
+        self._by_address: dict[bytes, KnownPeer] = {}
+        self._learned_at = -1
+        """Height at which the ledger's addresses were last taken over."""
         for entry in settings.peers:
-            address = compute_address(bytes.fromhex(entry.public_key))
-            known.append(KnownPeer(entry.name, address, Peer(entry.url, address)))
-        self._by_name = {peer.name: peer for peer in known}
-        self._by_address = {peer.address: peer for peer in known}
+            self._add(entry.name, bytes.fromhex(entry.public_key), entry.url)
+
+    def learn(self, state: State) -> None:
+        """Take over what the ledger says of where nodes are, whenever it says something new.
+
+        A loopback address stays: it is this machine's own knowledge of a node beside this one.
+        """
+        described_at = DESCRIBED.get(state) or 0
+        if described_at == self._learned_at:
+            return
+        self._learned_at = described_at
+        for address, node in NODES.items(state):
+            known = self._by_address.get(address)
+            if node.url and node.name != self._own_name and not (known and _is_loopback(known.peer.url)):
+                self._add(node.name, node.public_key, node.url)
 
     def all(self) -> list[KnownPeer]:
         """Every node, this one included."""
         return list(self._by_name.values())
+
+    def _add(self, name: str, public_key: bytes, url: str) -> None:
+        address = compute_address(public_key)
+        known = KnownPeer(name, public_key, address, Peer(url, address))
+        self._by_name[name] = self._by_address[address] = known
 
     def knows(self, address: bytes) -> bool:
         """True for a node of this network."""
@@ -95,6 +119,10 @@ class Peers:
             await self._client.fetch_blob(sources, digest, into=self._blobs)
             self.fetched_bytes += self._blobs.size(digest)
         return self._blobs.get(digest)
+
+
+def _is_loopback(url: str) -> bool:
+    return httpx.URL(url).host in {"127.0.0.1", "localhost", "::1"}
 
 
 def encode_many(items: list[bytes]) -> bytes:

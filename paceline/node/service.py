@@ -20,25 +20,31 @@ from paceline.base.keys import AccountKey
 from paceline.ledger.application import Application
 from paceline.ledger.state import State
 from paceline.network.client import PeerClient
+from paceline.network.public import PublicPath
 from paceline.network.server import Handler, PeerIdentity, create_peer_app
 from paceline.network.wire import PeerRequest
 from paceline.node.beacon_answers import answer_beacon
 from paceline.node.chain import Standing
 from paceline.node.context import Context
 from paceline.node.control import Control
+from paceline.node.directory import Directory
 from paceline.node.duties import Duties, Threads
+from paceline.node.engine_door import EngineDoor
 from paceline.node.engines import build_chain
 from paceline.node.gateway import NodeGateway
 from paceline.node.home import Home
 from paceline.node.models import ModelHost
 from paceline.node.peers import Peers, encode_many
+from paceline.node.probe import answer_probe
+from paceline.node.registration import NodeKeys
 from paceline.node.roles.beacon import BeaconRole
 from paceline.node.roles.checker import CheckerRole
 from paceline.node.roles.executor import ExecutorRole
+from paceline.node.roles.member import MemberRole
 from paceline.node.roles.racer import RaceRole
 from paceline.node.roles.relay import RelayRole
 from paceline.node.roles.trainer import TrainerRole
-from paceline.node.settings import load_settings
+from paceline.node.settings import COMETBFT, load_settings
 from paceline.protocol.codec import decode
 from paceline.store.blobs import BlobStore
 from paceline.store.state import SqliteStateStore
@@ -84,10 +90,11 @@ class NodeService:
         self._settings = load_settings(folder / "node.toml")
         self._key = home.load_key(name)
         self._store = SqliteStateStore(folder / "chain.sqlite", durable=self._settings.sequencer == name)
-        application = Application(home.load_genesis(), self._store)
+        genesis = home.load_genesis()
+        application = Application(genesis, self._store)
         blobs = BlobStore(folder / "blobs")
         self._client = PeerClient(self._key, application.chain_id)
-        peers = Peers(self._settings, self._client, blobs)
+        self._peers = peers = Peers(self._settings, self._client, blobs)
         threads = Threads()
         work_path = folder / "work"
         work_path.mkdir(parents=True, exist_ok=True)
@@ -104,8 +111,14 @@ class NodeService:
         self._host = ModelHost(Path(self._settings.cache) if self._settings.cache else cache, threads)
         self._executor = ExecutorRole(self._context, self._host)
         self._trainer = TrainerRole(self._context)
+        ceremony_key = home.load_ceremony_key(name)
+        keys = NodeKeys(self._key, home.load_consensus_key(name), ceremony_key)
+        served = (self._host.model_id,) if self._settings.serves else ()
+        self._directory = Directory(self._context, genesis, keys, served)
+        self._engine_door = EngineDoor(self._settings.engine_rpc) if self._settings.engine == COMETBFT else None
         self._roles: list[Role] = [
-            BeaconRole(self._context, home.load_ceremony_key(name)),
+            MemberRole(self._context, self._directory),
+            BeaconRole(self._context, ceremony_key),
             RaceRole(self._context),
             self._trainer,
         ]
@@ -138,6 +151,7 @@ class NodeService:
                 if height == 0:
                     continue
                 state = self._context.chain.read()
+                self._peers.learn(state)
                 for role in self._roles:
                     role.on_block(state)
                 if relay is not None:
@@ -159,6 +173,8 @@ class NodeService:
             await relay.stop()
         await self._context.duties.stop()
         await self._client.close()
+        if self._engine_door is not None:
+            await self._engine_door.close()
         self._context.threads.stop()
         self._store.close()
 
@@ -172,10 +188,19 @@ class NodeService:
         if self._settings.serves:
             handlers["task"] = self._executor.serve
         identity = PeerIdentity(address=self._key.address, chain_id=self._context.chain.chain_id)
-        app = create_peer_app(handlers, blobs=self._context.blobs, identity=identity)
+        app = create_peer_app(handlers, blobs=self._context.blobs, identity=identity, public=self._list_public())
         own = next(peer for peer in self._settings.peers if peer.name == self._settings.name)
-        host, _, port = own.url.removeprefix("http://").rpartition(":")
+        listen = self._settings.listen or own.url.removeprefix("http://")
+        host, _, port = listen.rpartition(":")
         return _make_server(app, host, int(port))
+
+    def _list_public(self) -> dict[str, PublicPath]:
+        paths = {
+            "/public/network": PublicPath(self._directory.describe_network),
+            "/public/registration": PublicPath(self._directory.give_registration),
+            "/public/probe": PublicPath(answer_probe),
+        }
+        return {**paths, **self._engine_door.paths} if self._engine_door is not None else paths
 
     def _make_web_server(self, door: WebDoor, relay: RelayRole, user: AccountKey) -> uvicorn.Server:
         gateway = NodeGateway(self._context, self._host, relay, user.address, door.api_keys)

@@ -39,6 +39,10 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Takes a seat in training runs when one is free."""
     serves: bool = True
     """Loads the language model and answers or checks requests."""
+    listen: str = ""
+    """host:port on which it listens to peers; empty for the one of its own url."""
+    public_url: str = ""
+    """Where peers anywhere reach it; empty keeps it to this machine. The ledger is told of it."""
     engine: str = SOLO
     """Who orders blocks: solo (one of us) or cometbft (all of us, by voting power)."""
     engine_rpc: str = ""
@@ -78,6 +82,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ConfigError("block_seconds must be above 0 and idle_seconds at least as long")
         if self.snapshot_blocks < 0 or self.keep_blocks < 0:
             raise ConfigError("snapshot_blocks and keep_blocks must not be negative")
+        if self.public_url and self.engine == COMETBFT and not self.engine_external:
+            raise ConfigError("public_url needs engine_external under CometBFT: others reach node and engine")
         names = [peer.name for peer in self.peers]
         for name in (self.name, self.sequencer):
             if name not in names:

@@ -21,8 +21,8 @@ import httpx
 import msgspec
 
 from paceline.base.errors import ConfigError, TransportError
-from paceline.node.engines import compute_engine_id
 from paceline.node.home import Home, Running
+from paceline.node.links import compute_engine_id
 from paceline.node.settings import load_settings
 
 STOP_SECONDS = 3.0
@@ -119,17 +119,27 @@ class Supervisor:
         names = self.home.node_names()
         port = _take_port(self._listen.host, self._listen.port)
         self._listen = replace(self._listen, port=port)
-        free = _take_free_ports(3 * len(names))
-        ports = dict(zip(names, free, strict=False))
-        self._engine_ports = {
-            name: (free[len(names) + 2 * i], free[len(names) + 2 * i + 1]) for i, name in enumerate(names)
-        }
+        ports = self._choose_ports(names)
         # The wildcard address is compared here, never bound by this line.
         host = LOOPBACK if self._listen.host in {"0.0.0.0", "::"} else self._listen.host  # noqa: S104
         self.web_url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         for name in names:
             self._write_urls(name, ports)
         self.home.save_running(Running(pid=os.getpid(), web_url=self.web_url, ports=ports))
+
+    def _choose_ports(self, names: list[str]) -> dict[str, int]:
+        """The ports that a node's own settings name, free ones for all others."""
+        free = iter(_take_free_ports(3 * len(names)))
+        ports = {}
+        for name in names:
+            settings = load_settings(self.home.node_path(name) / "node.toml")
+            ports[name], rpc, link = next(free), next(free), next(free)
+            if settings.listen:
+                ports[name], link = _read_port(settings.listen), _read_port(settings.engine_p2p)
+                for taken in (ports[name], link):
+                    _take_port(settings.listen.rpartition(":")[0], taken, "--peer-port")
+            self._engine_ports[name] = (rpc, link)
+        return ports
 
     def _write_urls(self, name: str, ports: dict[str, int]) -> None:
         settings = load_settings(self.home.node_path(name) / "node.toml")
@@ -139,12 +149,13 @@ class Supervisor:
                 url=f"http://{LOOPBACK}:{ports[peer.name]}",
                 engine=f"{compute_engine_id(self.home.load_key(peer.name))}@{self._get_link(peer.name)}",
             )
+            if peer.name in ports
+            else peer
             for peer in settings.peers
         )
         rpc = f"{LOOPBACK}:{self._engine_ports[name][0]}"
-        self.home.save_settings(
-            msgspec.structs.replace(settings, peers=peers, engine_rpc=rpc, engine_p2p=self._get_link(name))
-        )
+        link = settings.engine_p2p if settings.listen else self._get_link(name)
+        self.home.save_settings(msgspec.structs.replace(settings, peers=peers, engine_rpc=rpc, engine_p2p=link))
 
     def _get_link(self, name: str) -> str:
         return f"{LOOPBACK}:{self._engine_ports[name][1]}"
@@ -198,7 +209,14 @@ def _close_pipe(child: subprocess.Popen[bytes]) -> None:
         child.stdin.close()
 
 
-def _take_port(host: str, port: int) -> int:
+def _read_port(address: str) -> int:
+    port = address.rpartition(":")[2]
+    if not port.isdecimal():
+        raise ConfigError(f"{address!r} is no host:port")
+    return int(port)
+
+
+def _take_port(host: str, port: int, option: str = "--port") -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -206,7 +224,7 @@ def _take_port(host: str, port: int) -> int:
             probe.bind((host, port))
         except OSError as problem:
             raise ConfigError(
-                f"port {port} on {host} cannot be used ({problem.strerror}); choose another with --port"
+                f"port {port} on {host} cannot be used ({problem.strerror}); choose another with {option}"
             ) from None
         taken: int = probe.getsockname()[1]
         return taken

@@ -58,7 +58,8 @@ class RaceRole:
         if current is None:
             return
         if current.phase in {race.RACING, race.CLAIMS}:
-            self._start_racing(state, current)
+            if race_claims.may_race(state, current, self._context.address):
+                self._start_racing(state, current)
         elif current.phase == race.OPENINGS:
             mine = race.CLAIMS_TABLE.get(state, self._context.address)
             if mine is not None and not mine.outcome and not mine.is_opened():

@@ -112,8 +112,11 @@ class RelayRole:
             self._open_ahead()
 
     def prepare(self) -> None:
-        """Open a session ahead of the first request."""
-        self._open_ahead()
+        """Open a session ahead of the first request, once this node may relay and the user can pay."""
+        state = self._context.chain.read()
+        funds = get_account(state, self._user.address).balance
+        if nodes.NODES.get(state, self._context.address) is not None and funds > DEPOSIT:
+            self._open_ahead()
 
     async def stop(self) -> None:
         """Give up what is being opened."""
