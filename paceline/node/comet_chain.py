@@ -147,8 +147,8 @@ class CometChain(ChainService):
 
     async def _tell_standing(self) -> None:
         """Let others see where this node stands; nothing but displays rests on it."""
-        others = [peer for peer in self._peers.all() if peer.address != self._key.address]
         while True:
+            others = [peer for peer in self._peers.all() if peer.address != self._key.address]
             standing = encode(Standing(self.height, self._store.app_hash, self._peers.fetched_bytes))
             told = random.sample(others, min(TOLD_PEERS, len(others)))
             await asyncio.gather(*(self._tell(peer.name, standing) for peer in told))
