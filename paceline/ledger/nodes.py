@@ -129,6 +129,11 @@ def set_weights(state: State, params: NetworkParams, weights: dict[bytes, int]) 
     return updates
 
 
+def is_served(state: State, model: str) -> bool:
+    """True when some node says that it serves a model."""
+    return any(model in node.serves for _, node in NODES.items(state))
+
+
 def get_group_key(state: State, address: bytes, epoch: int) -> bytes:
     """The key of a node that ceremonies of an epoch encrypt to; it was registered in an earlier one."""
     node = NODES.get(state, address)

@@ -87,7 +87,7 @@ def apply_open(
     """Take the deposit into escrow and ask the beacon for the session's seed."""
     if nodes.NODES.get(state, message.relay) is None:
         raise InvalidTransaction("unknown-relay", "the relay is not a node of this network")
-    if not any(message.model in node.serves for _, node in nodes.NODES.items(state)):
+    if not nodes.is_served(state, message.model):
         raise InvalidTransaction("unknown-model", f"no node serves {message.model}")
     if message.deposit < params.token_price:
         raise InvalidTransaction("small-deposit", f"the deposit must pay for one token ({params.token_price} nicoin)")

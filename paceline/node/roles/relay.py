@@ -112,10 +112,11 @@ class RelayRole:
             self._open_ahead()
 
     def prepare(self) -> None:
-        """Open a session ahead of the first request, once this node may relay and the user can pay."""
+        """Open a session ahead of the first request, once the user can pay, this node may relay and others serve."""
         state = self._context.chain.read()
-        funds = get_account(state, self._user.address).balance
-        if nodes.NODES.get(state, self._context.address) is not None and funds > DEPOSIT:
+        relays = nodes.NODES.get(state, self._context.address) is not None
+        rich = get_account(state, self._user.address).balance > DEPOSIT
+        if relays and rich and nodes.is_served(state, self._host.model_id):
             self._open_ahead()
 
     async def stop(self) -> None:
