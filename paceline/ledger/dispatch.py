@@ -22,18 +22,22 @@ from paceline.protocol import messages as m
 from paceline.protocol.params import NetworkParams
 
 
-def execute_message(  # noqa: C901, PLR0912, PLR0915 - one arm per message
-    state: State, params: NetworkParams, chain_id: str, admitted: Admitted
-) -> None:
+def execute_message(state: State, params: NetworkParams, chain_id: str, admitted: Admitted) -> None:
     """Execute an admitted transaction's message.
 
     Errors: InvalidTransaction with the code of the rule it breaks; the caller drops the layer then.
     """
+    if not _execute_on_power(state, params, chain_id, admitted):
+        _execute_on_work(state, params, chain_id, admitted)
+
+
+def _execute_on_power(  # noqa: C901, PLR0912 - one arm per message
+    state: State, params: NetworkParams, chain_id: str, admitted: Admitted
+) -> bool:
+    """Messages on who belongs to the network and who decides in it; False for any other."""
     sender, message = admitted.sender, admitted.body.message
     epoch = clock.compute_epoch(params, state.height)
     match message:
-        case m.Transfer():
-            accounts.apply_transfer(state, sender, message)
         case m.CommitSeed():
             race.apply_seed_commit(state, sender, message)
         case m.RevealSeed():
@@ -64,6 +68,20 @@ def execute_message(  # noqa: C901, PLR0912, PLR0915 - one arm per message
             race_checks.apply_accusation(state, params, sender, message)
         case m.JudgeRace():
             race_checks.apply_verdict(state, sender, message)
+        case _:
+            return False
+    return True
+
+
+def _execute_on_work(  # noqa: C901 - one arm per message
+    state: State, params: NetworkParams, chain_id: str, admitted: Admitted
+) -> None:
+    """Messages on coins and on work for coins."""
+    sender, message = admitted.sender, admitted.body.message
+    epoch = clock.compute_epoch(params, state.height)
+    match message:
+        case m.Transfer():
+            accounts.apply_transfer(state, sender, message)
         case m.OpenSession():
             key, digest = admitted.envelope.public_key, admitted.transaction_hash
             sessions.apply_open(state, params, sender, key, digest, message)
