@@ -101,3 +101,5 @@ def _execute_on_work(  # noqa: C901 - one arm per message
             training.apply_verdict(state, params, sender, message)
         case m.ReportState():
             training.apply_report(state, sender, message)
+        case _:
+            raise AssertionError(f"no rule for {type(message).__name__}")
