@@ -1,9 +1,10 @@
 """Committed signed transfers a second of four validators, beside CometBFT's own kvstore with transactions of the same size.
 
-Both networks run the same engine settings on this machine, one after the other, in turns; the load is handed to all four
-engines over JSON-RPC. Also the block interval of each while it is loaded.
+The networks run the same engine settings on this machine, one after the other, in turns; the load is handed to all four
+engines over JSON-RPC. Also the block interval of each while it is loaded. kvstore lives inside the engine, so a third
+network shows what the socket between engine and Application alone costs: its Application takes everything unseen.
 
-    python bench/comet.py [--transactions 4000] [--rounds 3] [--json]
+    python bench/comet.py [--transactions 8000] [--rounds 3] [--json]
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import AccountKey
+from paceline.engine.abci import schema
 from paceline.engine.abci.adapter import AbciAdapter
 from paceline.engine.abci.server import AbciServer
 from paceline.engine.cometbft import EngineGenesis, EngineSettings, compute_node_id, find_binary, write_engine_folder
@@ -48,6 +51,7 @@ BATCH = 10
 """Most calls that an engine takes in one request."""
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 60.0
+OURS, UNSEEN, KVSTORE = "paceline", "unseen", "kvstore"
 USER = AccountKey.from_secret(hash_parts("bench-user"))
 KEYS = [AccountKey.from_secret(hash_parts("bench-node", bytes([number]))) for number in range(VALIDATORS)]
 LINKS = [AccountKey.from_secret(hash_parts("bench-link", bytes([number]))) for number in range(VALIDATORS)]
@@ -99,13 +103,14 @@ def make_pairs(size: int, count: int, salt: int) -> list[bytes]:
     return made
 
 
-def serve(folder: Path) -> None:
-    """One Application behind its socket until stdin closes: what `--serve` runs."""
+def serve(folder: Path, *, unseen: bool) -> None:
+    """One Application behind its socket until stdin closes: what `--serve` and `--serve-unseen` run."""
 
     async def run() -> None:
         store = SqliteStateStore(folder / "chain.sqlite", durable=False)
         adapter = AbciAdapter(Application(make_genesis(), store), store, on_commit=lambda _committed: 0)
-        server = AbciServer(folder / "abci.sock", adapter.handle)
+        handle = TakeUnseen(adapter).handle if unseen else adapter.handle
+        server = AbciServer(folder / "abci.sock", handle)
         await server.start()
         await asyncio.to_thread(sys.stdin.buffer.read)
         await server.stop()
@@ -114,8 +119,30 @@ def serve(folder: Path) -> None:
     asyncio.run(run())
 
 
+class TakeUnseen:
+    """Accepts every transaction without looking at it; all else is the real Application's."""
+
+    def __init__(self, adapter: AbciAdapter) -> None:
+        self._adapter = adapter
+
+    def handle(self, verb: str, request: Any) -> Any:
+        if verb == "check_tx":
+            return schema.MESSAGES["ResponseCheckTx"]()
+        if verb == "prepare_proposal":
+            return schema.MESSAGES["ResponsePrepareProposal"](txs=list(request.txs))
+        if verb == "process_proposal":
+            return schema.MESSAGES["ResponseProcessProposal"](status=schema.PROPOSAL_ACCEPT)
+        if verb != "finalize_block":
+            return self._adapter.handle(verb, request)
+        count = len(request.txs)
+        del request.txs[:]
+        response = self._adapter.handle(verb, request)
+        response.tx_results.extend(schema.MESSAGES["ExecTxResult"]() for _ in range(count))
+        return response
+
+
 @contextlib.contextmanager
-def run_network(path: Path, *, ours: bool) -> Iterator[list[int]]:
+def run_network(path: Path, kind: str) -> Iterator[list[int]]:
     """Four engines; gives their RPC ports."""
     ports = take_ports(2 * VALIDATORS)
     genesis = EngineGenesis(
@@ -139,8 +166,9 @@ def run_network(path: Path, *, ours: bool) -> Iterator[list[int]]:
                 block_seconds=BLOCK_SECONDS,
             )
             write_engine_folder(engine, genesis, KEYS[number], LINKS[number])
-            if ours:
-                processes.append(start([sys.executable, __file__, "--serve", str(folder)]))
+            if kind != KVSTORE:
+                option = "--serve" if kind == OURS else "--serve-unseen"
+                processes.append(start([sys.executable, __file__, option, str(folder)]))
             else:
                 config = engine.folder / "config" / "config.toml"
                 config.write_text(re.sub(r'proxy_app = "[^"]*"', 'proxy_app = "kvstore"', config.read_text()))
@@ -228,34 +256,31 @@ def take_ports(count: int) -> list[int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--transactions", type=int, default=4_000)
+    parser.add_argument("--transactions", type=int, default=8_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--serve", type=Path, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--serve-unseen", type=Path, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.serve is not None:
-        serve(options.serve)
+    if options.serve is not None or options.serve_unseen is not None:
+        serve(options.serve or options.serve_unseen, unseen=options.serve is None)
         return 0
-    runs: dict[bool, list[Run]] = {True: [], False: []}
+    runs: dict[str, list[Run]] = {OURS: [], UNSEEN: [], KVSTORE: []}
     size = 0
     for salt in range(options.rounds):
-        for ours in (True, False):
-            with tempfile.TemporaryDirectory() as folder, run_network(Path(folder), ours=ours) as ports:
+        for kind, measured in runs.items():
+            with tempfile.TemporaryDirectory() as folder, run_network(Path(folder), kind) as ports:
                 chain_id = httpx.get(f"http://{LOOPBACK}:{ports[0]}/status", trust_env=False).json()
                 transfers = make_transfers(chain_id["result"]["node_info"]["network"], options.transactions, salt)
                 size = len(transfers[0])
-                load = transfers if ours else make_pairs(size, options.transactions, salt)
-                runs[ours].append(measure(ports, load))
-    figures = {
-        "transaction_bytes": size,
-        "transfers_per_second": round(statistics.median(run.per_second for run in runs[True])),
-        "kvstore_per_second": round(statistics.median(run.per_second for run in runs[False])),
-        "ratio": round(
-            statistics.median(a.per_second / b.per_second for a, b in zip(runs[True], runs[False], strict=True)), 2
-        ),
-        "block_interval_seconds": round(statistics.median(run.interval_seconds for run in runs[True]), 2),
-        "kvstore_interval_seconds": round(statistics.median(run.interval_seconds for run in runs[False]), 2),
-    }
+                load = make_pairs(size, options.transactions, salt) if kind == KVSTORE else transfers
+                measured.append(measure(ports, load))
+    figures: dict[str, float] = {"transaction_bytes": size}
+    for kind, measured in runs.items():
+        pairs = zip(measured, runs[KVSTORE], strict=True)
+        figures[f"{kind}_per_second"] = round(statistics.median(run.per_second for run in measured))
+        figures[f"{kind}_block_interval_seconds"] = round(statistics.median(r.interval_seconds for r in measured), 2)
+        figures[f"{kind}_of_kvstore"] = round(statistics.median(a.per_second / b.per_second for a, b in pairs), 2)
     if options.json:
         print(json.dumps(figures))
     else:
