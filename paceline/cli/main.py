@@ -1,4 +1,4 @@
-"""Commands: demo, up, join, sponsor, status, doctor, light, beacon, race. Each parses, wires and prints; an error ends with one clear line."""
+"""Commands: demo, up, join, sponsor, leave, status, doctor, light, beacon, race. Each parses, wires and prints; an error ends with one clear line."""
 
 from __future__ import annotations
 
@@ -133,6 +133,20 @@ def sponsor(
 
     options = SponsorOptions(url=url, home=home or get_default_home(), yes=yes)
     run_command(lambda: run_sponsor(options, Console()))
+
+
+@app.command()
+def leave(
+    *,
+    name: Annotated[
+        str | None, typer.Argument(help="This home's node, or one it sponsored. Default: its first.")
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Take a node out of the network; its deposit goes back to its sponsor."""
+    from paceline.cli.sponsor import run_leave  # noqa: PLC0415 - loads the node
+
+    run_command(lambda: run_leave(name, home or get_default_home(), Console()))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`paceline sponsor`: reads a new node's registration, shows it, and pays its deposit from this home's account."""
+"""`paceline sponsor` pays a new node's deposit from this home's account; `paceline leave` takes a node out again."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from paceline.base.keys import compute_address
 from paceline.cli.network import ControlClient
 from paceline.ledger.registration import verify_registration
 from paceline.network.wire import decode_refusal
-from paceline.node.control import MAX_REGISTRATION_BYTES, Sponsored
-from paceline.node.home import Home
+from paceline.node.control import MAX_REGISTRATION_BYTES, LeaveOrder, Leaving, Sponsored
+from paceline.node.home import Home, Running
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.genesis import compute_chain_id
 from paceline.protocol.messages import Registration
@@ -41,9 +41,7 @@ def run_sponsor(options: SponsorOptions, console: Console) -> None:
     """
     home = Home(options.home)
     genesis = home.load_genesis()
-    running = home.load_running()
-    if running is None:
-        raise ConfigError(f"the network in {home.path} does not run: start it with `paceline up --home {home.path}`")
+    running = require_running(home)
     registration = fetch_registration(options.url.rstrip("/"))
     verify_registration(registration, compute_chain_id(genesis))
     deposit = genesis.params.node_deposit
@@ -60,6 +58,33 @@ def run_sponsor(options: SponsorOptions, console: Console) -> None:
     finally:
         client.close()
     console.print(f"{found.name} is a node since height {found.height}; it takes part from the next Race on.")
+
+
+def run_leave(name: str | None, path: Path, console: Console) -> None:
+    """Take this home's node, or one that its account sponsored, out of the network.
+
+    Errors: ConfigError when nothing runs here or the ledger refuses.
+    """
+    home = Home(path)
+    wanted = name or home.node_names()[0]
+    client = ControlClient(require_running(home).web_url, home.load_token())
+    try:
+        found = client.post("/leave", LeaveOrder(name=wanted), Leaving)
+    finally:
+        client.close()
+    console.print(
+        f"{found.name} races no more. It is gone after epoch {found.after_epoch}, or later while a group or work names it; "
+        "its deposit goes back to its sponsor then. Keep it running until its weight is gone.",
+        soft_wrap=True,
+    )
+
+
+def require_running(home: Home) -> Running:
+    """What runs in a home. Errors: ConfigError when nothing does."""
+    running = home.load_running()
+    if running is None:
+        raise ConfigError(f"the network in {home.path} does not run: start it with `paceline up --home {home.path}`")
+    return running
 
 
 def fetch_registration(url: str) -> Registration:

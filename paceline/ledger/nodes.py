@@ -129,6 +129,11 @@ def set_weights(state: State, params: NetworkParams, weights: dict[bytes, int]) 
     return updates
 
 
+def find_address(state: State, name: str) -> bytes | None:
+    """The node of a name."""
+    return NAMES.get(state, name.encode("utf-8"))
+
+
 def is_served(state: State, model: str) -> bool:
     """True when some node says that it serves a model."""
     return any(model in node.serves for _, node in NODES.items(state))

@@ -18,13 +18,13 @@ from starlette.routing import Route
 from paceline.base.errors import ConfigError, Invalid, InvalidTransaction, TransportError, WorkError
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import AccountKey
-from paceline.ledger import training
+from paceline.ledger import nodes, training
 from paceline.models.byte_gpt import sample_text
 from paceline.node.context import Context
 from paceline.node.gateway import NodeGateway
 from paceline.node.reports import build_report
 from paceline.protocol.codec import decode
-from paceline.protocol.messages import OpenRun, RegisterNode, Registration
+from paceline.protocol.messages import LeaveNetwork, OpenRun, RegisterNode, Registration
 from paceline.protocol.params import NICOIN_PER_COIN
 from paceline.training.claim import build_initial_state, decode_global_state
 from paceline.training.plan import TrainingPlan, decode_plan, encode_plan
@@ -76,6 +76,19 @@ class Sponsored(msgspec.Struct, frozen=True, kw_only=True):
     height: int
 
 
+class LeaveOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Take a node out: this one by its own key, any other as its sponsor."""
+
+    name: str
+
+
+class Leaving(msgspec.Struct, frozen=True, kw_only=True):
+    """A node on its way out, and the epoch at whose end it is gone at the earliest."""
+
+    name: str
+    after_epoch: int
+
+
 class Control:
     """The endpoints over one gateway node."""
 
@@ -95,6 +108,7 @@ class Control:
                 Route("/train", self._guard(self._train), methods=["POST"]),
                 Route("/sample", self._guard(self._sample), methods=["POST"]),
                 Route("/sponsor", self._guard(self._sponsor), methods=["POST"]),
+                Route("/leave", self._guard(self._leave), methods=["POST"]),
                 Route("/advance", self._guard(self._advance), methods=["POST"]),
             ]
         )
@@ -169,6 +183,17 @@ class Control:
         registration = decode(Registration, await request.body(), limit_bytes=MAX_REGISTRATION_BYTES)
         _, included = await self._context.chain.send(RegisterNode(registration), key=self._user)
         return Sponsored(name=registration.name, height=included.height)
+
+    async def _leave(self, request: Request) -> object:
+        order = msgspec.json.decode(await request.body(), type=LeaveOrder)
+        context = self._context
+        address = nodes.find_address(context.chain.read(), order.name)
+        if address is None:
+            raise ConfigError(f"no node is called {order.name!r}")
+        key = context.key if address == context.address else self._user
+        await context.chain.send(LeaveNetwork(address), key=key)
+        node = nodes.NODES.get(context.chain.read(), address)
+        return Leaving(name=order.name, after_epoch=node.leaves if node is not None else 0)
 
     async def _advance(self, request: Request) -> object:
         order = msgspec.json.decode(await request.body(), type=AdvanceOrder)

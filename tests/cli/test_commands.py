@@ -166,10 +166,20 @@ def test_up_passes_on_what_was_asked(run, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(up, "run_up", lambda options, _: asked.append(options))
     options = ("--nodes", 7, "--port", 0, "--host", "0.0.0.0", "--api-key", "a", "--api-key", "b")
-    result = run("up", *options, "--engine", "cometbft")
+    result = run("up", *options, "--engine", "cometbft", "--advertise", "10.0.0.1", "--peer-port", 9000)
     assert result.exit_code == 0
-    home = tmp_path / "default"
-    assert asked == [up.UpOptions(nodes=7, port=0, host="0.0.0.0", api_keys=("a", "b"), home=home, engine="cometbft")]
+    assert asked == [
+        up.UpOptions(
+            nodes=7,
+            port=0,
+            host="0.0.0.0",
+            api_keys=("a", "b"),
+            home=tmp_path / "default",
+            engine="cometbft",
+            advertise="10.0.0.1",
+            peer_port=9000,
+        )
+    ]
 
 
 def test_invalid_status_of_an_empty_home(run, tmp_path):

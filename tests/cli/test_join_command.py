@@ -57,6 +57,10 @@ def test_a_newcomer_joins_is_sponsored_races_and_keeps_its_place_over_a_restart(
         wait_for(lambda: (find_power(mine, "newcomer") or 0) > 0, 10)
         # Those who were there learned from the ledger where it is.
         assert load_settings(mine.node_path("newcomer") / "node.toml").public_url == own_url
+        code, told = run_command("leave", "newcomer", "--home", str(home.path))
+        assert code == 2 and "a sponsor takes out only what" in told
+        code, told = run_command("leave", "nobody", "--home", str(home.path))
+        assert code == 2 and "no node is called 'nobody'" in told
     # Down: its home remembers, and `join` does not make a second node of it.
     assert find_power(mine, "newcomer") > 0
     code, told = run_command(
