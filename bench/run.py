@@ -17,6 +17,7 @@ ALL = (
     "store",
     "light",
     "snapshots",
+    "state_sync",
     "comet",
     "race",
     "race_surrogates",
