@@ -194,7 +194,8 @@ def _find_peers(home: Home, genesis: Genesis, named: Sequence[str]) -> dict[str,
         running = home.load_running()
         if running is None:
             raise ConfigError(f"nothing runs in {home.path}; name a node with --peer name=http://host:port")
-        return {name: Peer(f"http://127.0.0.1:{port}", addresses[name]) for name, port in running.ports.items()}
+        ports = running.ports.items()
+        return {name: Peer(f"http://127.0.0.1:{port}", home.load_key(name).address) for name, port in ports}
     peers = {}
     for text in named:
         name, _, url = text.partition("=")

@@ -12,6 +12,7 @@ import msgspec
 from rich.console import Console
 
 from paceline.base.errors import ConfigError
+from paceline.cli.light_values import ProvenValue, Question, answer_question, list_lines, make_fetch
 from paceline.engine.light import LightClient, TrustRules, Verified, load_trusted
 from paceline.engine.light_blocks import HASH_BYTES
 from paceline.engine.light_rpc import HttpLightProvider
@@ -32,6 +33,9 @@ class LightOptions:
     height: int | None = None
     key: str | None = None
     proof: Path | None = None
+    account: str | None = None
+    node: str | None = None
+    group: bool = False
 
 
 class SilentWitness(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +64,8 @@ class LightReport(msgspec.Struct, frozen=True, kw_only=True):
     agreeing: list[str]
     silent: list[SilentWitness]
     state: StateValue | None
+    described: list[str]
+    """What the value says, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +74,7 @@ class _Asked:
 
     trust_hash: bytes
     height: int | None
-    key: bytes
+    question: Question
     proof: StateProof | None
 
 
@@ -100,9 +106,17 @@ def verify_light(options: LightOptions) -> LightReport:
         provider, *witnesses = [_open(stack, url) for url in (options.url, *options.witnesses)]
         trusted = load_trusted(provider, options.trust_height, asked.trust_hash)
         client = LightClient(trusted, provider, rules, witnesses)
+        if asked.question.is_asked and asked.proof is None:
+            answer = answer_question(asked.question, make_fetch(client, provider))
+            return _make_report(answer.proven.verified, _describe_value(answer.proven), list(list_lines(answer)))
         verified = client.verify_height(asked.height, get_unix_milliseconds())
     state = _verify_state(asked, verified)
-    return _make_report(verified, state)
+    return _make_report(verified, state, [])
+
+
+def _describe_value(proven: ProvenValue) -> StateValue:
+    value = None if proven.value is None else proven.value.hex()
+    return StateValue(key=proven.key.hex(), value=value, height=proven.height)
 
 
 def _read_options(options: LightOptions) -> _Asked:
@@ -113,16 +127,27 @@ def _read_options(options: LightOptions) -> _Asked:
         _check_url(url)
     if options.url in options.witnesses:
         raise ConfigError(f"{options.url} cannot be its own witness: name another node with --witness")
-    if (options.key is None) != (options.proof is None):
-        raise ConfigError("--key and --proof belong together: give both or none")
-    if options.key is None or options.proof is None:
-        return _Asked(trust_hash=trust_hash, height=options.height, key=b"", proof=None)
+    question = _read_question(options)
+    if options.proof is None:
+        return _Asked(trust_hash=trust_hash, height=options.height, question=question, proof=None)
     proof = decode_state_proof(_read_file(options.proof))
     # The app hash after a height stands in the next header.
     height = proof.height + 1
     if options.height not in {None, height}:
         raise ConfigError(f"the proof is of height {proof.height}, so it needs --height {height} or none")
-    return _Asked(trust_hash=trust_hash, height=height, key=_read_hex("--key", options.key), proof=proof)
+    return _Asked(trust_hash=trust_hash, height=height, question=question, proof=proof)
+
+
+def _read_question(options: LightOptions) -> Question:
+    key = None if options.key is None else _read_hex("--key", options.key)
+    given = [options.key is not None, options.account is not None, options.node is not None, options.group]
+    if sum(given) > 1:
+        raise ConfigError("--key, --account, --node and --group: give one of them")
+    if options.proof is not None and key is None:
+        raise ConfigError("--proof is the proof of a --key: give both")
+    if any(given) and options.proof is None and options.height is not None:
+        raise ConfigError("nodes keep their last state only: leave --height out, or give a --proof with --key")
+    return Question(key=key, account=options.account, node=options.node, group=options.group)
 
 
 def _read_hex(option: str, text: str) -> bytes:
@@ -158,11 +183,12 @@ def _verify_state(asked: _Asked, verified: Verified) -> StateValue | None:
     proof = asked.proof
     if proof is None:
         return None
-    verify_state_value(verified.block.header, asked.key, proof.value_bytes, proof.trie_proof)
-    return StateValue(key=asked.key.hex(), value=proof.value, height=proof.height)
+    assert asked.question.key is not None
+    verify_state_value(verified.block.header, asked.question.key, proof.value_bytes, proof.trie_proof)
+    return StateValue(key=asked.question.key.hex(), value=proof.value, height=proof.height)
 
 
-def _make_report(verified: Verified, state: StateValue | None) -> LightReport:
+def _make_report(verified: Verified, state: StateValue | None, described: list[str]) -> LightReport:
     header = verified.block.header
     return LightReport(
         chain_id=header.chain_id,
@@ -173,6 +199,7 @@ def _make_report(verified: Verified, state: StateValue | None) -> LightReport:
         agreeing=list(verified.agreeing),
         silent=[SilentWitness(url=url, reason=reason) for url, reason in verified.silent],
         state=state,
+        described=described,
     )
 
 
@@ -187,6 +214,7 @@ def _describe(report: LightReport) -> Iterator[str]:
         yield f"witness    {silent.url} did not answer: {silent.reason}"
     if not report.agreeing:
         yield "witness    none compared: a fork signed by more than a third would not show; add --witness URL"
-    if report.state is not None:
+    yield from report.described
+    if report.state is not None and not report.described:
         shown = "no value" if report.state.value is None else report.state.value
         yield f"state      {report.state.key} = {shown} as of height {report.state.height}"

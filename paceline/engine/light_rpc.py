@@ -1,4 +1,4 @@
-"""Light blocks from a CometBFT node's RPC: `/commit` and the pages of `/validators`.
+"""Light blocks and state values from a CometBFT node's RPC: `/commit`, the pages of `/validators`, `/abci_query`.
 
 Trusts nothing it hears: sizes are bounded before parsing, every range is checked, and what the hashes do not bind
 (proposer priorities, addresses beside keys) is compared or left out. Whether a block is true is for `light`.
@@ -7,6 +7,8 @@ Trusts nothing it hears: sizes are bounded before parsing, every range is checke
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, TypeVar
 
@@ -14,7 +16,7 @@ import httpx
 import msgspec
 from msgspec import Meta
 
-from paceline.base.errors import InvalidBlock, TransportError
+from paceline.base.errors import Invalid, InvalidBlock, TransportError
 from paceline.engine.light_blocks import (
     ABSENT,
     MAX_VALIDATORS,
@@ -27,8 +29,12 @@ from paceline.engine.light_blocks import (
     decode_light_block,
     encode_light_block,
 )
+from paceline.engine.light_state import STATE_PROOF, STATE_QUERY
+from paceline.protocol.codec import decode
+from paceline.store.trie import TrieProof
 
 CALL_SECONDS = 10.0
+MAX_PROOF_BYTES: Final = 64 * 1024
 PER_PAGE: Final = 100
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 _KEY_TYPE = "tendermint/PubKeyEd25519"
@@ -111,6 +117,36 @@ class _ValidatorsAnswer(msgspec.Struct):
     total: Annotated[int, Meta(ge=1, le=MAX_VALIDATORS)]
 
 
+class _ProofOp(msgspec.Struct):
+    type: str
+    data: bytes
+
+
+class _ProofOps(msgspec.Struct):
+    ops: Annotated[list[_ProofOp], Meta(max_length=4)]
+
+
+class _QueryResponse(msgspec.Struct, rename={"proof_ops": "proofOps"}):
+    height: Annotated[int, Meta(ge=0, le=2**63 - 2)]
+    code: int = 0
+    log: str = ""
+    value: bytes | None = None
+    proof_ops: _ProofOps | None = None
+
+
+class _QueryAnswer(msgspec.Struct):
+    response: _QueryResponse
+
+
+@dataclass(frozen=True)
+class StateAnswer:
+    """What a node says stands at a key as of a height (None: nothing), with its evidence."""
+
+    height: int
+    value: bytes | None
+    proof: TrieProof
+
+
 class HttpLightProvider:
     """One node's RPC as a provider."""
 
@@ -136,6 +172,27 @@ class HttpLightProvider:
         commit = self._ask("commit", params, _CommitAnswer)
         validators = self._ask_validators(commit.signed_header.header.height)
         return self._convert(commit.signed_header, validators)
+
+    def get_state_value(self, key: bytes) -> StateAnswer:
+        """What stands at a key of the node's last state; nothing of it is verified here.
+
+        Errors: TransportError when the node does not answer or has no such query; InvalidBlock malformed.
+        """
+        params = {"path": f'"{STATE_QUERY}"', "data": "0x" + key.hex(), "prove": "true"}
+        found = self._ask("abci_query", params, _QueryAnswer).response
+        if found.code != 0:
+            raise TransportError(f"{self.name} does not tell its state: {found.log[:200]}")
+        ops = found.proof_ops.ops if found.proof_ops is not None else []
+        if len(ops) != 1 or ops[0].type != STATE_PROOF:
+            raise self._refuse("the value comes without a proof of the kind this client verifies")
+        # No value in the state is empty, so empty bytes mean that there is none.
+        return StateAnswer(found.height, found.value or None, self._decode_proof(ops[0].data))
+
+    def _decode_proof(self, data: bytes) -> TrieProof:
+        try:
+            return decode(TrieProof, data, limit_bytes=MAX_PROOF_BYTES)
+        except Invalid as problem:
+            raise self._refuse(f"the proof: {problem.message}") from None
 
     def _ask_validators(self, height: int) -> list[_Validator]:
         found: list[_Validator] = []
@@ -165,7 +222,7 @@ class HttpLightProvider:
         except InvalidBlock as problem:
             raise self._refuse(problem.message) from None
 
-    def _ask(self, method: str, params: dict[str, int], kind: type[T]) -> T:
+    def _ask(self, method: str, params: Mapping[str, int | str], kind: type[T]) -> T:
         result = self._read_result(self._fetch(method, params))
         try:
             return msgspec.convert(result, kind, strict=False)
@@ -181,7 +238,7 @@ class HttpLightProvider:
             raise TransportError(f"{self.name} refuses: {answer.get('error', 'no reason given')}")
         return answer["result"]
 
-    def _fetch(self, method: str, params: dict[str, int]) -> bytes:
+    def _fetch(self, method: str, params: Mapping[str, int | str]) -> bytes:
         content = bytearray()
         try:
             with self._http.stream("GET", f"{self._url}/{method}", params=params) as response:

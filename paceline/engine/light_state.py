@@ -15,6 +15,10 @@ from paceline.base.errors import InvalidBlock
 from paceline.engine.light_blocks import Header
 from paceline.store.trie import PATH_BITS, TrieProof, verify_proof
 
+STATE_QUERY: Final = "/state"
+"""Path under which an engine passes questions about the state on to its Application."""
+STATE_PROOF: Final = "paceline:trie"
+"""The kind of evidence that answers them."""
 MAX_STATE_PROOF_BYTES: Final = 4 * 1024 * 1024
 _Hex = Annotated[str, Meta(pattern=r"\A(?:[0-9a-f]{2})*\Z")]
 

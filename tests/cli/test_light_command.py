@@ -111,8 +111,8 @@ def test_value_of_the_state_is_verified_at_the_next_height(asked, monkeypatch, t
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--key", "00"), "--key and --proof belong together"),
-        (("--proof", "proof.json"), "--key and --proof belong together"),
+        (("--key", "00", "--height", "3"), "keep their last state only"),
+        (("--proof", "proof.json"), "--proof is the proof of a --key"),
         (("--key", "00", "--proof", "missing.json"), "missing.json cannot be read"),
         (("--witness", "http://node"), "cannot be its own witness"),
         (("--witness", "node:26657"), "is not an address"),

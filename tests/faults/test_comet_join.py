@@ -20,7 +20,7 @@ pytestmark = pytest.mark.long
 def ask(url, method, **params):
     """A read-only question to an engine through its node's public port."""
     reply = httpx.post(url, json={"jsonrpc": "2.0", "id": 1, "method": method, "params": params}, timeout=10)
-    return reply.json()["result"]
+    return reply.raise_for_status().json()["result"]
 
 
 def find_powers(url):
@@ -42,6 +42,8 @@ def test_a_newcomer_syncs_its_state_becomes_a_validator_and_signs(tmp_path, monk
     options = {"engine": COMETBFT, "monkeypatch": monkeypatch, "block_seconds": 0.3, "snapshot_blocks": 20}
     with open_network(tmp_path / "home", 4, **options) as (home, url):
         wait_for(lambda: read_height(url) > 45, 120)
+        trusted = ask(url, "commit", height="3")["signed_header"]["commit"]
+        powers = find_powers(url)
         with run_join(url, tmp_path / "new", tmp_path / "log", "--name", "newcomer") as (mine, own_url):
             assert b"State sync from the header of height" in (tmp_path / "log").read_bytes()
             # It did not replay: the first blocks are not there.
@@ -52,6 +54,8 @@ def test_a_newcomer_syncs_its_state_becomes_a_validator_and_signs(tmp_path, monk
             key = mine.load_consensus_key("newcomer").public_key
             wait_for(lambda: key in find_powers(url), 200)
             assert sum(find_powers(url).values()) == 1_000_000_000
+            require_light_proofs(url, own_url, trusted, mine, find_powers(url)[key])
+            assert sum(powers.values()) == 1_000_000_000 and key not in powers
             # Killed with -9, it comes back by itself and signs again.
             node = next(line for line in load_status(mine).nodes if line.name == "newcomer")
             assert node.voting_power == find_powers(url)[key]
@@ -62,6 +66,22 @@ def test_a_newcomer_syncs_its_state_becomes_a_validator_and_signs(tmp_path, monk
             height = read_height(url) - 2
             hashes = {ask(each, "header", height=str(height))["header"]["app_hash"] for each in (url, own_url)}
             assert len(hashes) == 1
+
+
+def require_light_proofs(url, witness, trusted, home, power):
+    """From a header before the newcomer was known, across the Race that gave it power, with public data only."""
+    command = ["light", "verify", "--url", url, "--trust-height", "3", "--trust-hash", trusted["block_id"]["hash"]]
+    command += ["--witness", witness]
+    address = home.load_key("newcomer").address.hex()
+    code, told = run_command(*command, "--node", "newcomer")
+    assert code == 0 and f"newcomer, {address}" in told and f"voting power {power:,}" in told, told
+    code, told = run_command(*command, "--account", address)
+    assert code == 0 and "proven under the header of the next" in told, told
+    code, told = run_command(*command, "--group")
+    assert code == 0 and "key " in told, told
+    forged = [part if part != trusted["block_id"]["hash"] else "00" * 32 for part in command]
+    code, told = run_command(*forged, "--group")
+    assert code == 1 and "wrong-header" in told, told
 
 
 def kill_node(home):

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from paceline.base.errors import InvalidBlock
 from paceline.engine.abci import schema
+from paceline.engine.light_state import STATE_PROOF, STATE_QUERY
 from paceline.ledger.application import Application, BlockResult, Result
 from paceline.ledger.evidence import BlockEvidence, Misbehaviour
 from paceline.ledger.state import Event
@@ -121,8 +122,9 @@ class AbciAdapter:
     def _query(self, request: Any) -> Any:
         """`path` /state: the value under the key in `data`, with its proof under the app hash when asked for."""
         info = self._application.info()
-        if request.path != "/state":
-            return _make("ResponseQuery", code=schema.CODE_REFUSED, log="unknown path; ask /state", height=info.height)
+        if request.path != STATE_QUERY:
+            log = f"unknown path; ask {STATE_QUERY}"
+            return _make("ResponseQuery", code=schema.CODE_REFUSED, log=log, height=info.height)
         if request.height not in {0, info.height}:
             log = f"only the last height is kept: {info.height}"
             return _make("ResponseQuery", code=schema.CODE_REFUSED, log=log, height=info.height)
@@ -130,7 +132,7 @@ class AbciAdapter:
         response = _make("ResponseQuery", key=request.data, value=value or b"", height=info.height)
         if request.prove:
             proof = encode(self._store.prove(request.data))
-            response.proof_ops.ops.add(type="paceline:trie", key=request.data, data=proof)
+            response.proof_ops.ops.add(type=STATE_PROOF, key=request.data, data=proof)
         return response
 
     def _check_tx(self, request: Any) -> Any:
