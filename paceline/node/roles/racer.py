@@ -1,7 +1,8 @@
 """Races for voting power, opens what is sampled of its claim, checks and judges the claims of others.
 
 Found hits are written to disk before they are committed, so that a node killed in between can still open its claim; a
-claim that was committed earlier is the front part of what is stored later.
+claim that was committed earlier is the front part of what is stored later. The search stands still while this node
+works on a user's request, and its thread has a low priority besides.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class RaceRole:
         self._forget_others(current.number)
         while context.chain.height < close:
             stop = self._stop_at(min(context.chain.height + SLICE_BLOCKS, close))
-            hits = await run("race", searching.run_slice, stop)
+            hits = await run("race", searching.run_slice, stop, self._yield_until(close))
             tried = range(harvest.next_nonce, searching.next_nonce)
             if context.settings.cheat == RACE_PADDING and tried:
                 hits = pad_hits(hits, tried, key.secret)
@@ -159,6 +160,16 @@ class RaceRole:
 
     def _stop_at(self, height: int) -> Callable[[], bool]:
         return lambda: self._context.chain.height >= height
+
+    def _yield_until(self, height: int) -> Callable[[], None]:
+        """Waits while a user's request is under way: the request is answered first, and its time earns no hits."""
+        chain, serving = self._context.chain, self._context.serving
+
+        def wait() -> None:
+            while not serving.wait_idle(WAIT_SECONDS) and chain.height < height:
+                pass
+
+        return wait
 
     def _load(self, number: int) -> Harvest:
         path = self._path(number)
