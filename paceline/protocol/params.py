@@ -45,6 +45,8 @@ class RaceParams(Record, kw_only=True, frozen=True):
     """Nicoin that an accuser loses when more than half of all weight finds its accusation false."""
     bounty: int
     """Most nicoin that an accuser gets out of what the cheater forfeits; never more than it earned by work."""
+    carried_ppm: int = 500_000
+    """Share of each new Race weight that the weights before the Race decide; this Race's hits decide the rest."""
     confirmation_ppm: int = 0
     """Chance per epoch of a surprise Race that can only lower weights."""
     confirmation_draws: int = 8

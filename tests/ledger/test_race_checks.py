@@ -497,7 +497,7 @@ def test_the_bounty_comes_out_of_what_the_cheater_earned_before_it_was_caught():
 
 def run_surprise(chain, counts):
     """From the end of the main Race through a surprise Race."""
-    chain.run_until(lambda: race.get_race(chain.state).confirmation)
+    chain.run_until(lambda: race.get_race(chain.state).confirmation, limit=chain.params.epoch_blocks)
     chain.run_race(counts)
 
 
@@ -513,7 +513,7 @@ def test_a_surprise_race_only_lowers_weights_and_takes_no_earnings():
 def test_guilt_in_a_surprise_race_takes_weight_and_reputation_but_marks_no_epoch():
     chain = Chain(params=with_race(confirmation_ppm=1_000_000))
     chain.run_race([100] * 5)
-    chain.run_until(lambda: race.get_race(chain.state).confirmation)
+    chain.run_until(lambda: race.get_race(chain.state).confirmation, limit=chain.params.epoch_blocks)
     chain.run_race([100] * 5, rejected=[4])
     assert [chain.node(index).weight for index in range(5)] == [100] * 4 + [0]
     assert (chain.node(4).guilty, chain.node(4).reputation) == (-1, 0)
