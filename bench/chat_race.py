@@ -63,9 +63,7 @@ def ask(network: Network, client: httpx.Client, tokens: int, index: int) -> Answ
             if chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
                 last = time.perf_counter()
                 first = first or last
-    return Answered(
-        first=first - begin, pace=(count - 1) / (last - first), executor=executor, seconds=last - begin
-    )
+    return Answered(first=first - begin, pace=(count - 1) / (last - first), executor=executor, seconds=last - begin)
 
 
 def ask_many(network: Network, client: httpx.Client, settings: argparse.Namespace, *, racing: bool) -> list[Answered]:
@@ -93,7 +91,9 @@ def print_hits(racing: list[Answered], hits: dict[str, int], seconds: float) -> 
     """Hits of each node beside the share of the Race in which it answered; nobody's search is faster than `free`."""
     shares = {name: sum(a.seconds for a in racing if a.executor == name) / seconds for name in sorted(hits)}
     free = max(hits[name] / (1 - shares[name]) for name in hits)
-    print(f"  {'node':<10}{'answers':>8}{'served, % of the Race':>24}{'hits':>8}{'fewer than the fastest search, %':>36}")
+    print(
+        f"  {'node':<10}{'answers':>8}{'served, % of the Race':>24}{'hits':>8}{'fewer than the fastest search, %':>36}"
+    )
     for name, share in shares.items():
         answers = sum(a.executor == name for a in racing)
         print(f"  {name:<10}{answers:>8}{100 * share:>24.1f}{hits[name]:>8}{100 * (1 - hits[name] / free):>36.1f}")

@@ -11,6 +11,7 @@ from paceline.ledger import (
     race,
     race_checks,
     race_claims,
+    race_reviews,
     sessions,
     tasks,
     training,
@@ -21,7 +22,7 @@ from paceline.protocol import messages as m
 from paceline.protocol.params import NetworkParams
 
 
-def execute_message(  # noqa: C901, PLR0912 - one arm per message
+def execute_message(  # noqa: C901, PLR0912, PLR0915 - one arm per message
     state: State, params: NetworkParams, chain_id: str, admitted: Admitted
 ) -> None:
     """Execute an admitted transaction's message.
@@ -55,6 +56,10 @@ def execute_message(  # noqa: C901, PLR0912 - one arm per message
             race_checks.apply_report(state, params, sender, message)
         case m.AccuseRace():
             race_checks.apply_accusation(state, params, sender, message)
+        case m.AccuseReport():
+            race_reviews.apply_report_accusation(state, params, sender, message)
+        case m.JudgeReport():
+            race_reviews.apply_report_verdict(state, sender, message)
         case m.JudgeRace():
             race_checks.apply_verdict(state, sender, message)
         case m.OpenSession():

@@ -15,7 +15,7 @@ from paceline.base.draws import draw_happens
 from paceline.base.errors import InvalidTransaction
 from paceline.base.integers import PPM
 from paceline.economy.voting import compute_race_weights
-from paceline.ledger import beacon, ceremony, clock, nodes, race_checks, seeds
+from paceline.ledger import beacon, ceremony, clock, nodes, race_checks, race_reviews, seeds
 from paceline.ledger.race_claims import (
     CHECKS,
     CLAIMS,
@@ -148,12 +148,17 @@ def _end_checking(state: State, params: NetworkParams, race: RaceState) -> list[
         _enter(state, _move(race, CHECKS, state.height + params.race.check_blocks))
     elif race.phase == CHECKS and (over or race_checks.have_all_acted(state)):
         _enter(state, _move(race, VERDICTS, state.height + params.race.verdict_blocks))
-    elif race.phase == VERDICTS and (over or not race_checks.get_accusations(state)):
+    elif race.phase == VERDICTS and (over or _is_all_judged(state, params, race)):
         if race_checks.conclude(state, params, race):
             _request_sample(state, params, race)
         else:
             return _install_weights(state, params, race)
     return []
+
+
+def _is_all_judged(state: State, params: NetworkParams, race: RaceState) -> bool:
+    accused = race_checks.get_accusations(state) or race_reviews.get_report_accusations(state)
+    return not accused and race_reviews.is_review_over(state, params, race)
 
 
 def _leave_seed(state: State, params: NetworkParams, race: RaceState) -> None:
@@ -186,6 +191,7 @@ def _install_weights(state: State, params: NetworkParams, race: RaceState) -> li
             _punish(state, race, address)
     weights = _compute_weights(state, params, race, accepted)
     race_checks.drop_accusations(state)
+    race_reviews.forget_reports(state)
     forget_openings(state)
     _enter(state, _plan_surprise(state, params, _move(race, DONE, 0, accepted_hits=sum(accepted.values()))))
     updates: list[tuple[bytes, int]] = []
@@ -269,6 +275,7 @@ def _begin_surprise(state: State, params: NetworkParams, race: RaceState) -> Non
 
 def _clear(state: State) -> None:
     race_checks.drop_accusations(state)
+    race_reviews.forget_reports(state)
     forget_openings(state)
     for key, _ in CLAIMS_TABLE.items(state):
         CLAIMS_TABLE.delete(state, key)

@@ -30,7 +30,11 @@ class RaceParams(Record, kw_only=True, frozen=True):
     check_blocks: int
     """Longest wait for the reports and accusations of the drawn checkers."""
     verdict_blocks: int
-    """Longest wait for verdicts on accused numbers by previous weights."""
+    """Longest wait for verdicts on accused numbers and reports by previous weights."""
+    review_blocks: int = 8
+    """How long after the last report false ones may be accused; fewer than the wait for verdicts."""
+    review_ppm: int = 15_625
+    """Nodes that recompute a report unasked, on average: each draws in secret, by its share of all weight."""
     checker_slots: int = 16
     """Checkers drawn per claim by weight, with replacement."""
     slot_positions: int = 40

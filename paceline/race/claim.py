@@ -26,8 +26,8 @@ class SlicedSearch:
         self._searcher = Searcher(challenge, public_key)
         self._twin = PlainTwin(challenge, public_key)
 
-    def run_slice(self, stop: Callable[[], bool], pause: Callable[[], None] = lambda: None) -> list[int]:
-        """Hits among the next nonces, confirmed by the plain twin, strictly increasing.
+    def run_slice(self, stop: Callable[[], bool], pause: Callable[[], None] = lambda: None) -> dict[int, bytes]:
+        """Hits among the next nonces, confirmed by the plain twin, strictly increasing, each with its output's hash.
 
         Effects: calls `stop` before each batch of the search, and `pause` before each batch of either path, on the
         calling thread; `pause` may take as long as it likes.
@@ -40,12 +40,14 @@ class SlicedSearch:
             self.next_nonce = batch.stop
         return self._confirm(found, pause)
 
-    def _confirm(self, found: Sequence[int], pause: Callable[[], None]) -> list[int]:
-        right: list[bool] = []
+    def _confirm(self, found: Sequence[int], pause: Callable[[], None]) -> dict[int, bytes]:
+        right: dict[int, bytes] = {}
         for start in range(0, len(found), BATCH):
             pause()
-            right += self._twin.test_batch(found[start : start + BATCH])
-        return [number for number, hit in zip(found, right, strict=True) if hit]
+            batch = found[start : start + BATCH]
+            examined = zip(batch, self._twin.examine_batch(batch), strict=True)
+            right.update((number, output) for number, (hit, output) in examined if hit)
+        return right
 
 
 def recheck_hits(challenge: RaceChallenge, public_key: bytes, hits: Sequence[int]) -> list[int]:

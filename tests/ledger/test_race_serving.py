@@ -35,7 +35,7 @@ def search(served):
         clock_ticks[0] += 1
         return over
 
-    return SlicedSearch(CHALLENGE, b"k" * 32).run_slice(stop, lambda: None if not served else pause())
+    return list(SlicedSearch(CHALLENGE, b"k" * 32).run_slice(stop, lambda: None if not served else pause()))
 
 
 @lru_cache

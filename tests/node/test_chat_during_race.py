@@ -22,7 +22,9 @@ def test_requests_during_a_race_are_all_answered_and_the_race_ends_as_ever(tmp_p
         phases, answers = [], []
         for number in range(REQUESTS):
             messages = [{"role": "user", "content": f"Say something about the number {number}."}]
-            answers.append(client.chat.completions.create(model="smollm2-135m-instruct", messages=messages, max_tokens=6))
+            answers.append(
+                client.chat.completions.create(model="smollm2-135m-instruct", messages=messages, max_tokens=6)
+            )
             phases.append(network.report().race.phase)
         report = network.wait(lambda report: report.race.phase == "done", 90, "the end of the Race")
     assert set(phases) <= SEARCHING
