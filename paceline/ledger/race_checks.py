@@ -166,11 +166,12 @@ def conclude(state: State, params: NetworkParams, race: RaceState) -> bool:
         elif race.draws < params.race.sample_draws:
             CLAIMS_TABLE.put(state, prover, RaceRecord(record.root, record.count))
             forget_openings(state, prover)
-            race_reviews.forget_reports(state, prover)
             again = True
         else:
             set_outcome(state, race, prover, UNDECIDED, f"{reported} slots reported")
         drop_accusations(state, prover)
+    # A new draw moves the sample of every claim, so an old report could no longer be compared with anything.
+    race_reviews.forget_reports(state)
     return again
 
 

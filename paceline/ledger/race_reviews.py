@@ -110,11 +110,11 @@ def apply_report_verdict(state: State, sender: bytes, message: JudgeReport) -> N
         _void_report(state, race, message.prover, message.checker)
 
 
-def forget_reports(state: State, prover: bytes = b"") -> None:
-    """Drop reports and their accusations, of one claim or of all; bonds that are still at stake go back."""
-    for key, _ in REPORTS.items(state, prover):
+def forget_reports(state: State) -> None:
+    """Drop all reports and their accusations; bonds that are still at stake go back."""
+    for key, _ in REPORTS.items(state):
         REPORTS.delete(state, key)
-    for key, accusation in REPORT_ACCUSATIONS.items(state, prover):
+    for key, accusation in REPORT_ACCUSATIONS.items(state):
         if not accusation.outcome:
             bonds.return_bond(state, accusation.bond)
         REPORT_ACCUSATIONS.delete(state, key)

@@ -15,6 +15,7 @@ from paceline.base.errors import InvalidTransaction
 from paceline.ledger import race
 from paceline.protocol import messages as m
 
+
 def test_honest_racers_get_their_hits_as_weight():
     played = RealRace()
     assert played.play() == [len(played.hits[index]) for index in range(5)]
