@@ -1,6 +1,6 @@
 """Chat while the network races: first token and pace during a Race and in the quiet after it, and what serving cost in hits.
 
-Run: python bench/chat_race.py [--repeats N] [--tokens N] [--nodes N]. One local network, preset `tiny` with a longer Race. All
+Run: python bench/chat_race.py [--repeats N] [--tokens N] [--nodes N] [--race-blocks N]. One local network, preset `tiny` with a longer Race. All
 nodes, and so all searches, answers and checks, share this machine's cores. Requests go one after another; checkers may
 re-run earlier answers meanwhile, in both halves.
 """
@@ -30,7 +30,7 @@ STARTED = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """One request: seconds to the first token, tokens per second after it, who answered, when it ended."""
+    """One request: seconds to the first token, tokens per second after it, who answered, seconds in all."""
 
     first: float
     pace: float
@@ -72,7 +72,6 @@ def ask_many(network: Network, client: httpx.Client, settings: argparse.Namespac
         if racing and network.report().race.phase not in SEARCHING:
             raise SystemExit("the Race ended before all requests were made; take fewer or shorter ones")
         found.append(ask(network, client, settings.tokens, index))
-        print(racing, found[-1], flush=True)
     return found
 
 
@@ -104,7 +103,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--nodes", type=int, default=5)
-    parser.add_argument("--race-blocks", type=int, default=160)
+    parser.add_argument("--race-blocks", type=int, default=300)
     settings = parser.parse_args()
     use_one_thread()
     blocks = msgspec.structs.replace(TINY.race, race_blocks=settings.race_blocks - 8, claim_blocks=8)

@@ -24,6 +24,7 @@ ALL = (
     "training_engine",
     "training_network",
     "chat",
+    "chat_race",
     "demo",
 )
 
