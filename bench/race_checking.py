@@ -1,8 +1,8 @@
 """What all checking of a Race costs, in passes of the network over the passes of the search itself.
 
 Run: python bench/race_checking.py (half a minute). Slots and positions come from the ledger's own draws, with weights as
-uneven as 1 to 20. Counted are: distinct positions of every drawn checker, the prover's own second look at each hit, and
-for one claim in fifty an accused number that every node recomputes. A pass is a pass: how much slower the plain twin is
+uneven as 1 to 20. Counted are: distinct positions of every drawn checker, the share of them that reviewers recompute, the
+prover's own second look at each hit, and for one claim in fifty an accused number that every node recomputes. A pass is a pass: how much slower the plain twin is
 than the search stands in `bench/race.py` and multiplies these shares.
 """
 
@@ -12,6 +12,7 @@ import msgspec
 
 from paceline.base.draws import WeightLine
 from paceline.base.hashing import hash_parts
+from paceline.base.integers import PPM
 from paceline.ledger.race_claims import draw_slot_positions
 from paceline.protocol.params import TINY, NetworkParams, RaceParams
 
@@ -57,7 +58,8 @@ def measure_share(params: NetworkParams, nodes: int, count: int, rate: int) -> f
     provers = keys[:CLAIMS]
     checked = sum(count_checks(params, line, prover, count) for prover in provers)
     judged = (nodes - 1) / ACCUSED_ONE_IN
-    return (checked / len(provers) + count + judged) / (count * rate)
+    reviewed = checked * params.race.review_ppm / PPM
+    return ((checked + reviewed) / len(provers) + count + judged) / (count * rate)
 
 
 def count_checks(params: NetworkParams, line: WeightLine, prover: bytes, count: int) -> int:

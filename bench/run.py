@@ -25,6 +25,7 @@ ALL = (
     "training_engine",
     "training_network",
     "chat",
+    "chat_race",
     "demo",
 )
 

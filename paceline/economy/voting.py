@@ -1,7 +1,7 @@
-"""From race weight to block-signing power: seats, a cap per key, a limit on how fast power may move.
+"""From hits to race weight, and from race weight to block-signing power: seats, a cap per key, a limit on growth.
 
-Only block signing is bent this way; draws, duties and pay follow the race weight itself. It sees keys and integers, no
-nodes and no heights.
+Only block signing is bent by seats, cap and limit; draws, duties and pay follow the race weight itself. It sees keys and
+integers, no nodes and no heights.
 Invariants: powers add up to the total exactly; no key is above max(cap, an equal share among the seated), so with fewer
 than four holders the cap gives way to equal shares (three hold a third each at least, two a half, one everything); a set
 is never empty once it held somebody.
@@ -12,6 +12,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from paceline.base.integers import PPM, mul_div_floor, split_proportionally
+
+
+def compute_race_weights(hits: Mapping[bytes, int], former: Mapping[bytes, int], carried_ppm: int) -> dict[bytes, int]:
+    """Weights in units of this Race's hits: the carried part by former weights, the rest by hits; zeros are left out.
+
+    Former weights count only among keys with hits now, brought to the sum of hits, so that no key keeps weight without
+    racing and the length of a Race does not matter. With no former weight among them, hits alone decide. A key that loses
+    a share s of its hits loses at most the part 1 - carried of s of its share; since every Race's shares count the same
+    in all, nobody gains by racing and serving in turns. Floors, or many keys of one hit each would round themselves up.
+    """
+    racing = {key: count for key, count in sorted(hits.items()) if count > 0}
+    kept = {key: former.get(key, 0) for key in racing}
+    total, before = sum(racing.values()), sum(kept.values())
+    if before == 0:
+        return racing
+    fresh_ppm = PPM - carried_ppm
+    weights = {
+        key: (count * fresh_ppm * before + kept[key] * carried_ppm * total) // (PPM * before)
+        for key, count in racing.items()
+    }
+    return {key: weight for key, weight in weights.items() if weight > 0}
 
 
 def compute_voting_powers(

@@ -11,6 +11,7 @@ from paceline.ledger import (
     race,
     race_checks,
     race_claims,
+    race_reviews,
     registration,
     sessions,
     tasks,
@@ -66,6 +67,10 @@ def _execute_on_power(  # noqa: C901, PLR0912 - one arm per message
             race_checks.apply_report(state, params, sender, message)
         case m.AccuseRace():
             race_checks.apply_accusation(state, params, sender, message)
+        case m.AccuseReport():
+            race_reviews.apply_report_accusation(state, params, sender, message)
+        case m.JudgeReport():
+            race_reviews.apply_report_verdict(state, sender, message)
         case m.JudgeRace():
             race_checks.apply_verdict(state, sender, message)
         case _:

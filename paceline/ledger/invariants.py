@@ -15,6 +15,7 @@ from paceline.ledger.accounts import (
 )
 from paceline.ledger.nodes import NODES
 from paceline.ledger.race_checks import get_accusations
+from paceline.ledger.race_reviews import get_report_accusations
 from paceline.ledger.sessions import SESSIONS
 from paceline.ledger.state import State
 from paceline.ledger.tasks import TASKS
@@ -30,7 +31,7 @@ def find_violations(state: State, params: NetworkParams) -> list[str]:
         "held pay": (get_account(state, HELD_PAY).balance, held),
         "session escrow": (get_account(state, SESSION_ESCROW).balance, sum(s.left for _, s in SESSIONS.items(state))),
         "run escrow": (get_account(state, RUN_ESCROW).balance, sum(run.budget for _, run in RUNS.items(state))),
-        "race bonds": (get_account(state, RACE_BONDS).balance, sum(a.bond.paid for _, _, a in get_accusations(state))),
+        "race bonds": (get_account(state, RACE_BONDS).balance, _sum_bonds(state)),
         "node deposits": (
             get_account(state, NODE_DEPOSITS).balance,
             sum(node.deposit for _, node in NODES.items(state)),
@@ -47,3 +48,8 @@ def find_violations(state: State, params: NetworkParams) -> list[str]:
     if power != params.power_total:
         found.append(f"voting powers add up to {power}, not {params.power_total}")
     return found
+
+
+def _sum_bonds(state: State) -> int:
+    numbers = sum(accusation.bond.paid for _, _, accusation in get_accusations(state))
+    return numbers + sum(accusation.bond.paid for _, _, accusation in get_report_accusations(state))

@@ -14,7 +14,8 @@ import msgspec
 from paceline.base.draws import draw_happens
 from paceline.base.errors import InvalidTransaction
 from paceline.base.integers import PPM
-from paceline.ledger import beacon, ceremony, clock, nodes, race_checks, seeds
+from paceline.economy.voting import compute_race_weights
+from paceline.ledger import beacon, ceremony, clock, nodes, race_checks, race_reviews, seeds
 from paceline.ledger.race_claims import (
     CHECKS,
     CLAIMS,
@@ -35,7 +36,7 @@ from paceline.ledger.race_claims import (
     get_open_claims,
     get_race,
 )
-from paceline.ledger.state import State
+from paceline.ledger.state import State, Table
 from paceline.protocol.messages import ACCEPTED, REJECTED, CommitSeed, PostPartials, RevealSeed
 from paceline.protocol.params import NetworkParams
 
@@ -63,6 +64,10 @@ __all__ = [
     "end_block",
     "get_race",
 ]
+
+
+WEIGHED: Table[int] = Table("race/weighed", int)
+"""Number of the last Race that set weights; absent while those of genesis rule."""
 
 
 def begin_epoch(state: State, params: NetworkParams, epoch: int) -> None:
@@ -143,12 +148,17 @@ def _end_checking(state: State, params: NetworkParams, race: RaceState) -> list[
         _enter(state, _move(race, CHECKS, state.height + params.race.check_blocks))
     elif race.phase == CHECKS and (over or race_checks.have_all_acted(state)):
         _enter(state, _move(race, VERDICTS, state.height + params.race.verdict_blocks))
-    elif race.phase == VERDICTS and (over or not race_checks.get_accusations(state)):
+    elif race.phase == VERDICTS and (over or _is_all_judged(state, params, race)):
         if race_checks.conclude(state, params, race):
             _request_sample(state, params, race)
         else:
             return _install_weights(state, params, race)
     return []
+
+
+def _is_all_judged(state: State, params: NetworkParams, race: RaceState) -> bool:
+    accused = race_checks.get_accusations(state) or race_reviews.get_report_accusations(state)
+    return not accused and race_reviews.is_review_over(state, params, race)
 
 
 def _leave_seed(state: State, params: NetworkParams, race: RaceState) -> None:
@@ -179,21 +189,32 @@ def _install_weights(state: State, params: NetworkParams, race: RaceState) -> li
     for address, record in claims:
         if record.outcome == REJECTED:
             _punish(state, race, address)
-    if race.confirmation:
-        former = nodes.get_weights(state)
-        lowered = {address: min(count, former.get(address, 0)) for address, count in accepted.items()}
-        accepted = {address: weight for address, weight in lowered.items() if weight > 0}
+    weights = _compute_weights(state, params, race, accepted)
     race_checks.drop_accusations(state)
+    race_reviews.forget_reports(state)
     forget_openings(state)
     _enter(state, _plan_surprise(state, params, _move(race, DONE, 0, accepted_hits=sum(accepted.values()))))
     updates: list[tuple[bytes, int]] = []
-    if accepted:
-        state.emit("race-weights", epoch=race.epoch, hits=sum(accepted.values()), nodes=len(accepted))
-        updates = nodes.set_weights(state, params, accepted)
+    if weights:
+        state.emit("race-weights", epoch=race.epoch, hits=sum(accepted.values()), nodes=len(weights))
+        updates = nodes.set_weights(state, params, weights)
+        WEIGHED.put(state, b"", race.number)
     else:
         state.emit("race-failed", epoch=race.epoch, reason="no claim was accepted; former weights stay")
     ceremony.begin(state, race.epoch)
     return updates
+
+
+def _compute_weights(
+    state: State, params: NetworkParams, race: RaceState, accepted: dict[bytes, int]
+) -> dict[bytes, int]:
+    former = nodes.get_weights(state)
+    if race.confirmation:
+        lowered = {address: min(count, former.get(address, 0)) for address, count in accepted.items()}
+        return {address: weight for address, weight in lowered.items() if weight > 0}
+    # The founders' weights end with the first Race and are never carried on.
+    carried = {} if WEIGHED.get(state) is None else former
+    return compute_race_weights(accepted, carried, params.race.carried_ppm)
 
 
 def _punish(state: State, race: RaceState, address: bytes) -> None:
@@ -254,6 +275,7 @@ def _begin_surprise(state: State, params: NetworkParams, race: RaceState) -> Non
 
 def _clear(state: State) -> None:
     race_checks.drop_accusations(state)
+    race_reviews.forget_reports(state)
     forget_openings(state)
     for key, _ in CLAIMS_TABLE.items(state):
         CLAIMS_TABLE.delete(state, key)

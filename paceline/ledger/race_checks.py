@@ -12,7 +12,7 @@ import msgspec
 
 from paceline.base.draws import WeightLine
 from paceline.base.errors import InvalidTransaction
-from paceline.ledger import bonds, nodes
+from paceline.ledger import bonds, nodes, race_reviews
 from paceline.ledger.bonds import Bond
 from paceline.ledger.disputes import compute_majority
 from paceline.ledger.race_claims import (
@@ -84,6 +84,7 @@ def apply_report(state: State, params: NetworkParams, sender: bytes, message: Re
         raise InvalidTransaction("wrong-count", f"{len(own)} positions are to be checked, not {message.checked}")
     reports = (*record.reports, sender)
     CLAIMS_TABLE.put(state, message.prover, msgspec.structs.replace(record, reports=reports))
+    race_reviews.keep_report(state, message.prover, sender, message.digest)
     nodes.add_to_node(state, sender, fulfilled=1)
 
 
@@ -169,6 +170,8 @@ def conclude(state: State, params: NetworkParams, race: RaceState) -> bool:
         else:
             set_outcome(state, race, prover, UNDECIDED, f"{reported} slots reported")
         drop_accusations(state, prover)
+    # A new draw moves the sample of every claim, so an old report could no longer be compared with anything.
+    race_reviews.forget_reports(state)
     return again
 
 

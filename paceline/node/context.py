@@ -1,4 +1,4 @@
-"""What every role of a node shares: its key, the chain, the peers, the blobs, the threads."""
+"""What every role of a node shares: its key, the chain, the peers, the blobs, the threads, whether it serves."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from paceline.base.keys import AccountKey
 from paceline.node.chain import ChainService
 from paceline.node.duties import Duties, Threads
 from paceline.node.peers import Peers
+from paceline.node.serving import Serving
 from paceline.node.settings import NodeSettings
 from paceline.protocol.params import NetworkParams
 from paceline.store.blobs import BlobStore
@@ -25,6 +26,7 @@ class Context:
     blobs: BlobStore
     duties: Duties
     threads: Threads
+    serving: Serving
     work_path: Path
 
     @property

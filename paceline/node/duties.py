@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +16,9 @@ from paceline.base.errors import Invalid, TransportError, WorkError
 
 LOG = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
+BACKGROUND = ("race",)
+"""Kinds of work that step back when anything else on the machine wants its core."""
+BACKGROUND_NICENESS = 10
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,7 +73,9 @@ class Threads:
 
     def __init__(self) -> None:
         self._pools = {
-            kind: ThreadPoolExecutor(1, thread_name_prefix=kind)
+            kind: ThreadPoolExecutor(
+                1, thread_name_prefix=kind, initializer=lower_priority if kind in BACKGROUND else None
+            )
             for kind in ("answer", "ceremony", "check", "race", "train")
         }
 
@@ -84,3 +92,11 @@ class Threads:
         """Take no more work; what runs is told to stop by its own flag."""
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def lower_priority() -> None:
+    """Let all other threads of the machine go first. Effects: on Linux, where a priority belongs to a thread; elsewhere none."""
+    if sys.platform == "linux":
+        own = threading.get_native_id()
+        # Below the rest of this process, whatever its own niceness; the system cuts what is over its highest.
+        os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + BACKGROUND_NICENESS)

@@ -44,6 +44,7 @@ from paceline.node.roles.member import MemberRole
 from paceline.node.roles.racer import RaceRole
 from paceline.node.roles.relay import RelayRole
 from paceline.node.roles.trainer import TrainerRole
+from paceline.node.serving import Serving
 from paceline.node.settings import COMETBFT, load_settings
 from paceline.protocol.codec import decode
 from paceline.store.blobs import BlobStore
@@ -106,6 +107,7 @@ class NodeService:
             blobs=blobs,
             duties=Duties(),
             threads=threads,
+            serving=Serving(),
             work_path=work_path,
         )
         self._host = ModelHost(Path(self._settings.cache) if self._settings.cache else cache, threads)

@@ -167,14 +167,15 @@ class Supervisor:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PACELINE_API_KEYS": ",".join(self._listen.api_keys)}
         log_path = self.home.node_path(name) / "node.log"
         with log_path.open("ab") as log:
-            # A session of its own: Ctrl-C reaches the supervisor only, which then ends its children in order.
+            # A process group of its own: Ctrl-C reaches the supervisor only, which then ends its children in order. No
+            # session of its own: Linux may share the processor by session first, and then priorities between nodes are lost.
             self._children[name] = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                start_new_session=True,
+                process_group=0,
             )
 
     def _wait_ready(self) -> None:

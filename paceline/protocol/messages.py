@@ -176,11 +176,15 @@ class OpenRace(Record, frozen=True, tag="open-race"):
 
 
 class ReportRace(Record, frozen=True, tag="report-race"):
-    """A drawn checker found nothing wrong with a Race claim; `checked` is how many of its positions it recomputed."""
+    """A drawn checker found nothing wrong with a Race claim; `checked` is how many of its positions it recomputed.
+
+    `digest` binds the exact outputs at these positions to the checker: it is known to nobody who has not computed them.
+    """
 
     race: Count
     prover: AddressBytes
     checked: Count
+    digest: Digest
 
 
 class AccuseRace(Record, frozen=True, tag="accuse-race"):
@@ -197,6 +201,23 @@ class JudgeRace(Record, frozen=True, tag="judge-race"):
     race: Count
     prover: AddressBytes
     position: Count
+    verdict: Verdict
+
+
+class AccuseReport(Record, frozen=True, tag="accuse-report"):
+    """A node says, with a bond, that a checker's report on a Race claim is not what recomputing gives."""
+
+    race: Count
+    prover: AddressBytes
+    checker: AddressBytes
+
+
+class JudgeReport(Record, frozen=True, tag="judge-report"):
+    """A verdict on an accused report: rejected when its digest differs or one of its numbers is no hit."""
+
+    race: Count
+    prover: AddressBytes
+    checker: AddressBytes
     verdict: Verdict
 
 
@@ -314,6 +335,8 @@ Message = (
     | ReportRace
     | AccuseRace
     | JudgeRace
+    | AccuseReport
+    | JudgeReport
     | OpenSession
     | CloseSession
     | SubmitReceipts
@@ -338,6 +361,8 @@ DUTIES = (
     ReportRace,
     AccuseRace,
     JudgeRace,
+    AccuseReport,
+    JudgeReport,
     SubmitReceipts,
     JudgeTask,
     JoinRun,

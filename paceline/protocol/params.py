@@ -30,7 +30,11 @@ class RaceParams(Record, kw_only=True, frozen=True):
     check_blocks: int
     """Longest wait for the reports and accusations of the drawn checkers."""
     verdict_blocks: int
-    """Longest wait for verdicts on accused numbers by previous weights."""
+    """Longest wait for verdicts on accused numbers and reports by previous weights."""
+    review_blocks: int = 8
+    """How long after the last report false ones may be accused; fewer than the wait for verdicts."""
+    review_ppm: int = 15_625
+    """Nodes that recompute a report unasked, on average: each draws in secret, by its share of all weight."""
     checker_slots: int = 16
     """Checkers drawn per claim by weight, with replacement."""
     slot_positions: int = 40
@@ -45,6 +49,8 @@ class RaceParams(Record, kw_only=True, frozen=True):
     """Nicoin that an accuser loses when more than half of all weight finds its accusation false."""
     bounty: int
     """Most nicoin that an accuser gets out of what the cheater forfeits; never more than it earned by work."""
+    carried_ppm: int = 500_000
+    """Share of each new Race weight that the weights before the Race decide; this Race's hits decide the rest."""
     confirmation_ppm: int = 0
     """Chance per epoch of a surprise Race that can only lower weights."""
     confirmation_draws: int = 8

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from paceline.base.hashing import hash_parts
 from paceline.base.integers import MAX_UINT64, PPM
 from paceline.models.counter_rng import build_streams
 from paceline.models.integer_transformer import (
@@ -66,6 +67,25 @@ def check_nonces(
     return [number in confirmed for number in race_nonces]
 
 
+def compute_report_digest(challenge: RaceChallenge, prover: bytes, checker: bytes, outputs: Sequence[bytes]) -> bytes:
+    """What a checker's report names: hashes of the exact outputs at its positions in order, bound to its own address.
+
+    One position left out makes all of it unknowable, and what one checker names serves no other.
+    """
+    return hash_parts("race-report", challenge.race_seed, prover, checker, *outputs)
+
+
+def examine_nonces(challenge: RaceChallenge, public_key: bytes, race_nonces: Sequence[int]) -> list[tuple[bool, bytes]]:
+    """For each nonce, by the plain twin, whether it is a hit and the hash of its output; none beyond 64 bits is a hit."""
+    twin = PlainTwin(challenge, public_key)
+    usable = [number for number in race_nonces if 0 <= number <= MAX_UINT64]
+    found: dict[int, tuple[bool, bytes]] = {}
+    for start in range(0, len(usable), BATCH):
+        batch = usable[start : start + BATCH]
+        found.update(zip(batch, twin.examine_batch(batch), strict=True))
+    return [found.get(number, (False, b"")) for number in race_nonces]
+
+
 class PlainTwin:
     """The Race's function as it is defined, for one node and one Race."""
 
@@ -77,12 +97,16 @@ class PlainTwin:
 
     def test_batch(self, race_nonces: Sequence[int]) -> list[bool]:
         """For each nonce, whether it is a hit."""
+        return [hit for hit, _ in self.examine_batch(race_nonces)]
+
+    def examine_batch(self, race_nonces: Sequence[int]) -> list[tuple[bool, bytes]]:
+        """For each nonce, whether it is a hit, and a hash of its exact output, which only computing it yields."""
+        outputs = self.compute_outputs(race_nonces)
         permuted = np.take_along_axis(
-            self.compute_outputs(race_nonces),
-            draw_permutations(self._entry, build_streams(race_nonces)).numpy(),
-            axis=1,
+            outputs, draw_permutations(self._entry, build_streams(race_nonces)).numpy(), axis=1
         )
-        return [self._is_hit(vector) for vector in permuted.tolist()]
+        hashes = [hash_parts("race-output", vector.tobytes()) for vector in outputs.astype(np.int8)]
+        return [(self._is_hit(vector), found) for vector, found in zip(permuted.tolist(), hashes, strict=True)]
 
     def compute_outputs(self, race_nonces: Sequence[int]) -> Integers:
         """Output vectors before permutation. Shapes: N nonces -> (N, width)."""

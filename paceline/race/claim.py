@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from paceline.base.integers import MAX_UINT64
 from paceline.base.range_tree import RangeTree
-from paceline.race.check import PlainTwin, check_nonces
+from paceline.race.check import BATCH, PlainTwin, check_nonces
 from paceline.race.plan import RaceChallenge
 from paceline.race.run import Searcher
 
@@ -26,23 +26,28 @@ class SlicedSearch:
         self._searcher = Searcher(challenge, public_key)
         self._twin = PlainTwin(challenge, public_key)
 
-    def run_slice(self, stop: Callable[[], bool]) -> list[int]:
-        """Hits among the next nonces, confirmed by the plain twin, strictly increasing.
+    def run_slice(self, stop: Callable[[], bool], pause: Callable[[], None] = lambda: None) -> dict[int, bytes]:
+        """Hits among the next nonces, confirmed by the plain twin, strictly increasing, each with its output's hash.
 
-        Effects: calls `stop` before each batch, on the calling thread.
+        Effects: calls `stop` before each batch of the search, and `pause` before each batch of either path, on the
+        calling thread; `pause` may take as long as it likes.
         """
         found: list[int] = []
         while self.next_nonce <= MAX_UINT64 and not stop():
+            pause()
             batch = range(self.next_nonce, min(self.next_nonce + self._batch, MAX_UINT64 + 1))
             found += [number for number, hit in zip(batch, self._searcher.test_batch(batch), strict=True) if hit]
             self.next_nonce = batch.stop
-        return self._confirm(found)
+        return self._confirm(found, pause)
 
-    def _confirm(self, found: Sequence[int]) -> list[int]:
-        right: list[bool] = []
-        for start in range(0, len(found), self._batch):
-            right += self._twin.test_batch(found[start : start + self._batch])
-        return [number for number, hit in zip(found, right, strict=True) if hit]
+    def _confirm(self, found: Sequence[int], pause: Callable[[], None]) -> dict[int, bytes]:
+        right: dict[int, bytes] = {}
+        for start in range(0, len(found), BATCH):
+            pause()
+            batch = found[start : start + BATCH]
+            examined = zip(batch, self._twin.examine_batch(batch), strict=True)
+            right.update((number, output) for number, (hit, output) in examined if hit)
+        return right
 
 
 def recheck_hits(challenge: RaceChallenge, public_key: bytes, hits: Sequence[int]) -> list[int]:

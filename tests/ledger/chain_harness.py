@@ -36,7 +36,14 @@ PARAMS = msgspec.structs.replace(
     check_blocks=20,
     dispute_blocks=30,
     race=msgspec.structs.replace(
-        TINY.race, commit_blocks=6, race_blocks=4, claim_blocks=6, opening_blocks=6, check_blocks=6, verdict_blocks=8
+        TINY.race,
+        commit_blocks=6,
+        race_blocks=4,
+        claim_blocks=6,
+        opening_blocks=6,
+        check_blocks=6,
+        verdict_blocks=8,
+        review_blocks=2,
     ),
     round_blocks=20,
     audit_blocks=20,
@@ -174,7 +181,7 @@ class Chain:
     def report(self, number, prover, key):
         current = race.get_race(self.state)
         own = race_claims.get_own_positions(self.state, self.params, current, prover, key.address)
-        return m.ReportRace(number, prover, len(own))
+        return m.ReportRace(number, prover, len(own), hash_parts("test-report", prover, key.address))
 
     def accuse(self, number, prover, place=0):
         current, record = race.get_race(self.state), race.CLAIMS_TABLE.get(self.state, prover)

@@ -168,7 +168,10 @@ def test_a_single_missing_opening_leaves_the_claim_undecided_and_nobody_guilty()
     assert get_record(chain, 0).outcome == m.UNDECIDED
     assert get_record(chain, 1).outcome == ""
     reporter = get_record(chain, 0).checkers[0]
-    assert refuse(chain, *key_and(chain, reporter, m.ReportRace(0, chain.keys[0].address, 1))) == "nothing-to-check"
+    assert (
+        refuse(chain, *key_and(chain, reporter, m.ReportRace(0, chain.keys[0].address, 1, bytes(32))))
+        == "nothing-to-check"
+    )
     chain.act_on_claims()
     chain.run_until(lambda: chain.phase() == race.DONE)
     assert [chain.node(index).weight for index in range(2)] == [0, 500]
@@ -195,9 +198,9 @@ def test_invalid_reports_and_accusations():
     prover, record = chain.keys[0].address, get_record(chain, 0)
     key = next(key for key in chain.keys if key.address in record.checkers)
     right = chain.report(0, prover, key)
-    assert refuse(chain, key, m.ReportRace(1, prover, right.checked)) == "wrong-race"
-    assert refuse(chain, key, m.ReportRace(0, prover, right.checked - 1)) == "wrong-count"
-    assert refuse(chain, key, m.ReportRace(0, chain.keys[1].address, 5)) == "nothing-to-check"
+    assert refuse(chain, key, m.ReportRace(1, prover, right.checked, right.digest)) == "wrong-race"
+    assert refuse(chain, key, m.ReportRace(0, prover, right.checked - 1, right.digest)) == "wrong-count"
+    assert refuse(chain, key, m.ReportRace(0, chain.keys[1].address, 5, right.digest)) == "nothing-to-check"
     assert refuse(chain, chain.keys[0], right) == "not-drawn"
     sample = race_claims.get_sample(chain.state, chain.params, race.get_race(chain.state), prover, record)
     unopened = next(position for position in range(300) if position not in sample)
@@ -497,7 +500,7 @@ def test_the_bounty_comes_out_of_what_the_cheater_earned_before_it_was_caught():
 
 def run_surprise(chain, counts):
     """From the end of the main Race through a surprise Race."""
-    chain.run_until(lambda: race.get_race(chain.state).confirmation)
+    chain.run_until(lambda: race.get_race(chain.state).confirmation, limit=chain.params.epoch_blocks)
     chain.run_race(counts)
 
 
@@ -513,7 +516,7 @@ def test_a_surprise_race_only_lowers_weights_and_takes_no_earnings():
 def test_guilt_in_a_surprise_race_takes_weight_and_reputation_but_marks_no_epoch():
     chain = Chain(params=with_race(confirmation_ppm=1_000_000))
     chain.run_race([100] * 5)
-    chain.run_until(lambda: race.get_race(chain.state).confirmation)
+    chain.run_until(lambda: race.get_race(chain.state).confirmation, limit=chain.params.epoch_blocks)
     chain.run_race([100] * 5, rejected=[4])
     assert [chain.node(index).weight for index in range(5)] == [100] * 4 + [0]
     assert (chain.node(4).guilty, chain.node(4).reputation) == (-1, 0)

@@ -61,7 +61,9 @@ def messages(chain):
     return st.one_of(
         st.builds(m.CommitRace, races, DIGESTS, NUMBERS),
         st.builds(m.OpenRace, races, st.lists(OPENINGS, min_size=1, max_size=4).map(tuple)),
-        st.builds(m.ReportRace, races, addresses, NUMBERS),
+        st.builds(m.ReportRace, races, addresses, NUMBERS, st.binary(min_size=32, max_size=32)),
+        st.builds(m.AccuseReport, races, addresses, addresses),
+        st.builds(m.JudgeReport, races, addresses, addresses, VERDICTS),
         st.builds(m.AccuseRace, races, addresses, NUMBERS),
         st.builds(m.JudgeRace, races, addresses, NUMBERS, VERDICTS),
     )

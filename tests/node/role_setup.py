@@ -13,6 +13,7 @@ from paceline.ledger import accounts, beacon, groups, nodes, sessions
 from paceline.ledger.state import State
 from paceline.node.ceremony import CeremonyKey
 from paceline.node.founding import Founder, Founding, build_genesis
+from paceline.node.serving import Serving
 from paceline.protocol.answers import AnswerRequest, TaskOrder, Turn
 from paceline.protocol.genesis import GenesisAccount
 from paceline.protocol.messages import OpenSession, Voucher
@@ -167,6 +168,7 @@ def make_context(state: State, key: AccountKey, folder: Path, **changes) -> Simp
         "params": TINY,
         "chain": FakeChain(state),
         "blobs": BlobStore(folder / "blobs"),
+        "serving": Serving(),
         "duties": CollectedDuties(),
         "work_path": folder / "work",
         **changes,

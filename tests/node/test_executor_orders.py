@@ -206,6 +206,27 @@ def test_invalid_order_beyond_the_queue(setting, small_model):
     assert setting.role._busy == executor.MAX_QUEUE - 1
 
 
+def test_the_search_is_held_off_until_the_answer_is_made_and_not_until_it_is_read(setting, small_model, monkeypatch):
+    serving, idle = setting.context.serving, []
+
+    def build_transcript(*_):
+        idle.append(serving.wait_idle(0.0))
+        return SimpleNamespace(finish_reason="stop")
+
+    async def read_one():
+        frames = setting.role.serve(receive(setting, make_order(setting.session_id, setting.executor)))
+        first = decode_frame(await anext(frames))
+        # Nobody reads on, and yet the work comes to its end and lets go.
+        made = await asyncio.to_thread(serving.wait_idle, 20.0)
+        return first, made, await collect(frames)
+
+    monkeypatch.setattr(executor, "build_transcript", build_transcript)
+    first, made, [second, end] = asyncio.run(read_one())
+    assert (idle, made) == ([False], True)
+    assert (first, second) == (TextFrame("a"), TextFrame("b"))
+    assert isinstance(end, EndFrame)
+
+
 def test_an_order_that_is_ahead_of_the_chain_waits_for_its_block(tmp_path):
     setting = Setting(tmp_path, drawn=False)
     change = {"seed": b"s" * 32, "version": nodes.get_version(setting.state)}

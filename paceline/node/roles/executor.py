@@ -140,6 +140,8 @@ class ExecutorRole:
         loop = asyncio.get_running_loop()
         answer = Answer(model, order, generation, gone, lambda f: loop.call_soon_threadsafe(frames.put_nowait, f))
         self._busy += 1
+        # Ends with the generation and not with the stream: a relay that reads slowly must not keep this node from its Race.
+        self._context.serving.begin()
         work = asyncio.ensure_future(self._context.threads.run("answer", self._answer, answer))
         work.add_done_callback(self._release)
         try:
@@ -150,6 +152,7 @@ class ExecutorRole:
 
     def _release(self, work: asyncio.Future[None]) -> None:
         self._busy -= 1
+        self._context.serving.end()
         if not work.cancelled() and (problem := work.exception()) is not None:
             LOG.error("answer failed", exc_info=problem)
 

@@ -1,7 +1,8 @@
 """Races for voting power, opens what is sampled of its claim, checks and judges the claims of others.
 
 Found hits are written to disk before they are committed, so that a node killed in between can still open its claim; a
-claim that was committed earlier is the front part of what is stored later.
+claim that was committed earlier is the front part of what is stored later. The search stands still while this node
+works on a user's request, and its thread has a low priority besides.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from paceline.ledger.state import State
 from paceline.node.cheats import RACE_PADDING, pad_hits
 from paceline.node.context import Context
 from paceline.node.home import write_whole
-from paceline.protocol.codec import Record, decode_own, encode
+from paceline.node.roles.reviewer import Harvest, Reviewer, build_challenge, find_duty, get_public_key
+from paceline.protocol.codec import decode_own, encode
 from paceline.protocol.messages import (
     MAX_TRANSACTION_BYTES,
     AccuseRace,
@@ -29,8 +31,7 @@ from paceline.protocol.messages import (
     ReportRace,
 )
 from paceline.race.claim import SlicedSearch, build_claim
-from paceline.race.plan import PRESETS, RaceChallenge
-from paceline.verification.races import find_wrong_hits, judge_hit
+from paceline.verification.races import examine_duty, judge_hit
 
 SLICE_BLOCKS = 2
 """Hits are confirmed and stored about this often while the search goes on."""
@@ -39,18 +40,12 @@ MAX_OPENINGS = 1_024
 WAIT_SECONDS = 1.0
 
 
-class Harvest(Record, frozen=True):
-    """What a search found so far, and where it goes on."""
-
-    next_nonce: int
-    hits: tuple[int, ...]
-
-
 class RaceRole:
     """Search, claim, open, check and judge when due."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._reviewer = Reviewer(context, self._load)
 
     def on_block(self, state: State) -> None:
         """Start what is due at this height."""
@@ -66,6 +61,7 @@ class RaceRole:
                 self._context.duties.start(("open", current.number, current.draws), lambda: self._open(current))
         elif current.phase in {race.CHECKS, race.VERDICTS}:
             self._start_duties(state, current)
+            self._reviewer.on_block(state, current)
 
     def _start_racing(self, state: State, current: RaceState) -> None:
         start, close = self._context.duties.start, race_claims.compute_close(self._context.params, current)
@@ -93,22 +89,23 @@ class RaceRole:
         key = ("judge-race", current.number, prover, position)
         self._context.duties.start(key, lambda: self._judge(current, prover, position))
 
-    def _challenge(self, current: RaceState) -> RaceChallenge:
-        return RaceChallenge(PRESETS[self._context.params.race.preset], current.seed)
-
     async def _race(self, current: RaceState, close: int) -> None:
         context = self._context
         harvest = self._load(current.number)
         run, key = context.threads.run, context.key
-        searching = await run("race", SlicedSearch, self._challenge(current), key.public_key, harvest.next_nonce)
+        searching = await run(
+            "race", SlicedSearch, build_challenge(context.params, current), key.public_key, harvest.next_nonce
+        )
         self._forget_others(current.number)
         while context.chain.height < close:
             stop = self._stop_at(min(context.chain.height + SLICE_BLOCKS, close))
-            hits = await run("race", searching.run_slice, stop)
+            found = await run("race", searching.run_slice, stop, self._yield_until(close))
+            hits = list(found)
             tried = range(harvest.next_nonce, searching.next_nonce)
             if context.settings.cheat == RACE_PADDING and tried:
                 hits = pad_hits(hits, tried, key.secret)
-            harvest = Harvest(searching.next_nonce, (*harvest.hits, *hits))
+            outputs = (*harvest.outputs, *(found.get(hit, b"") for hit in hits))
+            harvest = Harvest(searching.next_nonce, (*harvest.hits, *hits), outputs)
             write_whole(self._path(current.number), encode(harvest))
 
     async def _claim(self, current: RaceState, close: int) -> None:
@@ -138,28 +135,36 @@ class RaceRole:
 
     async def _check(self, current: RaceState, prover: bytes) -> None:
         context, state = self._context, self._context.chain.read()
-        own = race_claims.get_own_positions(state, context.params, current, prover, context.address)
-        numbers = race_claims.get_opened(state, context.params, current, prover)
-        opened = {position: numbers[position] for position in own}
-        key = _get_public_key(state, prover)
-        wrong = await context.threads.run("check", find_wrong_hits, self._challenge(current), key, opened)
-        if not wrong:
-            await context.chain.send(ReportRace(current.number, prover, len(own)))
+        duty = find_duty(state, context.params, current, prover, context.address)
+        challenge = build_challenge(context.params, current)
+        examined = await context.threads.run("check", examine_duty, challenge, duty)
+        if not examined.wrong:
+            await context.chain.send(ReportRace(current.number, prover, len(duty.opened), examined.digest))
             return
         accused = [position for _, position, _ in race_checks.get_accusations(context.chain.read(), prover)]
         # One judged number voids the claim, so a number that is accused already is the one to name.
-        position = next((place for place in wrong if place in accused), wrong[0])
+        position = next((place for place in examined.wrong if place in accused), examined.wrong[0])
         await context.chain.send(AccuseRace(current.number, prover, position))
 
     async def _judge(self, current: RaceState, prover: bytes, position: int) -> None:
         context, state = self._context, self._context.chain.read()
         number = race_claims.get_opened(state, context.params, current, prover)[position]
-        key = _get_public_key(state, prover)
-        verdict = await context.threads.run("check", judge_hit, self._challenge(current), key, number)
+        key, challenge = get_public_key(state, prover), build_challenge(context.params, current)
+        verdict = await context.threads.run("check", judge_hit, challenge, key, number)
         await context.chain.send(JudgeRace(current.number, prover, position, verdict))
 
     def _stop_at(self, height: int) -> Callable[[], bool]:
         return lambda: self._context.chain.height >= height
+
+    def _yield_until(self, height: int) -> Callable[[], None]:
+        """Waits while a user's request is under way: the request is answered first, and its time earns no hits."""
+        chain, serving = self._context.chain, self._context.serving
+
+        def wait() -> None:
+            while not serving.wait_idle(WAIT_SECONDS) and chain.height < height:
+                pass
+
+        return wait
 
     def _load(self, number: int) -> Harvest:
         path = self._path(number)
@@ -190,9 +195,3 @@ def build_chunks(tree: RangeTree, positions: list[int]) -> Iterator[tuple[Openin
         size += more
     if chunk:
         yield tuple(chunk)
-
-
-def _get_public_key(state: State, address: bytes) -> bytes:
-    node = nodes.NODES.get(state, address)
-    assert node is not None
-    return node.public_key
