@@ -135,4 +135,4 @@ def test_an_open_address_with_keys_is_reached_over_loopback(home, stand_in):
         while not (environment := process.environ()):
             assert process.is_running()
         assert environment["PACELINE_API_KEYS"] == "secret"
-        assert command["OMP_NUM_THREADS"] == "1"
+        assert environment["OMP_NUM_THREADS"] == "1"
