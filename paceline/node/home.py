@@ -76,6 +76,20 @@ class Home:
         here = sorted(path.parent.name for path in self.path.glob("nodes/*/node.toml"))
         return [name for name in founders if name in here] + [name for name in here if name not in founders]
 
+    def get_first_name(self) -> str:
+        """The node that commands mean when they name none.
+
+        Errors: ConfigError when no node lives here.
+        """
+        names = self.node_names()
+        if not names:
+            raise ConfigError(f"no node lives in {self.path}: `paceline keys restore` brings one back")
+        return names[0]
+
+    def get_awaits_state_path(self, name: str) -> Path:
+        """A file that keeps a node from ordering blocks from genesis on, after its keys alone came back."""
+        return self.node_path(name) / "awaits-state"
+
     def load_genesis(self) -> Genesis:
         """Errors: ConfigError when the file is missing or damaged."""
         path = self.path / "genesis.bin"

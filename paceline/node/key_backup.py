@@ -35,6 +35,9 @@ MAX_BACKUP_BYTES = MAX_GENESIS_BYTES + 16 * 1024 * 1024
 MIN_PASSPHRASE_CHARACTERS = 12
 SALT_BYTES = pwhash.argon2id.SALTBYTES
 NODE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+AWAITS_STATE = (
+    "This node's keys were restored. It orders no block before a state is imported (paceline state import).\n"
+)
 
 Secret = Annotated[bytes, Meta(min_length=SECRET_BYTES, max_length=SECRET_BYTES)]
 
@@ -66,7 +69,7 @@ class Backup(Record, frozen=True, kw_only=True):
 
     genesis: bytes
     user: Secret | None
-    token: str | None
+    token: Annotated[str, Meta(pattern="^[!-~]{1,512}$")] | None
     nodes: Annotated[tuple[NodeBackup, ...], Meta(min_length=1, max_length=1024)]
 
 
@@ -85,25 +88,31 @@ class RestoredNode:
 
     name: str
     engine: str
-    orders: bool
-    """The one node that orders blocks under the solo engine."""
-    has_state: bool
+    awaits_state: bool
+    """It orders blocks under the solo engine, and would begin a second chain without the state of the first."""
     signed: SignedMark
 
 
 def collect_backup(home: Home, name: str | None = None) -> Backup:
     """Everything of a home that cannot be made again, or of one node.
 
-    Errors: ConfigError when there is no such node or a file is missing or damaged.
+    Errors: ConfigError when there is no such node or a file is missing or damaged; InvalidBackup when one holds what no
+    backup can.
     """
     genesis = encode(home.load_genesis())
     names = home.node_names()
     if name is not None and name not in names:
         raise ConfigError(f"no node {name!r} in {home.path}; it holds {', '.join(names) or 'none'}")
     nodes = tuple(_collect_node(home, node) for node in names if name in {None, node})
-    if name is not None:
-        return Backup(genesis=genesis, user=None, token=None, nodes=nodes)
-    return Backup(genesis=genesis, user=home.load_key("user").secret, token=home.load_token(), nodes=nodes)
+    whole = name is None
+    backup = Backup(
+        genesis=genesis,
+        user=home.load_key("user").secret if whole else None,
+        token=home.load_token() if whole else None,
+        nodes=nodes,
+    )
+    # A file that a restore would refuse must not be written in the first place.
+    return decode(Backup, encode(backup), limit_bytes=MAX_BACKUP_BYTES, error=InvalidBackup)
 
 
 def seal_backup(backup: Backup, passphrase: str, cost: KeyCost | None = None) -> bytes:
@@ -163,16 +172,16 @@ def restore_backup(home: Home, backup: Backup, signed_through: int = 0) -> list[
     """
     if home.load_running() is not None:
         raise ConfigError(f"the network in {home.path} runs: stop it before keys are restored into it")
-    settings = {node.name: _parse_settings(node) for node in backup.nodes}
+    settings = [_choose_settings(home, node) for node in backup.nodes]
     _compare_genesis(home, backup)
     for path, secret in _list_secrets(home, backup):
         _compare_secret(path, secret)
-    marks = {node.name: read_signed_mark(_get_engine_folder(home, node.name)) for node in backup.nodes}
     for node in backup.nodes:
-        mark = max(node.signed, make_mark_through(signed_through), marks[node.name])
-        _restore_node(home, node, mark)
+        read_signed_mark(_get_engine_folder(home, node.name))
+    for node, chosen in zip(backup.nodes, settings, strict=True):
+        _restore_node(home, node, chosen, signed_through)
     _restore_common(home, backup)
-    return [_describe(home, settings[node.name]) for node in backup.nodes]
+    return [_describe(home, chosen) for chosen in settings]
 
 
 def _collect_node(home: Home, name: str) -> NodeBackup:
@@ -187,9 +196,12 @@ def _collect_node(home: Home, name: str) -> NodeBackup:
     )
 
 
-def _restore_node(home: Home, node: NodeBackup, mark: SignedMark) -> None:
-    # The mark before the key it holds back, the settings last: without them the folder is no node yet.
-    raise_signed_mark(_get_engine_folder(home, node.name), mark)
+def _restore_node(home: Home, node: NodeBackup, settings: NodeSettings, signed_through: int) -> None:
+    # What holds a key back comes before the key, the settings last: without them the folder is no node yet.
+    if settings.engine == COMETBFT:
+        raise_signed_mark(_get_engine_folder(home, node.name), max(node.signed, make_mark_through(signed_through)))
+    elif settings.sequencer == node.name and not (home.node_path(node.name) / "chain.sqlite").exists():
+        write_whole(home.get_awaits_state_path(node.name), AWAITS_STATE.encode("utf-8"))
     for path, secret in _list_node_secrets(home, node):
         _add_secret(path, secret)
     path = home.node_path(node.name) / "node.toml"
@@ -209,20 +221,21 @@ def _describe(home: Home, settings: NodeSettings) -> RestoredNode:
     return RestoredNode(
         name=settings.name,
         engine=settings.engine,
-        orders=settings.engine != COMETBFT and settings.sequencer == settings.name,
-        has_state=(home.node_path(settings.name) / "chain.sqlite").exists(),
+        awaits_state=home.get_awaits_state_path(settings.name).exists(),
         signed=read_signed_mark(_get_engine_folder(home, settings.name)),
     )
 
 
-def _parse_settings(node: NodeBackup) -> NodeSettings:
+def _choose_settings(home: Home, node: NodeBackup) -> NodeSettings:
+    """Those of the backup, or those that are there already: ports and addresses are a matter of the machine."""
     try:
         settings = parse_settings(node.settings)
     except (ConfigError, msgspec.ValidationError, ValueError) as problem:
         raise InvalidBackup("bad-settings", f"settings of {node.name}: {problem}") from None
     if settings.name != node.name:
         raise InvalidBackup("bad-settings", f"settings of {node.name} are those of {settings.name}")
-    return settings
+    path = home.node_path(node.name) / "node.toml"
+    return load_settings(path) if path.exists() else settings
 
 
 def _compare_genesis(home: Home, backup: Backup) -> None:
@@ -249,7 +262,9 @@ def _list_node_secrets(home: Home, node: NodeBackup) -> Iterator[tuple[Path, str
 
 def _compare_secret(path: Path, secret: str) -> None:
     if path.exists() and path.read_bytes().strip() != secret.encode("utf-8"):
-        raise ConfigError(f"{path} is there and differs from the backup: keys are never overwritten; move it away first")
+        raise ConfigError(
+            f"{path} is there and differs from the backup: keys are never overwritten; move it away first"
+        )
 
 
 def _add_secret(path: Path, secret: str) -> None:
@@ -264,7 +279,9 @@ def _get_engine_folder(home: Home, name: str) -> Path:
 def _require_passphrase(passphrase: str) -> str:
     normal = _normalise(passphrase)
     if len(normal) < MIN_PASSPHRASE_CHARACTERS:
-        raise ConfigError(f"the passphrase has {len(normal)} characters, at least {MIN_PASSPHRASE_CHARACTERS} are needed")
+        raise ConfigError(
+            f"the passphrase has {len(normal)} characters, at least {MIN_PASSPHRASE_CHARACTERS} are needed"
+        )
     return normal
 
 
