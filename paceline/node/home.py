@@ -205,7 +205,7 @@ def write_whole(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     aside = path.with_name(path.name + ".new")
     # What a crash left behind may be open to others, and a mode counts only for a file that is made.
     aside.unlink(missing_ok=True)
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()
