@@ -22,6 +22,7 @@ from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 
 from paceline.base.errors import ConfigError, Invalid
+from paceline.base.hashing import hash_parts
 from paceline.base.keys import SECRET_BYTES
 from paceline.engine.signed_mark import SignedMark, make_mark_through, raise_signed_mark, read_signed_mark
 from paceline.node.home import MAX_GENESIS_BYTES, Home, write_secret, write_whole
@@ -291,8 +292,9 @@ def _normalise(passphrase: str) -> str:
 
 
 def _make_box(passphrase: str, salt: bytes, cost: KeyCost) -> SecretBox:
+    # The whole head goes into the key, so that a change of any byte of the file is found.
+    bound = hash_parts("key-backup", encode((FORMAT, cost, salt)))[:SALT_BYTES]
+    secret = passphrase.encode("utf-8")
     return SecretBox(
-        pwhash.argon2id.kdf(
-            SecretBox.KEY_SIZE, passphrase.encode("utf-8"), salt, opslimit=cost.passes, memlimit=cost.memory_bytes
-        )
+        pwhash.argon2id.kdf(SecretBox.KEY_SIZE, secret, bound, opslimit=cost.passes, memlimit=cost.memory_bytes)
     )
