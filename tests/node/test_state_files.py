@@ -184,7 +184,7 @@ def test_invalid_imports_leave_an_empty_node_empty(home, tmp_path):
     path = tmp_path / "state"
     export_node_state(home, "node-1", path)
     whole = path.read_bytes()
-    for data in (whole[:-1], whole[:-1] + b"\0", whole[:100], b"", b"\xff" * 200):
+    for data in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1]), whole[:100], b"", b"\xff" * 200):
         path.write_bytes(data)
         with pytest.raises(InvalidSnapshot):
             import_node_state(home, "node-2", path)
