@@ -54,6 +54,9 @@ class KeyCost(Record, frozen=True):
     memory_bytes: Annotated[int, Meta(ge=8192, le=1024**3)] = pwhash.argon2id.MEMLIMIT_MODERATE
 
 
+USUAL_COST = KeyCost()
+
+
 class NodeBackup(Record, frozen=True, kw_only=True):
     """One node."""
 
@@ -121,7 +124,7 @@ def seal_backup(backup: Backup, passphrase: str, cost: KeyCost | None = None) ->
 
     Errors: ConfigError when the passphrase is too short.
     """
-    cost = KeyCost() if cost is None else cost
+    cost = USUAL_COST if cost is None else cost
     salt = secrets.token_bytes(SALT_BYTES)
     box = _make_box(_require_passphrase(passphrase), salt, cost)
     return MAGIC + encode(SealedBackup(format=FORMAT, cost=cost, salt=salt, sealed=bytes(box.encrypt(encode(backup)))))

@@ -27,7 +27,7 @@ PASSPHRASE = "correct horse battery"
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch):
     """What a guess costs is tested where it is decided; here it would only cost time."""
-    monkeypatch.setattr(key_backup, "KeyCost", lambda: KeyCost(passes=1, memory_bytes=8192))
+    monkeypatch.setattr(key_backup, "USUAL_COST", KeyCost(passes=1, memory_bytes=8192))
 
 
 @pytest.fixture(scope="module")

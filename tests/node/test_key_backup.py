@@ -85,7 +85,12 @@ def test_secrets_are_for_their_owner_only_wherever_they_land(tmp_path, file):
         restore(tmp_path / "new", file)
     finally:
         os.umask(former)
-    paths = [file, *(tmp_path / "new").rglob("*key"), *(tmp_path / "new").rglob("user"), tmp_path / "new/operator-token"]
+    paths = [
+        file,
+        *(tmp_path / "new").rglob("*key"),
+        *(tmp_path / "new").rglob("user"),
+        tmp_path / "new/operator-token",
+    ]
     assert len(paths) == 9
     assert {stat.S_IMODE(path.stat().st_mode) for path in paths} == {0o600}
 
