@@ -205,7 +205,7 @@ def test_invalid_restores_change_nothing(tmp_path, home, file, damage):
         places = {"user": target.path / "keys" / "user", "token": target.path / "operator-token"}
         write_whole(places.get(damage, target.node_path("node-2") / damage), b"11" * 32)
     before = list_files(target.path)
-    with pytest.raises(ConfigError, match="differs|another network|runs|damaged"):
+    with pytest.raises(ConfigError, match=r"differs|another network|runs|damaged"):
         restore(target.path, file)
     assert list_files(target.path) == before
 

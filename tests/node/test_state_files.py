@@ -174,7 +174,7 @@ def test_invalid_states_are_provably_not_of_this_network(home, tmp_path, lie):
         block = b"nonsense" if lie == "nonsense" else store.get_block(3)
         export_state(path, 3, rich.stage({b"more": b"coins"}), [(b"more", b"coins")], block)
         store.close()
-    with pytest.raises((InvalidBlock, InvalidSnapshot), match="bad-signature|app-hash|malformed"):
+    with pytest.raises((InvalidBlock, InvalidSnapshot), match=r"bad-signature|app-hash|malformed"):
         import_node_state(home, "node-2", path)
     assert not get_store_path(home, "node-2").exists()
 
@@ -229,7 +229,7 @@ def test_invalid_use_while_the_node_runs(home, tmp_path, holder):
         lambda: prune_node_state(home, "node-1", 1),
         lambda: compact_node_state(home, "node-1"),
     ):
-        with pytest.raises(ConfigError, match="runs|in use by another process"):
+        with pytest.raises(ConfigError, match=r"runs|in use by another process"):
             act()
     for store in held or ():
         store.close()
