@@ -1,4 +1,4 @@
-"""Commands: demo, up, join, sponsor, leave, status, doctor, light, beacon, race. Each parses, wires and prints; an error ends with one clear line."""
+"""Commands: demo, up, join, sponsor, leave, status, doctor, light, beacon, race, keys, state. Each parses, wires and prints; an error ends with one clear line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from rich.console import Console
 
 from paceline.base.errors import ConfigError, PacelineError
 from paceline.cli.environment import get_default_home
+from paceline.cli.keys import keys_app
 from paceline.cli.race import race_app
+from paceline.cli.state import state_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 light = typer.Typer(no_args_is_help=True, help="Verify a chain without following it.")
@@ -21,6 +23,8 @@ app.add_typer(light, name="light")
 beacon = typer.Typer(no_args_is_help=True, help="Verify the network's chance.")
 app.add_typer(beacon, name="beacon")
 app.add_typer(race_app, name="race")
+app.add_typer(keys_app, name="keys")
+app.add_typer(state_app, name="state")
 
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder of the network. Default: ~/.paceline")]
 PeerPortOption = Annotated[

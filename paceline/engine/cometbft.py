@@ -98,6 +98,11 @@ def compute_node_id(key: AccountKey) -> str:
     return hashlib.sha256(key.public_key).digest()[:ADDRESS_BYTES].hex()
 
 
+def compute_consensus_address(consensus_key: bytes) -> str:
+    """How the engine names a validator: 20 bytes of SHA-256 of its consensus key, in upper-case hex."""
+    return hashlib.sha256(consensus_key).digest()[:ADDRESS_BYTES].hex().upper()
+
+
 def write_engine_folder(
     settings: EngineSettings, genesis: EngineGenesis, consensus_key: AccountKey, link_key: AccountKey
 ) -> None:
@@ -182,7 +187,7 @@ def build_genesis(genesis: EngineGenesis) -> dict[str, Any]:
             "abci": {"vote_extensions_enable_height": "0"},
         },
         "validators": [
-            {"address": _address(key), "pub_key": _encode_public(key), "power": str(power), "name": ""}
+            {"address": compute_consensus_address(key), "pub_key": _encode_public(key), "power": str(power), "name": ""}
             for key, power in genesis.validators
         ],
         "app_hash": "",
@@ -237,10 +242,6 @@ def _write(path: Path, text: str) -> None:
     aside.replace(path)
 
 
-def _address(consensus_key: bytes) -> str:
-    return hashlib.sha256(consensus_key).digest()[:ADDRESS_BYTES].hex().upper()
-
-
 def _encode_public(key: bytes) -> dict[str, str]:
     return {"type": "tendermint/PubKeyEd25519", "value": base64.b64encode(key).decode("ascii")}
 
@@ -252,7 +253,7 @@ def _encode_private(key: AccountKey) -> dict[str, str]:
 
 def _encode_validator(key: AccountKey) -> dict[str, Any]:
     return {
-        "address": _address(key.public_key),
+        "address": compute_consensus_address(key.public_key),
         "pub_key": _encode_public(key.public_key),
         "priv_key": _encode_private(key),
     }

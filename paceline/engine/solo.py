@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from paceline.base.errors import InvalidBlock, InvalidTransaction
+from paceline.base.errors import ConfigError, InvalidBlock, InvalidTransaction
 from paceline.base.keys import AccountKey
 from paceline.engine.blocks import MAX_BLOCK_BYTES, Block, decode_block, seal_block, verify_block
 from paceline.engine.inclusions import Included, Inclusions
@@ -28,6 +28,7 @@ class Replica:
     """A chain that follows signed blocks: verify, execute, compare, commit."""
 
     def __init__(self, application: Application, store: StateStore) -> None:
+        """Errors: ConfigError when the store holds a state without the block that led to it."""
         self.application = application
         self._store = store
         self._included = Inclusions()
@@ -74,7 +75,11 @@ class Replica:
         if self.height == 0:
             return GENESIS_PREVIOUS
         data = self._store.get_block(self.height)
-        assert data is not None
+        if data is None:
+            raise ConfigError(
+                f"the state of height {self.height} came without its block, to which the next one links: "
+                "import one that a node of this network exported"
+            )
         return decode_own(Block, data).compute_hash(self.application.chain_id)
 
 

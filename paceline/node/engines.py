@@ -43,8 +43,19 @@ def build_chain(
     if settings.engine == COMETBFT:
         return _build_comet(home, settings, application, store, key, peers)
     orders = settings.sequencer == settings.name
+    if orders:
+        _require_state(home, settings.name, store)
     replica = Sequencer(application, store, key) if orders else Replica(application, store)
     return SoloChain(settings, replica, key, peers)
+
+
+def _require_state(home: Home, name: str, store: SqliteStateStore) -> None:
+    path = home.get_awaits_state_path(name)
+    if store.height == 0 and path.exists():
+        raise ConfigError(
+            f"{name} orders this network's blocks and has its keys back, but no state: it would begin a second chain. "
+            f"`paceline state import` one that another node exported; if no block was ever made, remove {path}"
+        )
 
 
 def _build_comet(

@@ -76,6 +76,20 @@ class Home:
         here = sorted(path.parent.name for path in self.path.glob("nodes/*/node.toml"))
         return [name for name in founders if name in here] + [name for name in here if name not in founders]
 
+    def get_first_name(self) -> str:
+        """The node that commands mean when they name none.
+
+        Errors: ConfigError when no node lives here.
+        """
+        names = self.node_names()
+        if not names:
+            raise ConfigError(f"no node lives in {self.path}: `paceline keys restore` brings one back")
+        return names[0]
+
+    def get_awaits_state_path(self, name: str) -> Path:
+        """A file that keeps a node from ordering blocks from genesis on, after its keys alone came back."""
+        return self.node_path(name) / "awaits-state"
+
     def load_genesis(self) -> Genesis:
         """Errors: ConfigError when the file is missing or damaged."""
         path = self.path / "genesis.bin"
@@ -96,8 +110,11 @@ class Home:
 
     def load_ceremony_key(self, name: str) -> CeremonyKey:
         """The key that a node's shares of the beacon's key are encrypted to."""
-        secret = _load_key(self.node_path(name) / "group-key").secret
-        return CeremonyKey(self.load_key(name).address, secret)
+        return CeremonyKey(self.load_key(name).address, self.load_group_secret(name))
+
+    def load_group_secret(self, name: str) -> bytes:
+        """The secret that a node's part in every ceremony is computed from."""
+        return _load_key(self.node_path(name) / "group-key").secret
 
     def load_token(self) -> str:
         """The secret that lets commands on this machine control the network.
@@ -182,11 +199,14 @@ def create_home(path: Path, new: NewHome) -> Home:
     return home
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is either the old or the new one, also after a crash."""
+def write_whole(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Write a file so that it is either the old or the new one, also after a crash. The umask narrows `mode`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".new")
-    with aside.open("wb") as file:
+    # What a crash left behind may be open to others, and a mode counts only for a file that is made.
+    aside.unlink(missing_ok=True)
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -226,10 +246,7 @@ def _make_secret(seed: int | None, purpose: str) -> bytes:
 
 def write_secret(path: Path, text: str) -> None:
     """Write a secret that only its owner can read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(text + "\n")
+    write_whole(path, f"{text}\n".encode("ascii"), mode=0o600)
 
 
 def _is_process_alive(pid: int) -> bool:

@@ -96,11 +96,19 @@ def load_settings(path: Path) -> NodeSettings:
     Errors: ConfigError naming the file and the key, for the cli.
     """
     try:
-        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), NodeSettings)
+        return parse_settings(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: missing; `paceline up` makes it") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, ConfigError) as problem:
         raise ConfigError(f"{path}: {problem}") from None
+
+
+def parse_settings(text: str) -> NodeSettings:
+    """Settings from their TOML text.
+
+    Errors: TOMLDecodeError, ValidationError, ConfigError, none of which knows of a file.
+    """
+    return msgspec.convert(tomllib.loads(text), NodeSettings)
 
 
 def encode_settings(settings: NodeSettings) -> str:

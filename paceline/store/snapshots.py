@@ -24,6 +24,8 @@ CHUNK_BYTES = 4 * 1024 * 1024
 MAX_CHUNK_BYTES = 9 * 1024 * 1024
 """A chunk ends with the pair that takes it over CHUNK_BYTES; no pair is larger than 4 MiB."""
 MAX_INFO_BYTES = 1024 * 1024
+MAX_HEAD_BYTES = MAX_INFO_BYTES + MAX_CHUNK_BYTES
+LENGTH_BYTES = 8
 KEPT = 2
 
 Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -48,11 +50,21 @@ class SnapshotInfo(Record, frozen=True):
         return hash_blob(encode(self))
 
 
+class ExportHead(Record, frozen=True):
+    """Begins an exported file: what follows, and the block that led to it, to which an embedded engine links the next."""
+
+    info: SnapshotInfo
+    block: bytes | None
+
+
 class RestorableStore(Protocol):
     """A store that can take a whole state over."""
 
-    def restore(self, height: int, app_hash: bytes, pairs: list[Pair]) -> None:
-        """Replace everything at once, or nothing. Errors: WorkError when the pairs do not hash to the app hash."""
+    def restore(self, height: int, app_hash: bytes, pairs: list[Pair], block: bytes | None = None) -> None:
+        """Replace everything at once, or nothing; the block is the one of that height.
+
+        Errors: WorkError when the pairs do not hash to the app hash.
+        """
 
 
 def cut_chunks(pairs: Iterable[Pair]) -> Iterator[bytes]:
@@ -72,8 +84,7 @@ def cut_chunks(pairs: Iterable[Pair]) -> Iterator[bytes]:
 def decode_info(data: bytes) -> SnapshotInfo:
     """Errors: InvalidSnapshot malformed, non-canonical, too-large, unknown-format."""
     info = decode(SnapshotInfo, data, limit_bytes=MAX_INFO_BYTES, error=InvalidSnapshot)
-    if info.format != FORMAT:
-        raise InvalidSnapshot("unknown-format", f"snapshot format {info.format}, this program reads {FORMAT}")
+    _require_format(info)
     return info
 
 
@@ -158,8 +169,8 @@ class SnapshotRestorer:
         aside.rename(self._folder / str(index))
         return not self.list_missing()
 
-    def install(self, store: RestorableStore) -> None:
-        """Replace a store's state by the snapshot's; the chunks are thrown away.
+    def install(self, store: RestorableStore, block: bytes | None = None) -> None:
+        """Replace a store's state by the snapshot's, with its last block where it is known; the chunks are thrown away.
 
         Errors: InvalidSnapshot malformed, unsorted, wrong-count; WorkError when the state does not hash to the app hash.
         """
@@ -167,7 +178,7 @@ class SnapshotRestorer:
         pairs = list(self._read_pairs())
         if len(pairs) != self._info.keys:
             raise InvalidSnapshot("wrong-count", f"{len(pairs)} keys, the snapshot names {self._info.keys}")
-        store.restore(self._info.height, self._info.app_hash, pairs)
+        store.restore(self._info.height, self._info.app_hash, pairs, block)
         self.discard()
 
     def discard(self) -> None:
@@ -185,22 +196,43 @@ class SnapshotRestorer:
                 yield key, value
 
 
-def export_state(path: Path, height: int, app_hash: bytes, pairs: list[Pair]) -> SnapshotInfo:
-    """Write a whole state to one file: its description, then the chunks, each with its length in front."""
+def export_state(
+    path: Path, height: int, app_hash: bytes, pairs: list[Pair], block: bytes | None = None
+) -> SnapshotInfo:
+    """Write a whole state to one file: its head, then the chunks, each with its length in front.
+
+    Errors: OSError when the disk refuses; nothing stands at the path then that did not before.
+    """
     chunks = list(cut_chunks(pairs))
     info = SnapshotInfo(FORMAT, height, app_hash, len(pairs), tuple(hash_blob(chunk) for chunk in chunks))
     aside = path.with_name(path.name + ".new")
     with aside.open("wb") as file:
-        for part in (encode(info), *chunks):
-            file.write(len(part).to_bytes(8, "big") + part)
+        for part in (encode(ExportHead(info, block)), *chunks):
+            file.write(len(part).to_bytes(LENGTH_BYTES, "big") + part)
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
     return info
 
 
-def import_state(path: Path, store: RestorableStore) -> SnapshotInfo:
-    """Take a state over from an exported file.
+def read_export_head(path: Path) -> ExportHead:
+    """What an exported file says it holds, without looking at the rest.
+
+    Errors: InvalidSnapshot malformed, non-canonical, too-large, unknown-format, truncated; WorkError when it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(LENGTH_BYTES), "big")
+            data = file.read(min(length, MAX_HEAD_BYTES + 1))
+    except OSError as problem:
+        raise WorkError(f"{path} cannot be read: {problem.strerror}") from None
+    if len(data) != min(length, MAX_HEAD_BYTES + 1):
+        raise InvalidSnapshot("truncated", f"{path} ends inside its head")
+    return _decode_head(data)
+
+
+def import_state(path: Path, store: RestorableStore, scratch: Path | None = None) -> SnapshotInfo:
+    """Take a state over from an exported file; `scratch` is a folder for its pieces, beside the file when left out.
 
     Errors: InvalidSnapshot naming what is wrong with the file; WorkError when it cannot be read or does not hash to its
     own app hash. The store is as before then.
@@ -209,16 +241,18 @@ def import_state(path: Path, store: RestorableStore) -> SnapshotInfo:
         parts = iter(_split(path.read_bytes()))
     except OSError as problem:
         raise WorkError(f"{path} cannot be read: {problem.strerror}") from None
-    info = decode_info(next(parts, b""))
-    restorer = SnapshotRestorer(info, info.app_hash, path.with_name(path.name + ".chunks"))
+    head = _decode_head(next(parts, b""))
+    info = head.info
+    scratch = path.with_name(path.name + ".chunks") if scratch is None else scratch
+    restorer = SnapshotRestorer(info, info.app_hash, scratch)
     try:
         for index, chunk in enumerate(parts):
             restorer.add_chunk(index, chunk)
         if restorer.list_missing():
             raise InvalidSnapshot("truncated", f"{path} ends before chunk {restorer.list_missing()[0]}")
-        restorer.install(store)
+        restorer.install(store, head.block)
     finally:
-        shutil.rmtree(path.with_name(path.name + ".chunks"), ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
     return info
 
 
@@ -233,16 +267,27 @@ def _read_export(path: Path) -> Iterator[Pair]:
         yield from decode(list[Pair], part, limit_bytes=MAX_CHUNK_BYTES, error=InvalidSnapshot)
 
 
+def _decode_head(data: bytes) -> ExportHead:
+    head = decode(ExportHead, data, limit_bytes=MAX_HEAD_BYTES, error=InvalidSnapshot)
+    _require_format(head.info)
+    return head
+
+
+def _require_format(info: SnapshotInfo) -> None:
+    if info.format != FORMAT:
+        raise InvalidSnapshot("unknown-format", f"snapshot format {info.format}, this program reads {FORMAT}")
+
+
 def _split(data: bytes) -> list[bytes]:
     parts: list[bytes] = []
     at = 0
     while at < len(data):
-        length = int.from_bytes(data[at : at + 8], "big")
-        part = data[at + 8 : at + 8 + length]
+        length = int.from_bytes(data[at : at + LENGTH_BYTES], "big")
+        part = data[at + LENGTH_BYTES : at + LENGTH_BYTES + length]
         if len(part) != length or length == 0:
             raise InvalidSnapshot("truncated", f"the file ends inside part {len(parts)}")
         parts.append(part)
-        at += 8 + length
+        at += LENGTH_BYTES + length
     return parts
 
 

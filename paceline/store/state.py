@@ -74,13 +74,16 @@ class MemoryStateStore:
         self._blocks[height] = block
         self._height = height
 
-    def restore(self, height: int, app_hash: bytes, pairs: list[tuple[bytes, bytes]]) -> None:
-        """Replace everything by a state at a height; no block is kept.
+    def restore(
+        self, height: int, app_hash: bytes, pairs: list[tuple[bytes, bytes]], block: bytes | None = None
+    ) -> None:
+        """Replace everything by a state at a height; no block is kept but the one of that height, when it is given.
 
         Errors: WorkError when the pairs do not hash to the app hash; nothing has changed then.
         """
         self._mirror = _build_mirror(pairs, app_hash)
-        self._height, self._staged, self._blocks = height, None, {}
+        self._height, self._staged = height, None
+        self._blocks = {} if block is None else {height: block}
 
     def prune(self, retain_height: int) -> None:
         """Drop blocks below a height, never the last one."""
@@ -167,8 +170,10 @@ class SqliteStateStore:
         row = self._connection.execute("SELECT min(height) FROM blocks").fetchone()
         return self._height + 1 if row[0] is None else int(row[0])
 
-    def restore(self, height: int, app_hash: bytes, pairs: list[tuple[bytes, bytes]]) -> None:
-        """Replace everything by a state at a height, in one transaction; no block is kept.
+    def restore(
+        self, height: int, app_hash: bytes, pairs: list[tuple[bytes, bytes]], block: bytes | None = None
+    ) -> None:
+        """Replace everything by a state at a height, in one transaction; of the blocks only the given one is kept.
 
         Errors: WorkError when the pairs do not hash to the app hash or SQLite refuses; nothing has changed then.
         """
@@ -178,6 +183,8 @@ class SqliteStateStore:
             self._connection.execute("DELETE FROM state")
             self._connection.execute("DELETE FROM blocks")
             self._connection.executemany("INSERT INTO state VALUES (?, ?)", pairs)
+            if block is not None:
+                self._connection.execute("INSERT INTO blocks VALUES (?, ?)", (height, block))
             self._connection.execute("UPDATE meta SET height = ?, app_hash = ?", (height, app_hash))
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:

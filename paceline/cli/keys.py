@@ -1,0 +1,194 @@
+"""`paceline keys`: what a home's keys are called, and how they survive the machine. Parses, asks and prints; rules are in `node.key_backup`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from paceline.base.errors import ConfigError
+from paceline.cli.environment import get_default_home
+
+if TYPE_CHECKING:
+    from paceline.node.home import Home
+    from paceline.node.key_backup import RestoredNode
+
+keys_app = typer.Typer(no_args_is_help=True, add_completion=False, help="A home's keys: list, backup, restore.")
+
+MAX_PASSPHRASE_BYTES = 4096
+WARNING = """\
+A consensus key must live on ONE machine. Should the former machine still run, or ever start again, both sign blocks under the
+same key; that is a double signature, and it costs voting power, held pay and reputation. Make sure that it is switched off
+for good and that its folder is gone. The backup knows only what had been signed when it was made: name a later height with
+--signed-through, taken from another node."""
+
+HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder of the network. Default: ~/.paceline")]
+PassphraseFile = Annotated[
+    Path | None, typer.Option(help="File whose first line is the passphrase. Default: it is asked for.")
+]
+
+
+class KeyLine(msgspec.Struct, frozen=True, kw_only=True):
+    """The public side of one account, and of its node's other keys."""
+
+    name: str
+    address: str
+    public_key: str
+    consensus_key: str = ""
+    consensus_address: str = ""
+    group_key: str = ""
+
+
+@keys_app.command("list")
+def list_(
+    *, home: HomeOption = None, json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False
+) -> None:
+    """Public keys and addresses of the user and of every node here; no secret is shown."""
+    from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
+
+    def command() -> None:
+        lines = load_key_lines(_open_home(home))
+        if json:
+            print(msgspec.json.encode(lines).decode())
+            return
+        for line in lines:
+            _print_line(line)
+
+    run_command(command)
+
+
+@keys_app.command()
+def backup(
+    *,
+    to: Annotated[Path, typer.Option("--to", help="File to write; nothing may be there.")],
+    name: Annotated[str | None, typer.Option(help="Only this node. Default: the user and every node here.")] = None,
+    passphrase_file: PassphraseFile = None,
+    home: HomeOption = None,
+) -> None:
+    """Write all keys, settings and genesis to one file under a passphrase. Without the passphrase nobody opens it again.
+
+    The file also holds up to what each consensus key had signed at that moment; make a new one when a node was added.
+    """
+    from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
+    from paceline.node.key_backup import collect_backup, seal_backup, write_backup  # noqa: PLC0415 - loads the node
+
+    def command() -> None:
+        if to.exists():
+            raise ConfigError(f"{to} exists already: a backup overwrites nothing; name another file")
+        collected = collect_backup(_open_home(home), name)
+        passphrase = _read_passphrase(passphrase_file, twice=True)
+        write_backup(to, seal_backup(collected, passphrase))
+        print(f"{to} holds the keys of {', '.join(node.name for node in collected.nodes)}" + _name_user(name))
+        print("Keep it apart from this machine, and the passphrase apart from it.")
+
+    run_command(command)
+
+
+@keys_app.command()
+def restore(
+    *,
+    file: Annotated[Path, typer.Argument(help="What `paceline keys backup` wrote.")],
+    passphrase_file: PassphraseFile = None,
+    signed_through: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=2**62,
+            help="CometBFT: sign nothing at this height or below. Take the network's height from another node, plus two.",
+        ),
+    ] = 0,
+    yes: Annotated[bool, typer.Option("--yes", help="The former machine never runs again; do not ask.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Put the keys of a backup into a home, a new one or one that lost them. Keys that are there are never overwritten.
+
+    YOU must make sure that the former machine never runs again: two machines that sign with one consensus key are punished
+    as one that lies. The mark up to which the engine has signed is restored with the keys and is only ever raised; what the
+    former machine signed after the backup was made, only --signed-through can tell.
+    """
+    from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
+    from paceline.node.key_backup import open_backup, restore_backup  # noqa: PLC0415 - loads the node
+
+    def command() -> None:
+        where = _open_home(home)
+        opened = open_backup(file, _read_passphrase(passphrase_file, twice=False))
+        typer.echo(WARNING, err=True)
+        if not yes and not typer.confirm("Is the former machine off for good?", err=True):
+            print("Nothing was restored.")
+            return
+        for node in restore_backup(where, opened, signed_through):
+            _print_restored(node)
+        print(f"Restored into {where.path}; start it with `paceline up --home {where.path}`")
+
+    run_command(command)
+
+
+def load_key_lines(home: Home) -> list[KeyLine]:
+    """The user, then the nodes.
+
+    Errors: ConfigError when a key is missing or damaged.
+    """
+    from paceline.engine.cometbft import compute_consensus_address  # noqa: PLC0415 - loads the engine
+
+    user = home.load_key("user")
+    lines = [KeyLine(name="user", address=user.address.hex(), public_key=user.public_key.hex())]
+    for name in home.node_names():
+        key, consensus_key = home.load_key(name), home.load_consensus_key(name)
+        lines.append(
+            KeyLine(
+                name=name,
+                address=key.address.hex(),
+                public_key=key.public_key.hex(),
+                consensus_key=consensus_key.public_key.hex(),
+                consensus_address=compute_consensus_address(consensus_key.public_key),
+                group_key=home.load_ceremony_key(name).public_key.hex(),
+            )
+        )
+    return lines
+
+
+def _open_home(path: Path | None) -> Home:
+    from paceline.node.home import Home  # noqa: PLC0415 - loads the node
+
+    return Home(path or get_default_home())
+
+
+def _read_passphrase(path: Path | None, *, twice: bool) -> str:
+    if path is None:
+        typed: str = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=twice, err=True)
+        return typed
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_PASSPHRASE_BYTES).decode("utf-8")
+    except OSError as problem:
+        raise ConfigError(f"--passphrase-file: {path} cannot be read: {problem.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"--passphrase-file: {path} holds no UTF-8 text") from None
+    return text.splitlines()[0] if text else ""
+
+
+def _name_user(name: str | None) -> str:
+    return "" if name else ", of the user, and the operator token"
+
+
+def _print_line(line: KeyLine) -> None:
+    print(line.name)
+    print(f"  address            {line.address}")
+    print(f"  account key        {line.public_key}")
+    if line.consensus_key:
+        print(f"  consensus key      {line.consensus_key}")
+        print(f"  consensus address  {line.consensus_address}")
+        print(f"  group key          {line.group_key}")
+
+
+def _print_restored(node: RestoredNode) -> None:
+    print(f"{node.name}: keys are in place")
+    if node.awaits_state:
+        print(
+            f"  it orders this network's blocks: before it starts, `paceline state import` the newest state that any other "
+            f"node exports, with --name {node.name}; without one it refuses to start"
+        )
+    elif node.signed.height:
+        print(f"  signs nothing up to height {node.signed.height}, round {node.signed.round}, step {node.signed.step}")

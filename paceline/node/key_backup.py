@@ -1,0 +1,303 @@
+"""All keys of a home, or of one of its nodes, in one file under a passphrase; and the way back.
+
+Beside the keys it carries what a new machine cannot make up: genesis, settings, and the mark up to which each consensus key
+has signed. Chain state and half-done work are not in it: the network has the first, the second is worth one Race at most.
+Invariant: a restore changes nothing before it has read and compared everything, adds files whole or not at all, overwrites
+none, writes genesis last, and never lowers a mark; so it can be killed at any moment and repeated.
+"""
+
+from __future__ import annotations
+
+import secrets
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from nacl import pwhash
+from nacl.exceptions import CryptoError
+from nacl.secret import SecretBox
+
+from paceline.base.errors import ConfigError, Invalid
+from paceline.base.hashing import hash_parts
+from paceline.base.keys import SECRET_BYTES
+from paceline.engine.signed_mark import SignedMark, make_mark_through, raise_signed_mark, read_signed_mark
+from paceline.node.home import MAX_GENESIS_BYTES, Home, write_secret, write_whole
+from paceline.node.settings import COMETBFT, NodeSettings, encode_settings, load_settings, parse_settings
+from paceline.protocol.codec import Record, decode, encode
+from paceline.protocol.genesis import Genesis
+
+FORMAT = 1
+MAGIC = b"paceline-keys\n"
+MAX_BACKUP_BYTES = MAX_GENESIS_BYTES + 16 * 1024 * 1024
+MIN_PASSPHRASE_CHARACTERS = 12
+SALT_BYTES = pwhash.argon2id.SALTBYTES
+NODE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+AWAITS_STATE = (
+    "This node's keys were restored. It orders no block before a state is imported (paceline state import).\n"
+)
+
+Secret = Annotated[bytes, Meta(min_length=SECRET_BYTES, max_length=SECRET_BYTES)]
+
+
+class InvalidBackup(Invalid):
+    """A file is no backup of keys, or cannot be opened with this passphrase; nothing was changed."""
+
+
+class KeyCost(Record, frozen=True):
+    """What one guess of the passphrase costs: passes of argon2id over so much memory. The bounds keep a file from asking for more."""
+
+    passes: Annotated[int, Meta(ge=1, le=16)] = pwhash.argon2id.OPSLIMIT_MODERATE
+    memory_bytes: Annotated[int, Meta(ge=8192, le=1024**3)] = pwhash.argon2id.MEMLIMIT_MODERATE
+
+
+USUAL_COST = KeyCost()
+
+
+class NodeBackup(Record, frozen=True, kw_only=True):
+    """One node."""
+
+    name: Annotated[str, Meta(pattern=NODE_NAME)]
+    key: Secret
+    consensus_key: Secret
+    group_key: Secret
+    settings: Annotated[str, Meta(max_length=1024 * 1024)]
+    signed: SignedMark
+
+
+class Backup(Record, frozen=True, kw_only=True):
+    """A home. User key and token are missing when one node alone was backed up."""
+
+    genesis: bytes
+    user: Secret | None
+    token: Annotated[str, Meta(pattern="^[!-~]{1,512}$")] | None
+    nodes: Annotated[tuple[NodeBackup, ...], Meta(min_length=1, max_length=1024)]
+
+
+class SealedBackup(Record, frozen=True, kw_only=True):
+    """What stands in the file after MAGIC."""
+
+    format: int
+    cost: KeyCost
+    salt: Annotated[bytes, Meta(min_length=SALT_BYTES, max_length=SALT_BYTES)]
+    sealed: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoredNode:
+    """What became of one node."""
+
+    name: str
+    engine: str
+    awaits_state: bool
+    """It orders blocks under the solo engine, and would begin a second chain without the state of the first."""
+    signed: SignedMark
+
+
+def collect_backup(home: Home, name: str | None = None) -> Backup:
+    """Everything of a home that cannot be made again, or of one node.
+
+    Errors: ConfigError when there is no such node or a file is missing or damaged; InvalidBackup when one holds what no
+    backup can.
+    """
+    genesis = encode(home.load_genesis())
+    names = home.node_names()
+    if name is not None and name not in names:
+        raise ConfigError(f"no node {name!r} in {home.path}; it holds {', '.join(names) or 'none'}")
+    nodes = tuple(_collect_node(home, node) for node in names if name in {None, node})
+    whole = name is None
+    backup = Backup(
+        genesis=genesis,
+        user=home.load_key("user").secret if whole else None,
+        token=home.load_token() if whole else None,
+        nodes=nodes,
+    )
+    # A file that a restore would refuse must not be written in the first place.
+    return decode(Backup, encode(backup), limit_bytes=MAX_BACKUP_BYTES, error=InvalidBackup)
+
+
+def seal_backup(backup: Backup, passphrase: str, cost: KeyCost | None = None) -> bytes:
+    """The bytes of a backup file.
+
+    Errors: ConfigError when the passphrase is too short.
+    """
+    cost = USUAL_COST if cost is None else cost
+    salt = secrets.token_bytes(SALT_BYTES)
+    box = _make_box(_require_passphrase(passphrase), salt, cost)
+    return MAGIC + encode(SealedBackup(format=FORMAT, cost=cost, salt=salt, sealed=bytes(box.encrypt(encode(backup)))))
+
+
+def write_backup(path: Path, data: bytes) -> None:
+    """Write a backup file that only its owner can read.
+
+    Errors: ConfigError when something is there already or the disk refuses.
+    """
+    if path.exists():
+        raise ConfigError(f"{path} exists already: a backup overwrites nothing; name another file")
+    try:
+        write_whole(path, data, mode=0o600)
+    except OSError as problem:
+        raise ConfigError(f"{path} cannot be written: {problem.strerror}") from None
+
+
+def open_backup(path: Path, passphrase: str) -> Backup:
+    """The content of a backup file.
+
+    Errors: InvalidBackup not-a-backup, too-large, malformed, non-canonical, unknown-format, not-opened; ConfigError when it
+    cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BACKUP_BYTES + 1)
+    except OSError as problem:
+        raise ConfigError(f"{path} cannot be read: {problem.strerror}") from None
+    if not data.startswith(MAGIC):
+        raise InvalidBackup("not-a-backup", f"{path} was not written by `paceline keys backup`")
+    sealed = decode(SealedBackup, data[len(MAGIC) :], limit_bytes=MAX_BACKUP_BYTES, error=InvalidBackup)
+    if sealed.format != FORMAT:
+        raise InvalidBackup("unknown-format", f"{path} has format {sealed.format}, this program reads {FORMAT}")
+    try:
+        opened = _make_box(_normalise(passphrase), sealed.salt, sealed.cost).decrypt(sealed.sealed)
+    except (CryptoError, ValueError):
+        raise InvalidBackup("not-opened", f"{path}: wrong passphrase, or the file is damaged") from None
+    return decode(Backup, opened, limit_bytes=MAX_BACKUP_BYTES, error=InvalidBackup)
+
+
+def restore_backup(home: Home, backup: Backup, signed_through: int = 0) -> list[RestoredNode]:
+    """Put the keys of a backup where a node looks for them; what is there already and equal stays.
+
+    `signed_through` is a height up to which no restored consensus key may sign, whatever the backup knows.
+
+    Errors: ConfigError when the home runs, is of another network or holds other keys; nothing has changed then. InvalidBackup
+    when settings or genesis of the backup do not hold.
+    """
+    if home.load_running() is not None:
+        raise ConfigError(f"the network in {home.path} runs: stop it before keys are restored into it")
+    settings = [_choose_settings(home, node) for node in backup.nodes]
+    _compare_genesis(home, backup)
+    for path, secret in _list_secrets(home, backup):
+        _compare_secret(path, secret)
+    for node in backup.nodes:
+        read_signed_mark(_get_engine_folder(home, node.name))
+    for node, chosen in zip(backup.nodes, settings, strict=True):
+        _restore_node(home, node, chosen, signed_through)
+    _restore_common(home, backup)
+    return [_describe(home, chosen) for chosen in settings]
+
+
+def _collect_node(home: Home, name: str) -> NodeBackup:
+    settings = load_settings(home.node_path(name) / "node.toml")
+    return NodeBackup(
+        name=name,
+        key=home.load_key(name).secret,
+        consensus_key=home.load_consensus_key(name).secret,
+        group_key=home.load_group_secret(name),
+        settings=encode_settings(settings),
+        signed=read_signed_mark(_get_engine_folder(home, name)),
+    )
+
+
+def _restore_node(home: Home, node: NodeBackup, settings: NodeSettings, signed_through: int) -> None:
+    # What holds a key back comes before the key, the settings last: without them the folder is no node yet.
+    if settings.engine == COMETBFT:
+        raise_signed_mark(_get_engine_folder(home, node.name), max(node.signed, make_mark_through(signed_through)))
+    elif settings.sequencer == node.name and not (home.node_path(node.name) / "chain.sqlite").exists():
+        write_whole(home.get_awaits_state_path(node.name), AWAITS_STATE.encode("utf-8"))
+    for path, secret in _list_node_secrets(home, node):
+        _add_secret(path, secret)
+    path = home.node_path(node.name) / "node.toml"
+    if not path.exists():
+        write_whole(path, node.settings.encode("utf-8"))
+
+
+def _restore_common(home: Home, backup: Backup) -> None:
+    """User, token, and genesis, which makes the folder a home. What one node's backup lacks is made anew."""
+    _add_secret(home.path / "keys" / "user", (backup.user or secrets.token_bytes(SECRET_BYTES)).hex())
+    _add_secret(home.path / "operator-token", backup.token or secrets.token_hex(32))
+    if not home.exists:
+        write_whole(home.path / "genesis.bin", backup.genesis)
+
+
+def _describe(home: Home, settings: NodeSettings) -> RestoredNode:
+    return RestoredNode(
+        name=settings.name,
+        engine=settings.engine,
+        awaits_state=home.get_awaits_state_path(settings.name).exists(),
+        signed=read_signed_mark(_get_engine_folder(home, settings.name)),
+    )
+
+
+def _choose_settings(home: Home, node: NodeBackup) -> NodeSettings:
+    """Those of the backup, or those that are there already: ports and addresses are a matter of the machine."""
+    try:
+        settings = parse_settings(node.settings)
+    except (ConfigError, msgspec.ValidationError, ValueError) as problem:
+        raise InvalidBackup("bad-settings", f"settings of {node.name}: {problem}") from None
+    if settings.name != node.name:
+        raise InvalidBackup("bad-settings", f"settings of {node.name} are those of {settings.name}")
+    path = home.node_path(node.name) / "node.toml"
+    return load_settings(path) if path.exists() else settings
+
+
+def _compare_genesis(home: Home, backup: Backup) -> None:
+    decode(Genesis, backup.genesis, limit_bytes=MAX_GENESIS_BYTES, error=InvalidBackup)
+    if home.exists and encode(home.load_genesis()) != backup.genesis:
+        raise ConfigError(f"{home.path} holds another network than the backup: restore into another --home")
+
+
+def _list_secrets(home: Home, backup: Backup) -> Iterator[tuple[Path, str]]:
+    if backup.user is not None:
+        yield home.path / "keys" / "user", backup.user.hex()
+    if backup.token is not None:
+        yield home.path / "operator-token", backup.token
+    for node in backup.nodes:
+        yield from _list_node_secrets(home, node)
+
+
+def _list_node_secrets(home: Home, node: NodeBackup) -> Iterator[tuple[Path, str]]:
+    folder = home.node_path(node.name)
+    yield folder / "key", node.key.hex()
+    yield folder / "consensus-key", node.consensus_key.hex()
+    yield folder / "group-key", node.group_key.hex()
+
+
+def _compare_secret(path: Path, secret: str) -> None:
+    if path.exists() and path.read_bytes().strip() != secret.encode("utf-8"):
+        raise ConfigError(
+            f"{path} is there and differs from the backup: keys are never overwritten; move it away first"
+        )
+
+
+def _add_secret(path: Path, secret: str) -> None:
+    if not path.exists():
+        write_secret(path, secret)
+
+
+def _get_engine_folder(home: Home, name: str) -> Path:
+    return home.node_path(name) / "engine"
+
+
+def _require_passphrase(passphrase: str) -> str:
+    normal = _normalise(passphrase)
+    if len(normal) < MIN_PASSPHRASE_CHARACTERS:
+        raise ConfigError(
+            f"the passphrase has {len(normal)} characters, at least {MIN_PASSPHRASE_CHARACTERS} are needed"
+        )
+    return normal
+
+
+def _normalise(passphrase: str) -> str:
+    # Keyboards spell one letter in several ways; the same words must open the file on every machine.
+    return unicodedata.normalize("NFKC", passphrase)
+
+
+def _make_box(passphrase: str, salt: bytes, cost: KeyCost) -> SecretBox:
+    # The whole head goes into the key, so that a change of any byte of the file is found.
+    bound = hash_parts("key-backup", encode((FORMAT, cost, salt)))[:SALT_BYTES]
+    secret = passphrase.encode("utf-8")
+    return SecretBox(
+        pwhash.argon2id.kdf(SecretBox.KEY_SIZE, secret, bound, opslimit=cost.passes, memlimit=cost.memory_bytes)
+    )
