@@ -93,13 +93,17 @@ def light_verify(
     trust_hash: Annotated[str, typer.Option(help="Its hash in hex, from a source other than --url.")],
     witness: Annotated[list[str] | None, typer.Option(help="RPC of another node to compare with; repeatable.")] = None,
     height: Annotated[int | None, typer.Option(min=1, help="Height to verify. Default: the latest.")] = None,
-    key: Annotated[str | None, typer.Option(help="Key of the state in hex; needs --proof.")] = None,
-    proof: Annotated[Path | None, typer.Option(help="File with its value and proof, as JSON.")] = None,
+    account: Annotated[str | None, typer.Option(help="Address whose balance to prove.")] = None,
+    node: Annotated[str | None, typer.Option(help="Name or address of a node: its weight and voting power.")] = None,
+    group: Annotated[bool, typer.Option("--group", help="The key of the beacon group that signs now.")] = False,
+    key: Annotated[str | None, typer.Option(help="Any key of the state, in hex.")] = None,
+    proof: Annotated[Path | None, typer.Option(help="File with its value and proof, instead of asking --url.")] = None,
+    max_age_seconds: Annotated[int, typer.Option(min=1, help="How old the state of a value may be.")] = 60,
     trusting_period_seconds: Annotated[int, typer.Option(min=1, help="How long a header stays trusted.")] = 86_400,
     clock_drift_seconds: Annotated[int, typer.Option(min=0, help="How far a header may be ahead of this clock.")] = 10,
     json: JsonFlag = False,
 ) -> None:
-    """From a trusted header, verify a later one by the power that signed it, and a value of its state."""
+    """From a trusted header, verify a later one by the power that signed it, and values of the state under it."""
     from paceline.cli.light import LightOptions, print_light_verify  # noqa: PLC0415 - loads the light client
 
     options = LightOptions(
@@ -110,6 +114,10 @@ def light_verify(
         height=height,
         key=key,
         proof=proof,
+        account=account,
+        node=node,
+        group=group,
+        max_age_seconds=max_age_seconds,
         trusting_period_seconds=trusting_period_seconds,
         clock_drift_seconds=clock_drift_seconds,
     )

@@ -7,6 +7,7 @@ Trusts nothing it hears: sizes are bounded before parsing, every range is checke
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, TypeVar
 
@@ -133,7 +134,7 @@ class HttpLightProvider:
         Errors: TransportError when the node does not answer or has no such height; InvalidBlock malformed.
         """
         params = {} if height is None else {"height": height}
-        commit = self._ask("commit", params, _CommitAnswer)
+        commit = self.ask("commit", params, _CommitAnswer)
         validators = self._ask_validators(commit.signed_header.header.height)
         return self._convert(commit.signed_header, validators)
 
@@ -142,7 +143,7 @@ class HttpLightProvider:
         page = 1
         while True:
             params = {"height": height, "page": page, "per_page": PER_PAGE}
-            answer = self._ask("validators", params, _ValidatorsAnswer)
+            answer = self.ask("validators", params, _ValidatorsAnswer)
             # Only full pages, so that nobody can make this ask ten thousand times.
             if answer.block_height != height or len(answer.validators) != min(PER_PAGE, answer.total - len(found)):
                 raise self._refuse(f"page {page} of the validators of height {height} does not fit the others")
@@ -165,7 +166,11 @@ class HttpLightProvider:
         except InvalidBlock as problem:
             raise self._refuse(problem.message) from None
 
-    def _ask(self, method: str, params: dict[str, int], kind: type[T]) -> T:
+    def ask(self, method: str, params: Mapping[str, int | str], kind: type[T]) -> T:
+        """The result of one call, of this shape.
+
+        Errors: TransportError when the node does not answer or refuses; InvalidBlock malformed.
+        """
         result = self._read_result(self._fetch(method, params))
         try:
             return msgspec.convert(result, kind, strict=False)
@@ -181,7 +186,7 @@ class HttpLightProvider:
             raise TransportError(f"{self.name} refuses: {answer.get('error', 'no reason given')}")
         return answer["result"]
 
-    def _fetch(self, method: str, params: dict[str, int]) -> bytes:
+    def _fetch(self, method: str, params: Mapping[str, int | str]) -> bytes:
         content = bytearray()
         try:
             with self._http.stream("GET", f"{self._url}/{method}", params=params) as response:

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 
 from light_chain import NOW, load_recorded, load_vectors, make_block, make_http_provider, make_set
 
-from paceline.cli import light
+from paceline.cli import light, light_client
 from paceline.cli.main import app
 from paceline.engine.light_rpc import HttpLightProvider
 from paceline.engine.light_state import encode_state_proof
@@ -31,6 +31,11 @@ def fail(request: httpx.Request) -> httpx.Response:
     raise httpx.ConnectError("refused", request=request)
 
 
+def set_clock(monkeypatch, unix_milliseconds):
+    for module in (light, light_client):
+        monkeypatch.setattr(module, "get_unix_milliseconds", lambda: unix_milliseconds)
+
+
 @pytest.fixture
 def asked(monkeypatch) -> list[str]:
     """Addresses that were opened; `http://gone` does not answer, every other node has the recorded chain."""
@@ -42,8 +47,8 @@ def asked(monkeypatch) -> list[str]:
             return HttpLightProvider(url, httpx.MockTransport(fail))
         return make_http_provider(VECTORS, url)
 
-    monkeypatch.setattr(light, "HttpLightProvider", open_provider)
-    monkeypatch.setattr(light, "get_unix_milliseconds", lambda: LAST.unix_nanoseconds // 1_000_000 + 1)
+    monkeypatch.setattr(light_client, "HttpLightProvider", open_provider)
+    set_clock(monkeypatch, LAST.unix_nanoseconds // 1_000_000 + 1)
     monkeypatch.setenv("COLUMNS", "400")
     return opened
 
@@ -91,8 +96,8 @@ def test_value_of_the_state_is_verified_at_the_next_height(asked, monkeypatch, t
         def close(self):
             pass
 
-    monkeypatch.setattr(light, "HttpLightProvider", lambda _: Node())
-    monkeypatch.setattr(light, "get_unix_milliseconds", lambda: NOW)
+    monkeypatch.setattr(light_client, "HttpLightProvider", lambda _: Node())
+    set_clock(monkeypatch, NOW)
     path = tmp_path / "proof.json"
     path.write_bytes(encode_state_proof(5, b"value", trie.prove(b"key")))
     trust_hash = trusted.header.compute_hash().hex()
@@ -111,8 +116,13 @@ def test_value_of_the_state_is_verified_at_the_next_height(asked, monkeypatch, t
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--key", "00"), "--key and --proof belong together"),
-        (("--proof", "proof.json"), "--key and --proof belong together"),
+        (("--proof", "proof.json"), "--proof goes with --key"),
+        (("--key", "00", "--proof", "proof.json", "--group"), "--proof goes with --key"),
+        (("--key", "xy"), "--key 'xy' is not hex"),
+        (("--key", "00", "--height", "3"), "--height does not go with values"),
+        (("--group", "--height", "3"), "--height does not go with values"),
+        (("--account", "00" * 19), "--account"),
+        (("--account", "0x" + "00" * 19), "40 hex digits"),
         (("--key", "00", "--proof", "missing.json"), "missing.json cannot be read"),
         (("--witness", "http://node"), "cannot be its own witness"),
         (("--witness", "node:26657"), "is not an address"),
