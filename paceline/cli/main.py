@@ -132,16 +132,28 @@ def beacon_verify(
         list[str] | None, typer.Option(help="Node to ask, as name=http://host:port; repeatable. Default: all that run.")
     ] = None,
     group_key: Annotated[str | None, typer.Option(help="Key of the group in hex, when you know it.")] = None,
+    rpc: Annotated[str | None, typer.Option(help="RPC of a CometBFT node that proves the group's key.")] = None,
+    trust_height: Annotated[int | None, typer.Option(min=1, help="With --rpc: height of a header you trust.")] = None,
+    trust_hash: Annotated[
+        str | None, typer.Option(help="With --rpc: its hash, from a source other than --rpc.")
+    ] = None,
     home: HomeOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Check the beacon of a height yourself: needs the genesis of the network and no secret."""
-    from paceline.cli.beacon import BeaconOptions, print_beacon_verify  # noqa: PLC0415 - loads the node
+    from paceline.cli.beacon import BeaconOptions, print_beacon_verify, read_trust  # noqa: PLC0415 - loads the node
 
-    options = BeaconOptions(
-        home=home or get_default_home(), height=height, peers=tuple(peer or ()), group_key=group_key
-    )
-    run_command(lambda: print_beacon_verify(options, as_json=json))
+    def verify() -> None:
+        options = BeaconOptions(
+            home=home or get_default_home(),
+            height=height,
+            peers=tuple(peer or ()),
+            group_key=group_key,
+            trust=read_trust(rpc, trust_height, trust_hash),
+        )
+        print_beacon_verify(options, as_json=json)
+
+    run_command(verify)
 
 
 @app.command(hidden=True)
