@@ -16,7 +16,9 @@ from links import LOOPBACK
 from moving_powers import FIRST, SECOND, SECOND_AT
 
 from paceline.base.errors import InvalidBlock, TransportError
+from paceline.cli.beacon import PROVEN, BeaconOptions, verify_beacon
 from paceline.cli.light import LightOptions, verify_light
+from paceline.cli.light_client import TrustOptions
 from paceline.engine.light import LightClient, TrustRules, load_trusted
 from paceline.engine.light_query import MAX_PROOF_BYTES, HttpStateProvider
 from paceline.engine.light_reader import Patience, PatientProvider, ReadRules, StateReader
@@ -26,6 +28,7 @@ from paceline.ledger.accounts import RESERVE, Account, get_account
 from paceline.ledger.groups import form_first_group
 from paceline.ledger.state import State
 from paceline.network.settings import get_unix_milliseconds
+from paceline.node.settings import load_settings
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.genesis import compute_chain_id
 from paceline.store.trie import TrieProof
@@ -88,6 +91,26 @@ def test_values_are_proven_across_a_move_of_most_weights(network):
     gone = verify_light(make_options(network, node=former.hex(), account=paid.hex()))
     assert (gone.node.name, gone.node.weight, gone.node.voting_power) == ("node-1", 0, 0)
     assert gone.account.balance_nicoin == 12_345
+
+
+def test_the_beacon_of_a_height_is_verified_with_a_proven_key(network):
+    """The value comes from a peer, the key from the state under a header: nobody's word counts."""
+    name = network.names[1]
+    peers = load_settings(network.home.node_path(name) / "node.toml").peers
+    url = next(peer.url for peer in peers if peer.name == name)
+    interval = network.home.load_genesis().params.beacon_interval
+    # The members sign a height a few blocks after it is final.
+    network.wait_heights(EVERYBODY, 3 * interval + 10)
+    options = BeaconOptions(
+        home=network.home.path,
+        height=2 * interval,
+        peers=(f"{name}={url}",),
+        trust=TrustOptions(
+            url=network.rpc_url(2), trust_height=TRUSTED, trust_hash=network.get_hash(TRUSTED), max_age_seconds=30
+        ),
+    )
+    report = verify_beacon(options)
+    assert (report.agreeing, report.wrong, report.key_source) == ([name], [], PROVEN)
 
 
 def test_an_absent_value_is_proven_absent(network):
