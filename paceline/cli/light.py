@@ -267,8 +267,10 @@ def _describe_values(report: LightReport) -> Iterator[str]:
         yield f"account    {account.address} holds {coins:,}.{nicoin:09d} coins as of height {account.height}"
     if node is not None:
         yield (
-            f"node       {node.name} ({node.address}): weight {node.weight:,}, "
+            f"node       {node.name}, {node.address}: weight {node.weight:,}, "
             f"voting power {node.voting_power:,} as of height {node.height}"
         )
     if group is not None:
         yield f"group      {group.number}, key {group.key} as of height {group.height}"
+    if any(value is not None for value in (report.state, account, node, group)):
+        yield "values     each proven under the header of the next height"

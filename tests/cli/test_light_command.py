@@ -202,6 +202,7 @@ def test_named_values_are_proven_and_decoded(ask_state):
     text = ask_state(*arguments).output
     assert "holds 1,000.000000000 coins as of height 5" in text
     assert "node-2" in text and "voting power 200,000,000" in text
+    assert "each proven under the header of the next height" in text
     assert f"group      1, key {key}" in text and "6e6f6e65 = no value" in text
 
 
