@@ -1,22 +1,25 @@
 """`paceline beacon verify`: fetch the beacon of a height from nodes and check it with public data only.
 
-Knows the genesis and asks in the name of a key made for the occasion. A node's word counts for nothing but the key of a
-later group, and the report says so.
+Knows the genesis and asks in the name of a key made for the occasion. The key of a later group is proven by the state
+under a trusted header when the options name one; else it is a node's word, and the report says so.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
-from paceline.base.errors import ConfigError, Invalid, InvalidClaim, TransportError
+from paceline.base.errors import ConfigError, Invalid, InvalidBlock, InvalidClaim, TransportError
 from paceline.base.keys import AccountKey, compute_address
+from paceline.cli.light_client import TrustOptions, check_trust, open_light_client, open_reader
+from paceline.engine.light_values import ask_group
 from paceline.ledger.beacon import verify_value
 from paceline.ledger.groups import form_first_group
 from paceline.network.client import Peer, PeerClient
@@ -28,6 +31,7 @@ from paceline.protocol.genesis import Genesis, compute_chain_id
 FIRST_GROUP = 1
 KEY_BYTES = 96
 PINNED, FROM_GENESIS, TOLD = "given by --group-key", "computed from the genesis", "as the nodes tell it"
+PROVEN = "proven by the state under a header that follows from the trusted one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,27 @@ class BeaconOptions:
     height: int
     peers: tuple[str, ...] = ()
     group_key: str | None = None
+    trust: TrustOptions | None = None
+    """Header and node that prove the keys of groups."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Keys:
+    """What is known of the groups' keys without the word of those who answer."""
+
+    first: bytes
+    pinned: bytes | None
+    proven: Mapping[int, bytes | None] | None
+    """By group, None for a group that the state does not know; None altogether when nothing was proven."""
+
+    def choose(self, answer: BeaconAnswer) -> tuple[bytes | None, str]:
+        """The key that an answer must hold against (None: no key will do), and where it comes from."""
+        group = answer.signed.group
+        if self.pinned is not None:
+            return self.pinned, PINNED
+        if self.proven is not None:
+            return self.proven[group], PROVEN
+        return (self.first, FROM_GENESIS) if group == FIRST_GROUP else (answer.group_key, TOLD)
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +89,18 @@ class BeaconReport(msgspec.Struct, frozen=True, kw_only=True):
     bounds: GroupBounds | None
 
 
+def read_trust(rpc: str | None, trust_height: int | None, trust_hash: str | None) -> TrustOptions | None:
+    """Whom to prove keys by, None when nobody is named.
+
+    Errors: ConfigError when a part is missing.
+    """
+    if rpc is None and trust_height is None and trust_hash is None:
+        return None
+    if rpc is None or trust_height is None or trust_hash is None:
+        raise ConfigError("--rpc, --trust-height and --trust-hash belong together: give all or none")
+    return TrustOptions(url=rpc, trust_height=trust_height, trust_hash=trust_hash)
+
+
 def print_beacon_verify(options: BeaconOptions, *, as_json: bool) -> None:
     """Verify and print.
 
@@ -88,24 +125,46 @@ def verify_beacon(options: BeaconOptions) -> BeaconReport:
     genesis = home.load_genesis()
     index = _compute_index(genesis, options.height)
     pinned = _read_key(options.group_key)
+    if options.trust is not None:
+        check_trust(options.trust)
+        if pinned is not None:
+            raise ConfigError("--rpc proves the key that --group-key gives: give one of them")
     peers = _find_peers(home, genesis, options.peers)
     answers, silent = asyncio.run(_ask_all(peers, compute_chain_id(genesis), options.height))
     if not answers:
         reasons = "; ".join(f"{failure.node}: {failure.reason}" for failure in silent)
         raise TransportError(f"no node answered for height {options.height} ({reasons})")
-    return _judge_answers(genesis, index, pinned, answers, silent)
+    groups = sorted({answer.signed.group for answer in answers.values()})
+    keys = _Keys(
+        first=form_first_group(genesis)[0].commitments[0],
+        pinned=pinned,
+        proven=None if options.trust is None else _prove_keys(options.trust, compute_chain_id(genesis), groups),
+    )
+    return _judge_answers(genesis, index, keys, answers, silent)
+
+
+def _prove_keys(trust: TrustOptions, chain_id: str, groups: Iterable[int]) -> dict[int, bytes | None]:
+    with ExitStack() as stack:
+        client, rpc = open_light_client(stack, trust)
+        if client.trusted.header.chain_id != chain_id:
+            raise InvalidBlock(
+                "wrong-chain",
+                f"{rpc.name} has chain {client.trusted.header.chain_id!r}, the genesis gives {chain_id!r}",
+            )
+        reader = open_reader(client, rpc, trust.max_age_seconds)
+        found = {group: reader.read(ask_group(group)).value for group in groups}
+        return {group: None if value is None else value.key for group, value in found.items()}
 
 
 def _judge_answers(
-    genesis: Genesis, index: int, pinned: bytes | None, answers: Mapping[str, BeaconAnswer], silent: list[Failure]
+    genesis: Genesis, index: int, keys: _Keys, answers: Mapping[str, BeaconAnswer], silent: list[Failure]
 ) -> BeaconReport:
     chain_id = compute_chain_id(genesis)
-    first_key = form_first_group(genesis)[0].commitments[0]
     right: dict[str, BeaconAnswer] = {}
     wrong = []
     for node, answer in answers.items():
-        key, _ = _choose_key(first_key, pinned, answer)
-        if answer.group_key == key and verify_value(chain_id, index, answer.signed, key):
+        key, _ = keys.choose(answer)
+        if key is not None and answer.group_key == key and verify_value(chain_id, index, answer.signed, key):
             right[node] = answer
         else:
             wrong.append(Failure(node=node, reason="its signature or key is not the group's"))
@@ -121,21 +180,12 @@ def _judge_answers(
         signature=found.signed.signature.hex(),
         group=found.signed.group,
         group_key=found.group_key.hex(),
-        key_source=_choose_key(first_key, pinned, found)[1],
+        key_source=keys.choose(found)[1],
         agreeing=list(right),
         wrong=wrong,
         silent=silent,
         bounds=found.bounds,
     )
-
-
-def _choose_key(first_key: bytes, pinned: bytes | None, answer: BeaconAnswer) -> tuple[bytes, str]:
-    """The key that an answer must hold against, and where it comes from."""
-    if pinned is not None:
-        return pinned, PINNED
-    if answer.signed.group == FIRST_GROUP:
-        return first_key, FROM_GENESIS
-    return answer.group_key, TOLD
 
 
 def _require_one(answers: Sequence[BeaconAnswer]) -> None:

@@ -1,35 +1,29 @@
-"""`paceline light verify`: a later header from a trusted one, and a value of the state under it."""
+"""`paceline light verify`: a later header from a trusted one, and values of the state under it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import msgspec
 from rich.console import Console
 
 from paceline.base.errors import ConfigError
-from paceline.cli.light_values import ProvenValue, Question, answer_question, list_lines, make_fetch
-from paceline.engine.light import LightClient, TrustRules, Verified, load_trusted
-from paceline.engine.light_blocks import HASH_BYTES
-from paceline.engine.light_rpc import HttpLightProvider
+from paceline.cli.light_client import TrustOptions, check_trust, open_light_client, open_reader, read_hex
+from paceline.engine.light import LightClient, Verified
+from paceline.engine.light_reader import Proven, StateReader
 from paceline.engine.light_state import StateProof, decode_state_proof, verify_state_value
+from paceline.engine.light_values import ask_account, ask_current_group, ask_node, ask_value, read_address
 from paceline.network.settings import get_unix_milliseconds
+from paceline.protocol.params import NICOIN_PER_COIN
 
 
 @dataclass(frozen=True, kw_only=True)
-class LightOptions:
+class LightOptions(TrustOptions):
     """What the command was asked."""
 
-    url: str
-    trust_height: int
-    trust_hash: str
-    trusting_period_seconds: int
-    clock_drift_seconds: int
-    witnesses: tuple[str, ...] = ()
     height: int | None = None
     key: str | None = None
     proof: Path | None = None
@@ -53,6 +47,33 @@ class StateValue(msgspec.Struct, frozen=True, kw_only=True):
     height: int
 
 
+class AccountValue(msgspec.Struct, frozen=True, kw_only=True):
+    """A proven account; an unknown one holds nothing."""
+
+    address: str
+    balance_nicoin: int
+    sequence: int
+    height: int
+
+
+class NodeValue(msgspec.Struct, frozen=True, kw_only=True):
+    """A proven node. Powers of all validators add up to 10^9."""
+
+    name: str
+    address: str
+    weight: int
+    voting_power: int
+    height: int
+
+
+class GroupValue(msgspec.Struct, frozen=True, kw_only=True):
+    """The proven key of the beacon group that signs now, as `beacon verify --group-key` takes it."""
+
+    number: int
+    key: str
+    height: int
+
+
 class LightReport(msgspec.Struct, frozen=True, kw_only=True):
     """What was verified. The hash serves as `--trust-hash` of the next call."""
 
@@ -63,19 +84,20 @@ class LightReport(msgspec.Struct, frozen=True, kw_only=True):
     path: list[int]
     agreeing: list[str]
     silent: list[SilentWitness]
-    state: StateValue | None
-    described: list[str]
-    """What the value says, in words."""
+    state: StateValue | None = None
+    account: AccountValue | None = None
+    node: NodeValue | None = None
+    group: GroupValue | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
     """The options, read and found to fit each other."""
 
-    trust_hash: bytes
     height: int | None
-    question: Question
-    proof: StateProof | None
+    key: bytes | None = None
+    proof: StateProof | None = None
+    account: bytes | None = None
 
 
 def print_light_verify(options: LightOptions, *, as_json: bool) -> None:
@@ -99,71 +121,37 @@ def verify_light(options: LightOptions) -> LightReport:
     not answer.
     """
     asked = _read_options(options)
-    rules = TrustRules(
-        trusting_period_seconds=options.trusting_period_seconds, clock_drift_seconds=options.clock_drift_seconds
-    )
     with ExitStack() as stack:
-        provider, *witnesses = [_open(stack, url) for url in (options.url, *options.witnesses)]
-        trusted = load_trusted(provider, options.trust_height, asked.trust_hash)
-        client = LightClient(trusted, provider, rules, witnesses)
-        if asked.question.is_asked and asked.proof is None:
-            answer = answer_question(asked.question, make_fetch(client, provider))
-            return _make_report(answer.proven.verified, _describe_value(answer.proven), list(list_lines(answer)))
-        verified = client.verify_height(asked.height, get_unix_milliseconds())
-    state = _verify_state(asked, verified)
-    return _make_report(verified, state, [])
-
-
-def _describe_value(proven: ProvenValue) -> StateValue:
-    value = None if proven.value is None else proven.value.hex()
-    return StateValue(key=proven.key.hex(), value=value, height=proven.height)
+        client, rpc = open_light_client(stack, options)
+        if options.account is None and options.node is None and not options.group and not _is_fetched(asked):
+            return _verify_header(client, asked)
+        return _read_values(open_reader(client, rpc, options.max_age_seconds), options, asked)
 
 
 def _read_options(options: LightOptions) -> _Asked:
-    trust_hash = _read_hex("--trust-hash", options.trust_hash)
-    if len(trust_hash) != HASH_BYTES:
-        raise ConfigError(f"--trust-hash has {len(trust_hash)} bytes; a header hash has {HASH_BYTES}")
-    for url in (options.url, *options.witnesses):
-        _check_url(url)
-    if options.url in options.witnesses:
-        raise ConfigError(f"{options.url} cannot be its own witness: name another node with --witness")
-    question = _read_question(options)
-    if options.proof is None:
-        return _Asked(trust_hash=trust_hash, height=options.height, question=question, proof=None)
+    check_trust(options)
+    key = None if options.key is None else read_hex("--key", options.key)
+    named = options.account is not None or options.node is not None or options.group
+    if options.proof is not None:
+        if key is None or named:
+            raise ConfigError("--proof goes with --key, and with neither --account, --node nor --group")
+        return _read_proof(options, key)
+    if options.height is not None and (named or key is not None):
+        raise ConfigError("--height does not go with values of the state: a node proves those of its last state only")
+    account = None if options.account is None else read_address(options.account)
+    if options.account is not None and account is None:
+        raise ConfigError(f"--account {options.account!r} is no address: write its 40 hex digits")
+    return _Asked(height=options.height, key=key, account=account)
+
+
+def _read_proof(options: LightOptions, key: bytes) -> _Asked:
+    assert options.proof is not None
     proof = decode_state_proof(_read_file(options.proof))
     # The app hash after a height stands in the next header.
     height = proof.height + 1
     if options.height not in {None, height}:
         raise ConfigError(f"the proof is of height {proof.height}, so it needs --height {height} or none")
-    return _Asked(trust_hash=trust_hash, height=height, question=question, proof=proof)
-
-
-def _read_question(options: LightOptions) -> Question:
-    key = None if options.key is None else _read_hex("--key", options.key)
-    given = [options.key is not None, options.account is not None, options.node is not None, options.group]
-    if sum(given) > 1:
-        raise ConfigError("--key, --account, --node and --group: give one of them")
-    if options.proof is not None and key is None:
-        raise ConfigError("--proof is the proof of a --key: give both")
-    if any(given) and options.proof is None and options.height is not None:
-        raise ConfigError("nodes keep their last state only: leave --height out, or give a --proof with --key")
-    return Question(key=key, account=options.account, node=options.node, group=options.group)
-
-
-def _read_hex(option: str, text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        raise ConfigError(f"{option} {text!r} is not hex") from None
-
-
-def _check_url(url: str) -> None:
-    try:
-        found = httpx.URL(url)
-    except httpx.InvalidURL as problem:
-        raise ConfigError(f"{url!r} is not an address ({problem}): write http://host:port") from None
-    if found.scheme not in {"http", "https"} or not found.host:
-        raise ConfigError(f"{url!r} is not an address: write http://host:port")
+    return _Asked(height=height, key=key, proof=proof)
 
 
 def _read_file(path: Path) -> bytes:
@@ -173,33 +161,85 @@ def _read_file(path: Path) -> bytes:
         raise ConfigError(f"--proof {path} cannot be read: {problem.strerror}") from None
 
 
-def _open(stack: ExitStack, url: str) -> HttpLightProvider:
-    provider = HttpLightProvider(url)
-    stack.callback(provider.close)
-    return provider
+def _is_fetched(asked: _Asked) -> bool:
+    return asked.key is not None and asked.proof is None
 
 
-def _verify_state(asked: _Asked, verified: Verified) -> StateValue | None:
-    proof = asked.proof
-    if proof is None:
-        return None
-    assert asked.question.key is not None
-    verify_state_value(verified.block.header, asked.question.key, proof.value_bytes, proof.trie_proof)
-    return StateValue(key=asked.question.key.hex(), value=proof.value, height=proof.height)
+def _verify_header(client: LightClient, asked: _Asked) -> LightReport:
+    verified = client.verify_height(asked.height, get_unix_milliseconds())
+    proof, key = asked.proof, asked.key
+    if proof is None or key is None:
+        return _make_report([verified])
+    verify_state_value(verified.block.header, key, proof.value_bytes, proof.trie_proof)
+    return _make_report([verified], state=StateValue(key=key.hex(), value=proof.value, height=proof.height))
 
 
-def _make_report(verified: Verified, state: StateValue | None, described: list[str]) -> LightReport:
-    header = verified.block.header
+def _read_values(reader: StateReader, options: LightOptions, asked: _Asked) -> LightReport:
+    state = _describe_value(asked.key, reader.read(ask_value(asked.key))) if asked.key is not None else None
+    account = _read_account(reader, asked.account) if asked.account is not None else None
+    node = _read_node(reader, options.node) if options.node is not None else None
+    group = _read_group(reader) if options.group else None
+    return _make_report(reader.verified, state=state, account=account, node=node, group=group)
+
+
+def _describe_value(key: bytes, found: Proven[bytes | None]) -> StateValue:
+    return StateValue(key=key.hex(), value=None if found.value is None else found.value.hex(), height=found.height)
+
+
+def _read_account(reader: StateReader, address: bytes) -> AccountValue:
+    found = reader.read(ask_account(address))
+    account = found.value
+    return AccountValue(
+        address=address.hex(), balance_nicoin=account.balance, sequence=account.sequence, height=found.height
+    )
+
+
+def _read_node(reader: StateReader, name_or_address: str) -> NodeValue:
+    found = reader.read(ask_node(name_or_address))
+    if found.value is None:
+        known = "no node has this address" if read_address(name_or_address) else "no node has this name"
+        raise ConfigError(f"--node {name_or_address!r}: {known} at height {found.height}, as the state proves")
+    address, node = found.value
+    return NodeValue(
+        name=node.name,
+        address=address.hex(),
+        weight=node.weight,
+        voting_power=node.voting_power,
+        height=found.height,
+    )
+
+
+def _read_group(reader: StateReader) -> GroupValue:
+    found = reader.read(ask_current_group)
+    if found.value is None:
+        raise ConfigError(f"the chain at {reader.name} has no beacon group: it is not a Paceline network")
+    return GroupValue(number=found.value.number, key=found.value.key.hex(), height=found.height)
+
+
+def _make_report(
+    headers: Sequence[Verified],
+    *,
+    state: StateValue | None = None,
+    account: AccountValue | None = None,
+    node: NodeValue | None = None,
+    group: GroupValue | None = None,
+) -> LightReport:
+    """The last header, the way to it, and what the witnesses said of all of them."""
+    header = headers[-1].block.header
+    agreeing = [url for url in headers[-1].agreeing if all(url in verified.agreeing for verified in headers)]
+    silent = {url: reason for verified in headers for url, reason in verified.silent}
     return LightReport(
         chain_id=header.chain_id,
         height=header.height,
         header_hash=header.compute_hash().hex(),
         app_hash=header.app_hash.hex(),
-        path=list(verified.path),
-        agreeing=list(verified.agreeing),
-        silent=[SilentWitness(url=url, reason=reason) for url, reason in verified.silent],
+        path=[height for verified in headers for height in verified.path],
+        agreeing=agreeing,
+        silent=[SilentWitness(url=url, reason=reason) for url, reason in silent.items()],
         state=state,
-        described=described,
+        account=account,
+        node=node,
+        group=group,
     )
 
 
@@ -214,7 +254,23 @@ def _describe(report: LightReport) -> Iterator[str]:
         yield f"witness    {silent.url} did not answer: {silent.reason}"
     if not report.agreeing:
         yield "witness    none compared: a fork signed by more than a third would not show; add --witness URL"
-    yield from report.described
-    if report.state is not None and not report.described:
+    yield from _describe_values(report)
+
+
+def _describe_values(report: LightReport) -> Iterator[str]:
+    account, node, group = report.account, report.node, report.group
+    if report.state is not None:
         shown = "no value" if report.state.value is None else report.state.value
         yield f"state      {report.state.key} = {shown} as of height {report.state.height}"
+    if account is not None:
+        coins, nicoin = divmod(account.balance_nicoin, NICOIN_PER_COIN)
+        yield f"account    {account.address} holds {coins:,}.{nicoin:09d} coins as of height {account.height}"
+    if node is not None:
+        yield (
+            f"node       {node.name}, {node.address}: weight {node.weight:,}, "
+            f"voting power {node.voting_power:,} as of height {node.height}"
+        )
+    if group is not None:
+        yield f"group      {group.number}, key {group.key} as of height {group.height}"
+    if any(value is not None for value in (report.state, account, node, group)):
+        yield "values     each proven under the header of the next height"

@@ -178,16 +178,17 @@ def light_verify(
     trust_hash: Annotated[str, typer.Option(help="Its hash in hex, from a source other than --url.")],
     witness: Annotated[list[str] | None, typer.Option(help="RPC of another node to compare with; repeatable.")] = None,
     height: Annotated[int | None, typer.Option(min=1, help="Height to verify. Default: the latest.")] = None,
-    account: Annotated[str | None, typer.Option(help="Also prove what this address holds.")] = None,
-    node: Annotated[str | None, typer.Option(help="Also prove a node's weight and power, by name or address.")] = None,
-    group: Annotated[bool, typer.Option("--group", help="Also prove the key of the beacon's group.")] = False,
-    key: Annotated[str | None, typer.Option(help="Also prove what stands at a key of the state, in hex.")] = None,
-    proof: Annotated[Path | None, typer.Option(help="Value and proof of --key from a file, as JSON.")] = None,
+    account: Annotated[str | None, typer.Option(help="Address whose balance to prove.")] = None,
+    node: Annotated[str | None, typer.Option(help="Name or address of a node: its weight and voting power.")] = None,
+    group: Annotated[bool, typer.Option("--group", help="The key of the beacon group that signs now.")] = False,
+    key: Annotated[str | None, typer.Option(help="Any key of the state, in hex.")] = None,
+    proof: Annotated[Path | None, typer.Option(help="File with its value and proof, instead of asking --url.")] = None,
+    max_age_seconds: Annotated[int, typer.Option(min=1, help="How old the state of a value may be.")] = 60,
     trusting_period_seconds: Annotated[int, typer.Option(min=1, help="How long a header stays trusted.")] = 86_400,
     clock_drift_seconds: Annotated[int, typer.Option(min=0, help="How far a header may be ahead of this clock.")] = 10,
     json: JsonFlag = False,
 ) -> None:
-    """From a trusted header, verify a later one by the power that signed it, and a value of its state."""
+    """From a trusted header, verify a later one by the power that signed it, and values of the state under it."""
     from paceline.cli.light import LightOptions, print_light_verify  # noqa: PLC0415 - loads the light client
 
     options = LightOptions(
@@ -201,6 +202,7 @@ def light_verify(
         account=account,
         node=node,
         group=group,
+        max_age_seconds=max_age_seconds,
         trusting_period_seconds=trusting_period_seconds,
         clock_drift_seconds=clock_drift_seconds,
     )
@@ -215,16 +217,28 @@ def beacon_verify(
         list[str] | None, typer.Option(help="Node to ask, as name=http://host:port; repeatable. Default: all that run.")
     ] = None,
     group_key: Annotated[str | None, typer.Option(help="Key of the group in hex, when you know it.")] = None,
+    rpc: Annotated[str | None, typer.Option(help="RPC of a CometBFT node that proves the group's key.")] = None,
+    trust_height: Annotated[int | None, typer.Option(min=1, help="With --rpc: height of a header you trust.")] = None,
+    trust_hash: Annotated[
+        str | None, typer.Option(help="With --rpc: its hash, from a source other than --rpc.")
+    ] = None,
     home: HomeOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Check the beacon of a height yourself: needs the genesis of the network and no secret."""
-    from paceline.cli.beacon import BeaconOptions, print_beacon_verify  # noqa: PLC0415 - loads the node
+    from paceline.cli.beacon import BeaconOptions, print_beacon_verify, read_trust  # noqa: PLC0415 - loads the node
 
-    options = BeaconOptions(
-        home=home or get_default_home(), height=height, peers=tuple(peer or ()), group_key=group_key
-    )
-    run_command(lambda: print_beacon_verify(options, as_json=json))
+    def verify() -> None:
+        options = BeaconOptions(
+            home=home or get_default_home(),
+            height=height,
+            peers=tuple(peer or ()),
+            group_key=group_key,
+            trust=read_trust(rpc, trust_height, trust_hash),
+        )
+        print_beacon_verify(options, as_json=json)
+
+    run_command(verify)
 
 
 @app.command(hidden=True)

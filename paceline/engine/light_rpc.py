@@ -1,4 +1,4 @@
-"""Light blocks and state values from a CometBFT node's RPC: `/commit`, the pages of `/validators`, `/abci_query`.
+"""Light blocks from a CometBFT node's RPC: `/commit` and the pages of `/validators`.
 
 Trusts nothing it hears: sizes are bounded before parsing, every range is checked, and what the hashes do not bind
 (proposer priorities, addresses beside keys) is compared or left out. Whether a block is true is for `light`.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, TypeVar
 
@@ -16,7 +15,7 @@ import httpx
 import msgspec
 from msgspec import Meta
 
-from paceline.base.errors import Invalid, InvalidBlock, TransportError
+from paceline.base.errors import InvalidBlock, TransportError
 from paceline.engine.light_blocks import (
     ABSENT,
     MAX_VALIDATORS,
@@ -29,12 +28,8 @@ from paceline.engine.light_blocks import (
     decode_light_block,
     encode_light_block,
 )
-from paceline.engine.light_state import STATE_PROOF, STATE_QUERY
-from paceline.protocol.codec import decode
-from paceline.store.trie import TrieProof
 
 CALL_SECONDS = 10.0
-MAX_PROOF_BYTES: Final = 64 * 1024
 PER_PAGE: Final = 100
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 _KEY_TYPE = "tendermint/PubKeyEd25519"
@@ -117,36 +112,6 @@ class _ValidatorsAnswer(msgspec.Struct):
     total: Annotated[int, Meta(ge=1, le=MAX_VALIDATORS)]
 
 
-class _ProofOp(msgspec.Struct):
-    type: str
-    data: bytes
-
-
-class _ProofOps(msgspec.Struct):
-    ops: Annotated[list[_ProofOp], Meta(max_length=4)]
-
-
-class _QueryResponse(msgspec.Struct, rename={"proof_ops": "proofOps"}):
-    height: Annotated[int, Meta(ge=0, le=2**63 - 2)]
-    code: int = 0
-    log: str = ""
-    value: bytes | None = None
-    proof_ops: _ProofOps | None = None
-
-
-class _QueryAnswer(msgspec.Struct):
-    response: _QueryResponse
-
-
-@dataclass(frozen=True)
-class StateAnswer:
-    """What a node says stands at a key as of a height (None: nothing), with its evidence."""
-
-    height: int
-    value: bytes | None
-    proof: TrieProof
-
-
 class HttpLightProvider:
     """One node's RPC as a provider."""
 
@@ -169,37 +134,16 @@ class HttpLightProvider:
         Errors: TransportError when the node does not answer or has no such height; InvalidBlock malformed.
         """
         params = {} if height is None else {"height": height}
-        commit = self._ask("commit", params, _CommitAnswer)
+        commit = self.ask("commit", params, _CommitAnswer)
         validators = self._ask_validators(commit.signed_header.header.height)
         return self._convert(commit.signed_header, validators)
-
-    def get_state_value(self, key: bytes) -> StateAnswer:
-        """What stands at a key of the node's last state; nothing of it is verified here.
-
-        Errors: TransportError when the node does not answer or has no such query; InvalidBlock malformed.
-        """
-        params = {"path": f'"{STATE_QUERY}"', "data": "0x" + key.hex(), "prove": "true"}
-        found = self._ask("abci_query", params, _QueryAnswer).response
-        if found.code != 0:
-            raise TransportError(f"{self.name} does not tell its state: {found.log[:200]}")
-        ops = found.proof_ops.ops if found.proof_ops is not None else []
-        if len(ops) != 1 or ops[0].type != STATE_PROOF:
-            raise self._refuse("the value comes without a proof of the kind this client verifies")
-        # No value in the state is empty, so empty bytes mean that there is none.
-        return StateAnswer(found.height, found.value or None, self._decode_proof(ops[0].data))
-
-    def _decode_proof(self, data: bytes) -> TrieProof:
-        try:
-            return decode(TrieProof, data, limit_bytes=MAX_PROOF_BYTES)
-        except Invalid as problem:
-            raise self._refuse(f"the proof: {problem.message}") from None
 
     def _ask_validators(self, height: int) -> list[_Validator]:
         found: list[_Validator] = []
         page = 1
         while True:
             params = {"height": height, "page": page, "per_page": PER_PAGE}
-            answer = self._ask("validators", params, _ValidatorsAnswer)
+            answer = self.ask("validators", params, _ValidatorsAnswer)
             # Only full pages, so that nobody can make this ask ten thousand times.
             if answer.block_height != height or len(answer.validators) != min(PER_PAGE, answer.total - len(found)):
                 raise self._refuse(f"page {page} of the validators of height {height} does not fit the others")
@@ -222,7 +166,11 @@ class HttpLightProvider:
         except InvalidBlock as problem:
             raise self._refuse(problem.message) from None
 
-    def _ask(self, method: str, params: Mapping[str, int | str], kind: type[T]) -> T:
+    def ask(self, method: str, params: Mapping[str, int | str], kind: type[T]) -> T:
+        """The result of one call, of this shape.
+
+        Errors: TransportError when the node does not answer or refuses; InvalidBlock malformed.
+        """
         result = self._read_result(self._fetch(method, params))
         try:
             return msgspec.convert(result, kind, strict=False)

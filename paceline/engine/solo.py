@@ -39,6 +39,11 @@ class Replica:
         """Last committed height."""
         return self._store.height
 
+    @property
+    def first_block_height(self) -> int:
+        """Lowest height whose block is kept; one above the height when none is."""
+        return self._store.first_block_height
+
     def get_blocks(self, first: int, limit: int, max_bytes: int) -> list[bytes]:
         """Committed blocks from a height on, as signed."""
         return self._store.get_blocks(first, limit, max_bytes)

@@ -103,24 +103,24 @@ def form_first_group(
 
 def get_current(state: State) -> Group:
     """The group that signs now."""
-    group = GROUPS.get(state, make_number_key(CURRENT.get(state) or 0))
+    group = GROUPS.get(state, _number_key(CURRENT.get(state) or 0))
     assert group is not None, "genesis installs the first group"
     return group
 
 
 def get_former(state: State) -> Group | None:
     """The group before it, which stands in when the current one does not sign."""
-    return GROUPS.get(state, make_number_key((CURRENT.get(state) or 0) - 1))
+    return GROUPS.get(state, _number_key((CURRENT.get(state) or 0) - 1))
 
 
 def get_group(state: State, number: int) -> Group | None:
     """The current or the former group by number."""
-    return GROUPS.get(state, make_number_key(number)) if number >= 0 else None
+    return GROUPS.get(state, _number_key(number)) if number >= 0 else None
 
 
 def get_group_key(state: State, number: int) -> bytes | None:
     """What the signatures of a group verify against, also when it signs no more."""
-    return GROUP_KEYS.get(state, make_number_key(number))
+    return GROUP_KEYS.get(state, _number_key(number))
 
 
 def list_signers(state: State, asked_at: int, *, late: bool) -> list[Group]:
@@ -138,20 +138,20 @@ def list_signers(state: State, asked_at: int, *, late: bool) -> list[Group]:
 
 def install(state: State, group: Group) -> None:
     """Make a group the current one; what belongs to the one before the former goes."""
-    GROUPS.put(state, make_number_key(group.number), group)
-    GROUP_KEYS.put(state, make_number_key(group.number), compute_group_key(group.commitments))
+    GROUPS.put(state, _number_key(group.number), group)
+    GROUP_KEYS.put(state, _number_key(group.number), compute_group_key(group.commitments))
     CURRENT.put(state, b"", group.number)
     gone = group.number - KEPT_GROUPS
     if gone > 0:
-        GROUPS.delete(state, make_number_key(gone))
+        GROUPS.delete(state, _number_key(gone))
         forget_dealings(state, gone)
-        for key, _ in LIARS.items(state, make_number_key(gone)):
+        for key, _ in LIARS.items(state, _number_key(gone)):
             LIARS.delete(state, key)
 
 
 def forget_dealings(state: State, number: int) -> None:
     """Drop the dealings of a ceremony."""
-    for key, _ in DEALINGS.items(state, make_number_key(number)):
+    for key, _ in DEALINGS.items(state, _number_key(number)):
         DEALINGS.delete(state, key)
 
 
@@ -223,14 +223,13 @@ def check_dealing(record: DealingRecord, context: bytes, scheme: ThresholdScheme
 
 def dealing_key(number: int, dealer: bytes) -> bytes:
     """Where a dealing stands in its table."""
-    return make_number_key(number) + dealer
+    return _number_key(number) + dealer
 
 
 def liar_key(number: int, address: bytes) -> bytes:
     """Where a member that signed wrongly is noted."""
-    return make_number_key(number) + address
+    return _number_key(number) + address
 
 
-def make_number_key(number: int) -> bytes:
-    """The key that tables by group number use."""
+def _number_key(number: int) -> bytes:
     return max(0, number).to_bytes(8, "big")

@@ -99,14 +99,6 @@ class Table(Generic[T]):
         self._prefix = prefix.encode("ascii") + b"/"
         self._kind = kind
 
-    def make_state_key(self, key: bytes = b"") -> bytes:
-        """Where the value of a key stands in the state, for whoever reads it from outside with a proof."""
-        return self._prefix + key
-
-    def decode(self, data: bytes) -> T:
-        """A value from proven bytes."""
-        return decode_own(self._kind, data)
-
     def get(self, state: State, key: bytes = b"") -> T | None:
         """The value at a key, or None."""
         data = state.get(self._prefix + key)

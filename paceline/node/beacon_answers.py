@@ -44,18 +44,32 @@ class BeaconAnswer(Record, frozen=True, kw_only=True):
 def answer_beacon(state: State, params: NetworkParams, body: bytes) -> bytes:
     """The answer to a request in bytes.
 
-    Errors: InvalidTransaction malformed; not-signed when there is no value, or none any more.
+    Errors: InvalidTransaction malformed; not-signed when there is no value; pruned when there is none any more, naming
+    the first height held.
     """
     height = decode(BeaconRequest, body, limit_bytes=MAX_REQUEST_BYTES).height
     index, rest = divmod(height, params.beacon_interval)
     signed = beacon.get_signed(state, index) if rest == 0 and index > 0 else None
     if signed is None:
-        kept = f"the last {beacon.KEPT_VALUES} multiples of {params.beacon_interval} are kept"
-        raise InvalidTransaction("not-signed", f"height {height} has no value at height {state.height}; {kept}")
+        raise _explain(state, params.beacon_interval, height)
     key = groups.get_group_key(state, signed.group)
     assert key is not None, "a value was verified against it"
     bounds = _describe(groups.get_group(state, signed.group))
     return encode(BeaconAnswer(signed=signed, group_key=key, bounds=bounds))
+
+
+def _explain(state: State, interval: int, height: int) -> InvalidTransaction:
+    gone = (state.height // interval - beacon.KEPT_VALUES) * interval
+    if height % interval == 0 and 0 < height <= gone:
+        kept = (int.from_bytes(key, "big") for key, _ in beacon.VALUES.scan(state))
+        first = next((index * interval for index in kept if index > 0), None)
+        held = "none is held" if first is None else f"the first height held is {first}"
+        return InvalidTransaction(
+            "pruned", f"no value of height {height} is held any more at height {state.height}; {held}"
+        )
+    return InvalidTransaction(
+        "not-signed", f"height {height} has no value at height {state.height}; every {interval}th is signed"
+    )
 
 
 def _describe(group: groups.Group | None) -> GroupBounds | None:

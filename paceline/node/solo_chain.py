@@ -9,12 +9,13 @@ import asyncio
 import logging
 import time
 
-from paceline.base.errors import InvalidTransaction, TransportError
+from paceline.base.errors import ConfigError, InvalidTransaction, TransportError
 from paceline.base.keys import AccountKey
 from paceline.engine.blocks import decode_block
 from paceline.engine.inclusions import Included
 from paceline.engine.solo import LABEL, Replica, Sequencer
 from paceline.ledger.application import BlockResult
+from paceline.network.client import PeerRefused
 from paceline.node.chain import KEPT_BLOCKS, RETRY_SECONDS, BlockSummary, ChainService, Standing
 from paceline.node.peers import Peers
 from paceline.node.settings import NodeSettings
@@ -24,6 +25,8 @@ LOG = logging.getLogger(__name__)
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 MAX_BATCH_BLOCKS = 200
 POLL_SECONDS = 1.0
+PRUNED = "pruned"
+"""Code of a refusal that asking again cannot mend: the reply names the first height held."""
 
 
 class BlocksRequest(Record, frozen=True):
@@ -54,7 +57,8 @@ class SoloChain(ChainService):
     async def run(self) -> None:
         """Order or follow blocks until cancelled.
 
-        Errors: InvalidBlock when this node cannot follow; the node stops then.
+        Errors: InvalidBlock when this node cannot follow, ConfigError when the sequencer has forgotten the blocks that it
+        lacks; the node stops then.
         """
         if isinstance(self.replica, Sequencer):
             await self._order(self.replica)
@@ -83,11 +87,19 @@ class SoloChain(ChainService):
         return digest
 
     async def serve_blocks(self, sender: bytes, body: bytes) -> list[bytes]:
-        """Blocks for a follower, after a short wait when there is none yet; remembers where a node of ours stands."""
+        """Blocks for a follower, after a short wait when there is none yet; remembers where a node of ours stands.
+
+        Errors: InvalidTransaction pruned, naming the first height that is held.
+        """
         request = decode(BlocksRequest, body, limit_bytes=256)
         self.note_standing(sender, Standing(request.first - 1, request.app_hash, request.fetched_bytes))
         async with self._moved:
             self._moved.notify_all()
+        held = self.replica.first_block_height
+        if request.first < held:
+            raise InvalidTransaction(
+                PRUNED, f"{self._settings.name} holds blocks from height {held} on, not height {request.first}"
+            )
         await self.wait_height(request.first, POLL_SECONDS)
         return self.replica.get_blocks(request.first, MAX_BATCH_BLOCKS, MAX_BATCH_BYTES)
 
@@ -136,6 +148,10 @@ class SoloChain(ChainService):
             try:
                 batch = await self._peers.request_many(self._settings.sequencer, "blocks", request)
             except TransportError as problem:
+                if isinstance(problem, PeerRefused) and problem.code == PRUNED:
+                    raise ConfigError(
+                        f"{problem.message}, and this node is at height {self.height}: copy the store of a newer node"
+                    ) from None
                 LOG.info("sequencer not reached (%s), trying again", problem)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue

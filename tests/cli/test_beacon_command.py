@@ -13,14 +13,17 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "network"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "node"))
 
+from light_state_rpc import StateRpc
 from peer_servers import serve
 from role_setup import GENESIS, KEYS, make_state
 
 from paceline.base.bls import EncryptionKey, multiply_generator, sign
 from paceline.cli import beacon as command
+from paceline.cli import light_client
 from paceline.cli.main import app
 from paceline.ledger import beacon, groups
 from paceline.network.server import PeerIdentity, create_peer_app
@@ -178,6 +181,41 @@ def test_the_key_of_a_later_group_is_said_to_be_the_nodes_word(run, tmp_path):
     assert command.TOLD in result.output
 
 
+@pytest.fixture
+def prove(monkeypatch):
+    """The options that let a node's state prove keys."""
+
+    def start(chain_id=CHAIN_ID, change=lambda _: None):
+        rpc = StateRpc(dict(STATE.iterate(b"")), chain_id=chain_id, change=change)
+        monkeypatch.setattr(light_client, "HttpLightProvider", lambda _: rpc)
+        now = rpc.blocks[max(rpc.blocks)].header.unix_nanoseconds // 1_000_000 + 1
+        monkeypatch.setattr(light_client, "get_unix_milliseconds", lambda: now)
+        return ("--rpc", "http://node", *rpc.trust)
+
+    return start
+
+
+def test_the_state_proves_the_key_and_a_made_up_group_is_found_out(run, tmp_path, prove):
+    """Without the proof the made-up group alone passes, as told; beside an honest node nothing passes at all."""
+    with serve_nodes({1: answer_honestly, 2: make_other_group()}, tmp_path) as peers:
+        result = run(*peers, *prove(), "--json")
+        alone = run(*peers[2:], *prove())
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.output)
+    assert (report["agreeing"], report["key_source"]) == (["node-1"], command.PROVEN)
+    assert [failure["node"] for failure in report["wrong"]] == ["node-2"]
+    assert report["group_key"] == groups.get_group_key(STATE, 1).hex()
+    assert alone.exit_code == 1 and "bad-signature" in alone.stderr
+
+
+def test_invalid_state_of_another_chain_or_with_a_wrong_key(run, tmp_path, prove):
+    with serve_nodes({1: answer_honestly}, tmp_path) as peers:
+        other = run(*peers, *prove(chain_id="other-1"))
+        lied = run(*peers, *prove(change=lambda response: response.update(value="xAEA")))
+    assert other.exit_code == 1 and "wrong-chain" in other.stderr
+    assert lied.exit_code == 1 and "state-proof" in lied.stderr
+
+
 def test_two_keys_of_one_group_are_refused(run, tmp_path):
     with serve_nodes({2: make_other_group(), 3: make_other_group(secret=b"3")}, tmp_path) as peers:
         result = run(*peers)
@@ -195,6 +233,15 @@ def test_two_keys_of_one_group_are_refused(run, tmp_path):
         (("--group-key", "00" * 95), HEIGHT, "has 95 bytes"),
         (("--peer", "node-9=http://127.0.0.1:1"), HEIGHT, "no node of the genesis"),
         (("--peer", "node-1"), HEIGHT, "name=http://host:port"),
+        (("--rpc", "http://node"), HEIGHT, "belong together"),
+        (("--trust-height", "1", "--trust-hash", "00" * 32), HEIGHT, "belong together"),
+        (("--rpc", "node", "--trust-height", "1", "--trust-hash", "00" * 32), HEIGHT, "is not an address"),
+        (("--rpc", "http://node", "--trust-height", "1", "--trust-hash", "00"), HEIGHT, "has 1 bytes"),
+        (
+            ("--group-key", "00" * 96, "--rpc", "http://node", "--trust-height", "1", "--trust-hash", "00" * 32),
+            HEIGHT,
+            "give one of them",
+        ),
     ],
 )
 def test_invalid_options_are_refused_before_anybody_is_asked(run, arguments, height, told):

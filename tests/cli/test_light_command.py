@@ -12,12 +12,17 @@ from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
 
-from light_chain import NOW, load_recorded, load_vectors, make_block, make_http_provider, make_set
+sys.path.insert(0, str(Path(__file__).parents[1] / "node"))
 
-from paceline.cli import light
+from light_chain import NOW, load_recorded, load_vectors, make_block, make_http_provider, make_set
+from light_state_rpc import HEIGHT, StateRpc
+from role_setup import FUNDS, KEYS, USER, make_state
+
+from paceline.cli import light, light_client
 from paceline.cli.main import app
 from paceline.engine.light_rpc import HttpLightProvider
 from paceline.engine.light_state import encode_state_proof
+from paceline.ledger import groups
 from paceline.store.trie import Trie
 
 VECTORS = load_vectors()
@@ -31,6 +36,11 @@ def fail(request: httpx.Request) -> httpx.Response:
     raise httpx.ConnectError("refused", request=request)
 
 
+def set_clock(monkeypatch, unix_milliseconds):
+    for module in (light, light_client):
+        monkeypatch.setattr(module, "get_unix_milliseconds", lambda: unix_milliseconds)
+
+
 @pytest.fixture
 def asked(monkeypatch) -> list[str]:
     """Addresses that were opened; `http://gone` does not answer, every other node has the recorded chain."""
@@ -42,8 +52,8 @@ def asked(monkeypatch) -> list[str]:
             return HttpLightProvider(url, httpx.MockTransport(fail))
         return make_http_provider(VECTORS, url)
 
-    monkeypatch.setattr(light, "HttpLightProvider", open_provider)
-    monkeypatch.setattr(light, "get_unix_milliseconds", lambda: LAST.unix_nanoseconds // 1_000_000 + 1)
+    monkeypatch.setattr(light_client, "HttpLightProvider", open_provider)
+    set_clock(monkeypatch, LAST.unix_nanoseconds // 1_000_000 + 1)
     monkeypatch.setenv("COLUMNS", "400")
     return opened
 
@@ -91,8 +101,8 @@ def test_value_of_the_state_is_verified_at_the_next_height(asked, monkeypatch, t
         def close(self):
             pass
 
-    monkeypatch.setattr(light, "HttpLightProvider", lambda _: Node())
-    monkeypatch.setattr(light, "get_unix_milliseconds", lambda: NOW)
+    monkeypatch.setattr(light_client, "HttpLightProvider", lambda _: Node())
+    set_clock(monkeypatch, NOW)
     path = tmp_path / "proof.json"
     path.write_bytes(encode_state_proof(5, b"value", trie.prove(b"key")))
     trust_hash = trusted.header.compute_hash().hex()
@@ -111,8 +121,13 @@ def test_value_of_the_state_is_verified_at_the_next_height(asked, monkeypatch, t
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--key", "00", "--height", "3"), "keep their last state only"),
-        (("--proof", "proof.json"), "--proof is the proof of a --key"),
+        (("--proof", "proof.json"), "--proof goes with --key"),
+        (("--key", "00", "--proof", "proof.json", "--group"), "--proof goes with --key"),
+        (("--key", "xy"), "--key 'xy' is not hex"),
+        (("--key", "00", "--height", "3"), "--height does not go with values"),
+        (("--group", "--height", "3"), "--height does not go with values"),
+        (("--account", "00" * 19), "--account"),
+        (("--account", "0x" + "00" * 19), "40 hex digits"),
         (("--key", "00", "--proof", "missing.json"), "missing.json cannot be read"),
         (("--witness", "http://node"), "cannot be its own witness"),
         (("--witness", "node:26657"), "is not an address"),
@@ -146,3 +161,75 @@ def test_invalid_chain_ends_with_one_line_and_code_1(asked, arguments, code):
 def test_invalid_trusted_header_of_another_chain(asked):
     result = run(trust_hash=FORKED.header.compute_hash().hex())
     assert result.exit_code == 1 and "wrong-header" in result.stderr
+
+
+STATE = make_state()
+PAIRS = dict(STATE.iterate(b""))
+
+
+@pytest.fixture
+def ask_state(monkeypatch):
+    """The command against a node with a state; its header is as old as the clock minus `age`."""
+    monkeypatch.setenv("COLUMNS", "400")
+
+    def call(*arguments, age_seconds=1, change=lambda _: None):
+        rpc = StateRpc(PAIRS, change=change)
+        monkeypatch.setattr(light_client, "HttpLightProvider", lambda _: rpc)
+        set_clock(monkeypatch, rpc.blocks[HEIGHT + 1].header.unix_nanoseconds // 1_000_000 + 1_000 * age_seconds)
+        return CliRunner().invoke(app, ["light", "verify", "--url", "http://node", *rpc.trust, *arguments])
+
+    return call
+
+
+def test_named_values_are_proven_and_decoded(ask_state):
+    arguments = ("--account", USER.address.hex(), "--node", "node-2", "--group", "--key", b"none".hex())
+    result = ask_state(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.output)
+    key = groups.get_group_key(STATE, 1).hex()
+    assert report["account"] == {
+        "address": USER.address.hex(),
+        "balance_nicoin": FUNDS,
+        "sequence": 0,
+        "height": HEIGHT,
+    }
+    assert report["group"] == {"number": 1, "key": key, "height": HEIGHT}
+    assert report["state"] == {"key": b"none".hex(), "value": None, "height": HEIGHT}
+    node = report["node"]
+    assert (node["name"], node["address"], node["weight"]) == ("node-2", KEYS[1].address.hex(), 1_000)
+    assert node["voting_power"] == 200_000_000
+    assert report["path"] == [HEIGHT + 1]
+    text = ask_state(*arguments).output
+    assert "holds 1,000.000000000 coins as of height 5" in text
+    assert "node-2" in text and "voting power 200,000,000" in text
+    assert "each proven under the header of the next height" in text
+    assert f"group      1, key {key}" in text and "6e6f6e65 = no value" in text
+
+
+def test_a_node_by_address_and_one_that_is_none(ask_state):
+    assert "node-3" in ask_state("--node", KEYS[2].address.hex()).output
+    for unknown, told in (("node-9", "no node has this name"), ("00" * 20, "no node has this address")):
+        result = ask_state("--node", unknown)
+        assert result.exit_code == 2 and told in result.stderr
+
+
+def test_boundary_of_the_age_of_a_value(ask_state):
+    assert ask_state("--group", age_seconds=60).exit_code == 0
+    old = ask_state("--group", age_seconds=61)
+    assert old.exit_code == 1 and "stale-state" in old.stderr
+    assert ask_state("--group", "--max-age-seconds", "61", age_seconds=61).exit_code == 0
+
+
+def test_invalid_value_ends_with_one_line_and_code_1(ask_state):
+    result = ask_state("--account", USER.address.hex(), change=lambda response: response.update(value="kwEA"))
+    assert result.exit_code == 1
+    assert "state-proof" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_invalid_chain_of_another_kind_has_no_group(monkeypatch):
+    rpc = StateRpc({b"key": b"value"})
+    monkeypatch.setattr(light_client, "HttpLightProvider", lambda _: rpc)
+    set_clock(monkeypatch, NOW)
+    arguments = ["light", "verify", "--url", "http://node", *rpc.trust, "--group", "--max-age-seconds", "9999"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2 and "not a Paceline network" in result.stderr

@@ -7,6 +7,7 @@ from role_setup import CHAIN_ID, KEYS, make_state
 
 from paceline.base.errors import InvalidTransaction
 from paceline.ledger import beacon, groups
+from paceline.ledger.state import State
 from paceline.node.beacon_answers import MAX_ANSWER_BYTES, BeaconAnswer, BeaconRequest, answer_beacon
 from paceline.node.ceremony import CeremonyKey
 from paceline.protocol.codec import decode, encode
@@ -50,6 +51,32 @@ def test_a_group_that_is_gone_leaves_its_key(state):
 def test_invalid_height_has_no_value(state, height):
     with pytest.raises(InvalidTransaction, match="not-signed"):
         ask(state, height)
+
+
+@pytest.mark.parametrize(
+    ("height", "asked", "code"),
+    [(2_569, 10, "not-signed"), (2_570, 10, "pruned"), (2_570, 15, "not-signed"), (2_570, 9, "not-signed")],
+)
+def test_boundary_of_what_is_forgotten(state, height, asked, code):
+    """Values stand for 5 heights each: that of height 10 may go once 512 later ones may be there."""
+    later = State(state, height=height)
+    later.delete(later_key(2))
+    later.put(later_key(4), encode(beacon.BeaconValue(b"v" * 32, b"s" * 48, 1, 21)))
+    with pytest.raises(InvalidTransaction, match=f"^{code}: ") as caught:
+        ask(later, asked)
+    assert ("the first height held is 20" in str(caught.value)) == (code == "pruned")
+
+
+def test_nothing_is_held_any_more(state):
+    later = State(state, height=9_999)
+    for index in (0, 2):
+        later.delete(later_key(index))
+    with pytest.raises(InvalidTransaction, match=r"pruned: .* none is held"):
+        ask(later, 10)
+
+
+def later_key(index):
+    return b"beacon/value/" + index.to_bytes(8, "big")
 
 
 def test_invalid_request_bytes(state):

@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import pytest
 from role_setup import GENESIS, KEYS, USER
 
-from paceline.base.errors import InvalidTransaction
+from paceline.base.errors import ConfigError, InvalidTransaction
 from paceline.engine.solo import Replica, Sequencer
 from paceline.ledger import beacon, groups
 from paceline.ledger.admission import signed_bytes
 from paceline.ledger.application import Application
+from paceline.network.client import Peer, PeerRefused
+from paceline.node import solo_chain
 from paceline.node.ceremony import CeremonyKey
 from paceline.node.chain import is_alive
 from paceline.node.solo_chain import BlocksRequest, SoloChain
@@ -59,9 +61,42 @@ def test_a_stranger_is_served_and_leaves_no_trace(sequencer):
     assert chain.sightings == {}
 
 
-def test_invalid_first_height_gives_nothing(sequencer):
-    assert serve(make_chain(sequencer), USER.address, 0) == []
-    assert serve(make_chain(sequencer), USER.address, -5) == []
+@pytest.mark.parametrize("first", [0, -5])
+def test_invalid_first_height_names_the_first_one_held(sequencer, first):
+    with pytest.raises(InvalidTransaction, match=f"pruned: node-1 holds blocks from height 1 on, not height {first}"):
+        serve(make_chain(sequencer), USER.address, first)
+
+
+def test_boundary_of_pruned_blocks(sequencer):
+    sequencer._store.prune(3)
+    assert len(serve(make_chain(sequencer), USER.address, 3)) == 1
+    with pytest.raises(InvalidTransaction, match="pruned: node-1 holds blocks from height 3 on, not height 2"):
+        serve(make_chain(sequencer), USER.address, 2)
+
+
+class Refusing:
+    """A sequencer's door that says no; `request_many` counts."""
+
+    fetched_bytes = 0
+
+    def __init__(self, *codes):
+        self.codes = list(codes)
+
+    async def request_many(self, name, path, body):
+        assert (name, path) == ("node-1", "blocks")
+        raise PeerRefused(
+            Peer("http://node-1", KEYS[0].address), 400, self.codes.pop(0), "holds blocks from height 3 on"
+        )
+
+
+def test_a_follower_whose_blocks_are_gone_stops_and_says_so(monkeypatch):
+    monkeypatch.setattr(solo_chain, "RETRY_SECONDS", 0.0)
+    store = MemoryStateStore()
+    peers = Refusing("work-failed", "pruned", "pruned")
+    chain = SoloChain(SETTINGS, Replica(Application(GENESIS, store), store), KEYS[0], peers)
+    with pytest.raises(ConfigError, match="holds blocks from height 3 on, and this node is at height 0"):
+        asyncio.run(chain.run())
+    assert peers.codes == ["pruned"]
 
 
 def test_invalid_request_bytes(sequencer):
