@@ -55,9 +55,10 @@ def test_votes_plan_an_upgrade_and_the_whole_home_stops_before_it(tmp_path):
         height = compute_earliest(home.load_genesis().params, ask(home)["height"]) + 200
         code, told = vote(home, "v2", str(height))
         assert code == 0 and told.startswith(f"node-1 voted for planning v2 at height {height} (block "), told
-        assert ask(home)["votes"] == [
-            {"node": "node-1", "cancels": False, "name": "v2", "height": height, "weight_ppm": 500_000}
-        ]
+        (ballot,) = ask(home)["votes"]
+        # A Race may have moved the weights by now.
+        assert 0 < ballot.pop("weight_ppm") < 660_000
+        assert ballot == {"node": "node-1", "cancels": False, "name": "v2", "height": height}
         code, told = vote(home, "v2", str(height), "--name", "node-1")
         assert code == 2 and "already-voted" in told
         code, told = vote(home, "v2", "1", "--name", "node-2")
