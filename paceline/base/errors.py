@@ -42,3 +42,7 @@ class WorkError(PacelineError):
 
 class ConfigError(PacelineError):
     """Settings that cannot work. The message names the setting and what to do."""
+
+
+class UpgradeNeeded(ConfigError):
+    """The network goes on by rules that this software does not have. Starting it again changes nothing."""

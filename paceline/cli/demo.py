@@ -324,7 +324,7 @@ def _start(home: Home, port: int, console: Console) -> Iterator[Network]:
 
 def _stay(network: Network, home: Home, console: Console) -> None:
     console.print(f"Staying up: {network.url}/ (Ctrl-C ends everything; `paceline status --home {home.path}`)")
-    network.supervisor.watch(lambda: False, lambda name, code: console.print(f"{name} ended ({code}); restarting it"))
+    network.supervisor.watch(lambda: False, lambda name, what: console.print(f"{name} {what}", soft_wrap=True))
 
 
 def _draw_race(report: Report) -> Table:

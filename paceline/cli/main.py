@@ -1,4 +1,4 @@
-"""Commands: demo, up, join, sponsor, leave, status, doctor, light, beacon, race, keys, state. Each parses, wires and prints; an error ends with one clear line."""
+"""Every command of `paceline`: each parses, wires and prints; an error ends with one clear line."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from paceline.base.errors import ConfigError, PacelineError
+from paceline.base.errors import ConfigError, PacelineError, UpgradeNeeded
 from paceline.cli.environment import get_default_home
 from paceline.cli.keys import keys_app
 from paceline.cli.race import race_app
 from paceline.cli.state import state_app
+from paceline.node.exits import UPGRADE_CODE
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+HELP = "A network of anyone's machines that serves and trains open models: votes come from compute, results are checked."
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
 light = typer.Typer(no_args_is_help=True, help="Verify a chain without following it.")
 app.add_typer(light, name="light")
 beacon = typer.Typer(no_args_is_help=True, help="Verify the network's chance.")
@@ -25,6 +28,8 @@ app.add_typer(beacon, name="beacon")
 app.add_typer(race_app, name="race")
 app.add_typer(keys_app, name="keys")
 app.add_typer(state_app, name="state")
+upgrade = typer.Typer(no_args_is_help=True, help="Planned changes of the network's rules.")
+app.add_typer(upgrade, name="upgrade")
 
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder of the network. Default: ~/.paceline")]
 PeerPortOption = Annotated[
@@ -241,6 +246,30 @@ def beacon_verify(
     run_command(verify)
 
 
+@upgrade.command("vote")
+def upgrade_vote(
+    *,
+    name: Annotated[str, typer.Argument(help="Name of the upgrade, as its release tells it.")],
+    height: Annotated[int, typer.Argument(min=1, help="First height of the new rules.")],
+    cancel: Annotated[bool, typer.Option("--cancel", help="Vote for taking the standing plan back.")] = False,
+    node: Annotated[str | None, typer.Option("--name", help="Node that votes. Default: the home's first.")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Say yes to an upgrade; more than two thirds of all race weight plan it or take it back."""
+    from paceline.cli.upgrade import VoteOptions, send_vote  # noqa: PLC0415 - loads the node
+
+    options = VoteOptions(home=home or get_default_home(), name=name, height=height, node=node, cancel=cancel)
+    run_command(lambda: send_vote(options))
+
+
+@upgrade.command("status")
+def upgrade_status(*, home: HomeOption = None, json: JsonFlag = False) -> None:
+    """The plan, the votes, what is done, and whether this software has it."""
+    from paceline.cli.upgrade import print_upgrade_status  # noqa: PLC0415 - loads the node
+
+    run_command(lambda: print_upgrade_status(home or get_default_home(), as_json=json))
+
+
 @app.command(hidden=True)
 def node(
     *,
@@ -263,6 +292,9 @@ def run_command(command: Callable[[], None]) -> None:
         signal.signal(number, signal.default_int_handler)
     try:
         command()
+    except UpgradeNeeded as problem:
+        print(f"paceline: {problem}", file=sys.stderr)
+        raise typer.Exit(UPGRADE_CODE) from None
     except ConfigError as problem:
         print(f"paceline: {problem}", file=sys.stderr)
         raise typer.Exit(2) from None

@@ -36,4 +36,4 @@ def run_home(home: Home, options: RunOptions, console: Console) -> None:
         for line in options.lines:
             console.print(line, soft_wrap=True)
         console.print("Ctrl-C ends everything.")
-        supervisor.watch(lambda: False, lambda name, code: console.print(f"{name} ended ({code}); restarting it"))
+        supervisor.watch(lambda: False, lambda name, what: console.print(f"{name} {what}", soft_wrap=True))

@@ -9,9 +9,10 @@ sequence or replay window, fee or duty limit, then the message on its own layer 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from paceline.base.errors import InvalidTransaction
+from paceline.base.errors import InvalidTransaction, UpgradeNeeded
 from paceline.ledger import (
     accounts,
     beacon,
@@ -26,6 +27,7 @@ from paceline.ledger import (
     settlement,
     tasks,
     training,
+    upgrades,
 )
 from paceline.ledger.admission import Admitted, admit_transaction, forget_expired
 from paceline.ledger.dispatch import execute_message
@@ -69,13 +71,16 @@ class Info:
 
 
 class Application:
-    """One network's rules over one store."""
+    """One network's rules over one store. `handlers` are the upgrades that this software has."""
 
-    def __init__(self, genesis: Genesis, store: StateStore) -> None:
+    def __init__(
+        self, genesis: Genesis, store: StateStore, handlers: Mapping[str, upgrades.Handler] | None = None
+    ) -> None:
         self.genesis = genesis
         self.params = genesis.params
         self.chain_id = compute_chain_id(genesis)
         self._store = store
+        self._handlers = upgrades.HANDLERS if handlers is None else handlers
         self._admitted: OrderedDict[bytes, Admitted] = OrderedDict()
         self._pending: State | None = None
 
@@ -87,6 +92,22 @@ class Application:
         """A view of the committed state; writes to it go nowhere."""
         return State(self._store, height=self._store.height)
 
+    def require_handlers(self) -> None:
+        """Errors: UpgradeNeeded when the next height goes by rules that this software does not have."""
+        upgrades.require_handlers(self.read(), self._store.height + 1, self._handlers)
+
+    def can_go_on(self) -> bool:
+        """False when the next height goes by rules that this software does not have."""
+        try:
+            self.require_handlers()
+        except UpgradeNeeded:
+            return False
+        return True
+
+    def has_handler(self, name: str) -> bool:
+        """True when this software has an upgrade."""
+        return name in self._handlers
+
     def get_validators(self) -> list[tuple[bytes, int]]:
         """Consensus keys and powers that hold from the first block on, for the engine that starts the chain."""
         state = State(self._store, height=1)
@@ -96,9 +117,10 @@ class Application:
     def check_transaction(self, data: bytes) -> Result:
         """Try a transaction on top of every other that was let in since the last commit."""
         if self._pending is None:
-            self._pending = State(self._store, height=self._store.height + 1)
-            if self._pending.height == 1:
-                self._apply_genesis(self._pending)
+            try:
+                self._pending = self._open_block(self._store.height + 1)
+            except UpgradeNeeded as problem:
+                return Result("upgrade-needed", str(problem))
         branch = self._pending.branch()
         result = self.deliver(branch, data)
         if result.code == "ok":
@@ -109,7 +131,10 @@ class Application:
         """What goes into a block, of what waits: well formed, signed, once each, duties of nodes first.
 
         Nothing is executed again: all of it passed `check_transaction`, and what fails later only fails itself.
+        Nothing is put into a height that this software cannot execute.
         """
+        if not self.can_go_on():
+            return []
         duties: dict[bytes, bytes] = {}
         others: dict[bytes, bytes] = {}
         for data in transactions:
@@ -119,7 +144,12 @@ class Application:
         return _take_within([*duties.values(), *others.values()], max_bytes)
 
     def process_proposal(self, transactions: list[bytes]) -> bool:
-        """False only for what no honest proposer sends: malformed or forged transactions, or one twice."""
+        """False only for what no honest proposer sends: malformed or forged transactions, or one twice.
+
+        And for every block of a height that this software cannot execute: it must not vote on what it cannot judge.
+        """
+        if not self.can_go_on():
+            return False
         distinct = dict.fromkeys(transactions)
         return len(distinct) == len(transactions) and all(self._admit(data) is not None for data in transactions)
 
@@ -129,11 +159,10 @@ class Application:
         """Execute a block on the committed state; nothing is persisted until `commit`.
 
         The same block gives the same result however often it is executed before that, as a crash may ask for.
+        Errors: UpgradeNeeded when this software lacks the height's rules; the node ends.
         """
         assert height == self._store.height + 1, "blocks follow each other"
-        state = State(self._store, height=height)
-        if height == 1:
-            self._apply_genesis(state)
+        state = self._open_block(height)
         epoch = clock.compute_epoch(self.params, height)
         if clock.is_first(self.params, height):
             race.begin_epoch(state, self.params, epoch)
@@ -163,6 +192,14 @@ class Application:
             or any(run.phase not in {training.TRAINING, training.ENDED} for _, run in training.RUNS.scan(state))
         )
 
+    def _open_block(self, height: int) -> State:
+        """The state that a height's transactions find. Errors: UpgradeNeeded."""
+        state = State(self._store, height=height)
+        if height == 1:
+            self._apply_genesis(state)
+        upgrades.begin_block(state, self._handlers)
+        return state
+
     def _apply_genesis(self, state: State) -> None:
         accounts.apply_genesis(state, self.genesis)
         nodes.apply_genesis(state, self.genesis)
@@ -180,6 +217,7 @@ class Application:
         if clock.is_last(self.params, state.height):
             settlement.settle_epoch(state, self.params, epoch)
             registration.remove_left(state, epoch)
+        upgrades.end_block(state, self.params)
         forget_expired(state)
         return updates
 

@@ -16,6 +16,7 @@ from paceline.ledger import (
     sessions,
     tasks,
     training,
+    upgrades,
 )
 from paceline.ledger.admission import Admitted
 from paceline.ledger.state import State
@@ -59,6 +60,10 @@ def _execute_on_power(  # noqa: C901, PLR0912 - one arm per message
             registration.apply_description(state, sender, message)
         case m.LeaveNetwork():
             registration.apply_leave(state, sender, message, epoch)
+        case m.PlanUpgrade():
+            upgrades.apply_plan_vote(state, params, sender, message)
+        case m.CancelUpgrade():
+            upgrades.apply_cancel_vote(state, sender, message)
         case m.CommitRace():
             race_claims.apply_claim(state, sender, message)
         case m.OpenRace():

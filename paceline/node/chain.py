@@ -31,6 +31,8 @@ RESEND_SECONDS = 3.0
 EXPIRY_BLOCKS = 400
 KEPT_BLOCKS = 64
 ALIVE_SECONDS = 4.0
+LINGER_SECONDS = 4.0
+"""How long a node that must not go on still hands its last blocks and votes to others, who stop at that height too."""
 
 
 class Standing(Record, frozen=True):
@@ -157,10 +159,8 @@ class ChainService(ABC):
 
         Errors: InvalidTransaction with the code of the rule it breaks; TransportError when it expired unseen.
         """
-        signer = key or self._key
         expires_at = self.height + EXPIRY_BLOCKS
-        body = encode(TransactionBody(chain_id=self.chain_id, sequence=None, expires_at=expires_at, message=message))
-        data = encode(Transaction(body, signer.public_key, signer.sign(signed_bytes(body))))
+        data = sign_unordered(message, key or self._key, self.chain_id, expires_at)
         return compute_transaction_hash(data), await self.send_signed(data, expires_at)
 
     async def send_signed(self, data: bytes, expires_at: int) -> Included:
@@ -199,11 +199,27 @@ class ChainService(ABC):
     async def _hand_over(self, data: bytes) -> None:
         """Pass a transaction on to whoever orders it."""
 
+    async def _end_before_upgrade(self) -> None:
+        """Return at once while this software can execute the next height; else let others catch up, and end.
+
+        Errors: UpgradeNeeded.
+        """
+        if not self.application.can_go_on():
+            LOG.warning("the next height needs an upgrade; ending in %.0f s", LINGER_SECONDS)
+            await asyncio.sleep(LINGER_SECONDS)
+            self.application.require_handlers()
+
     async def _wake(self, height: int, events: Sequence[Event]) -> None:
         for event in events:
             LOG.info("height %d: %s %s", height, event.kind, dict(event.attributes))
         async with self._moved:
             self._moved.notify_all()
+
+
+def sign_unordered(message: Message, key: AccountKey, chain_id: str, expires_at: int) -> bytes:
+    """A transaction that keeps no order with others of its key."""
+    body = encode(TransactionBody(chain_id=chain_id, sequence=None, expires_at=expires_at, message=message))
+    return encode(Transaction(body, key.public_key, key.sign(signed_bytes(body))))
 
 
 def is_alive(sighting: Sighting | None) -> bool:

@@ -81,8 +81,10 @@ class CometChain(ChainService):
     async def run(self) -> None:
         """Serve the engine until cancelled.
 
-        Errors: ConfigError when the engine ends; whatever broke inside the Application.
+        Errors: ConfigError when the engine ends, UpgradeNeeded when this software must not go on; whatever broke
+        inside the Application.
         """
+        self.application.require_handlers()
         adapter = AbciAdapter(
             self.application, self._store, on_commit=self._on_commit, snapshots=self._engine.snapshots
         )
@@ -144,6 +146,7 @@ class CometChain(ChainService):
         while True:
             committed = await self._committed.get()
             await self._wake(committed.result.height, committed.result.events)
+            await self._end_before_upgrade()
 
     async def _tell_standing(self) -> None:
         """Let others see where this node stands; nothing but displays rests on it."""

@@ -1,6 +1,6 @@
 """What commands on this machine may ask of a running network, guarded by the operator's token.
 
-Reports, opening a training run, a sample of its text, ordering blocks without pause. JSON over HTTP.
+Reports, where upgrades stand, passing on what was signed here, opening a training run, a sample of its text, ordering blocks without pause. JSON over HTTP.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from paceline.models.byte_gpt import sample_text
 from paceline.node.context import Context
 from paceline.node.gateway import NodeGateway
 from paceline.node.reports import build_report
+from paceline.node.upgrades import build_upgrade_status
 from paceline.protocol.codec import decode
-from paceline.protocol.messages import LeaveNetwork, OpenRun, RegisterNode, Registration
+from paceline.protocol.messages import LeaveNetwork, OpenRun, RegisterNode, Registration, decode_transaction
 from paceline.protocol.params import NICOIN_PER_COIN
 from paceline.training.claim import build_initial_state, decode_global_state
 from paceline.training.plan import TrainingPlan, decode_plan, encode_plan
@@ -76,6 +77,12 @@ class Sponsored(msgspec.Struct, frozen=True, kw_only=True):
     height: int
 
 
+class Sent(msgspec.Struct, frozen=True, kw_only=True):
+    """The height of the block that holds a transaction."""
+
+    height: int
+
+
 class LeaveOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Take a node out: this one by its own key, any other as its sponsor."""
 
@@ -109,6 +116,8 @@ class Control:
                 Route("/sample", self._guard(self._sample), methods=["POST"]),
                 Route("/sponsor", self._guard(self._sponsor), methods=["POST"]),
                 Route("/leave", self._guard(self._leave), methods=["POST"]),
+                Route("/transaction", self._guard(self._transaction), methods=["POST"]),
+                Route("/upgrade", self._guard(self._upgrade), methods=["GET"]),
                 Route("/advance", self._guard(self._advance), methods=["POST"]),
             ]
         )
@@ -194,6 +203,17 @@ class Control:
         await context.chain.send(LeaveNetwork(address), key=key)
         node = nodes.NODES.get(context.chain.read(), address)
         return Leaving(name=order.name, after_epoch=node.leaves if node is not None else 0)
+
+    async def _transaction(self, request: Request) -> object:
+        """A transaction that was signed elsewhere on this machine, such as by the key of another node of the home."""
+        data = await request.body()
+        _, body = decode_transaction(data)
+        included = await self._context.chain.send_signed(data, body.expires_at)
+        return Sent(height=included.height)
+
+    async def _upgrade(self, _: Request) -> object:
+        chain = self._context.chain
+        return build_upgrade_status(chain.read(), chain.application.has_handler)
 
     async def _advance(self, request: Request) -> object:
         order = msgspec.json.decode(await request.body(), type=AdvanceOrder)

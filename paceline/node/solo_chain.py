@@ -57,9 +57,10 @@ class SoloChain(ChainService):
     async def run(self) -> None:
         """Order or follow blocks until cancelled.
 
-        Errors: InvalidBlock when this node cannot follow, ConfigError when the sequencer has forgotten the blocks that it
-        lacks; the node stops then.
+        Errors: InvalidBlock when this node cannot follow, UpgradeNeeded when it must not, ConfigError when the sequencer has
+        forgotten the blocks that it lacks; the node stops then.
         """
+        self.application.require_handlers()
         if isinstance(self.replica, Sequencer):
             await self._order(self.replica)
         else:
@@ -162,6 +163,7 @@ class SoloChain(ChainService):
     async def _announce(self, data: bytes, result: BlockResult) -> None:
         self._remember(data)
         await self._wake(result.height, result.events)
+        await self._end_before_upgrade()
         # Whoever was woken gets the loop before the next block.
         await asyncio.sleep(0)
 

@@ -20,7 +20,8 @@ from typing import Self
 import httpx
 import msgspec
 
-from paceline.base.errors import ConfigError, TransportError
+from paceline.base.errors import ConfigError, TransportError, UpgradeNeeded
+from paceline.node.exits import UPGRADE_CODE
 from paceline.node.home import Home, Running
 from paceline.node.links import compute_engine_id
 from paceline.node.settings import load_settings
@@ -58,6 +59,8 @@ class Supervisor:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._engine_ports: dict[str, tuple[int, int]] = {}
         """RPC and link port of each node's engine, for engines that are processes of their own."""
+        self._halted: dict[str, str] = {}
+        """Last words of nodes that must not go on with this software."""
 
     def __enter__(self) -> Self:
         """Start every node and wait until the network answers.
@@ -79,13 +82,22 @@ class Supervisor:
     ) -> None:
         self.stop()
 
-    def watch(self, should_stop: Callable[[], bool], on_restart: Callable[[str, int], None]) -> None:
-        """Restart whatever dies until told to stop."""
+    def watch(self, should_stop: Callable[[], bool], on_end: Callable[[str, str], None]) -> None:
+        """Restart whatever dies until told to stop; `on_end` hears which node ended and what happens now.
+
+        Errors: UpgradeNeeded when every node ended because this software must not go on.
+        """
         while not should_stop():
             for name, exit_code in self.find_dead():
-                on_restart(name, exit_code)
                 _close_pipe(self._children[name])
-                self._start(name)
+                if exit_code == UPGRADE_CODE:
+                    self._halt(name)
+                    on_end(name, f"stopped: {self._halted[name]}")
+                else:
+                    on_end(name, f"ended ({exit_code}); restarting it")
+                    self._start(name)
+            if self._halted and not self._children:
+                raise UpgradeNeeded(next(iter(self._halted.values())))
             time.sleep(POLL_SECONDS)
 
     def find_dead(self) -> list[tuple[str, int]]:
@@ -178,6 +190,11 @@ class Supervisor:
                 process_group=0,
             )
 
+    def _halt(self, name: str) -> None:
+        """Starting it again would end the same way."""
+        del self._children[name]
+        self._halted[name] = _last_line(self.home.node_path(name) / "node.log").removeprefix("paceline: ")
+
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         with httpx.Client(trust_env=False) as client:
@@ -202,6 +219,8 @@ class Supervisor:
     def _require_alive(self) -> None:
         for name, exit_code in self.find_dead():
             log_path = self.home.node_path(name) / "node.log"
+            if exit_code == UPGRADE_CODE:
+                raise UpgradeNeeded(_last_line(log_path).removeprefix("paceline: "))
             raise TransportError(f"{name} ended with code {exit_code}: {_last_line(log_path)} (log: {log_path})")
 
 

@@ -143,6 +143,20 @@ class LeaveNetwork(Record, frozen=True, tag="leave-network"):
     node: AddressBytes
 
 
+class PlanUpgrade(Record, frozen=True, tag="plan-upgrade"):
+    """A vote for new rules from a height on; software that lacks the upgrade of this name stops before it."""
+
+    name: Name
+    height: Height
+
+
+class CancelUpgrade(Record, frozen=True, tag="cancel-upgrade"):
+    """A vote for taking the standing plan back."""
+
+    name: Name
+    height: Height
+
+
 class CommitRace(Record, frozen=True, tag="commit-race"):
     """Claim hits: root and count of a count-and-range tree. A later claim of the window counts more and replaces it."""
 
@@ -330,6 +344,8 @@ Message = (
     | RegisterNode
     | DescribeNode
     | LeaveNetwork
+    | PlanUpgrade
+    | CancelUpgrade
     | CommitRace
     | OpenRace
     | ReportRace
@@ -356,6 +372,8 @@ DUTIES = (
     PostComplaint,
     RegisterGroupKey,
     DescribeNode,
+    PlanUpgrade,
+    CancelUpgrade,
     CommitRace,
     OpenRace,
     ReportRace,

@@ -23,14 +23,13 @@ from links import LOOPBACK, Links
 
 from paceline.base.keys import AccountKey
 from paceline.ledger.accounts import get_account
-from paceline.ledger.admission import signed_bytes
 from paceline.ledger.application import Application
 from paceline.ledger.invariants import find_violations
-from paceline.node.engines import compute_engine_id
+from paceline.node.chain import sign_unordered
 from paceline.node.home import Home, NewHome, create_home
+from paceline.node.links import compute_engine_id
 from paceline.node.settings import COMETBFT, load_settings
 from paceline.protocol import messages as m
-from paceline.protocol.codec import encode
 from paceline.store.state import SqliteStateStore
 
 START_SECONDS = 90.0
@@ -97,6 +96,13 @@ class CometNetwork:
         child.kill()
         _end(child)
         return engines
+
+    def wait_end(self, index: int, timeout_seconds: float = START_SECONDS) -> int:
+        """Exit code of a node that ends by itself."""
+        child = self._processes.pop(index)
+        code = child.wait(timeout_seconds)
+        _end(child)
+        return code
 
     def pause(self, index: int) -> None:
         """SIGSTOP node and engine."""
@@ -199,20 +205,15 @@ class CometNetwork:
 
     def transfer(self, index: int, amount: int) -> bytes:
         """Hand a transfer by the user to a node's engine; returns the recipient."""
-        user, to = self.home.load_key("user"), self.home.load_key(self.names[0]).address
-        application_id = self._chain_id()
-        body = encode(
-            m.TransactionBody(
-                chain_id=application_id,
-                sequence=None,
-                expires_at=self.height(index) + 500,
-                message=m.Transfer(to, amount),
-            )
-        )
-        data = encode(m.Transaction(body, user.public_key, user.sign(signed_bytes(body))))
+        to = self.home.load_key(self.names[0]).address
+        self.send(index, self.user, m.Transfer(to, amount))
+        return to
+
+    def send(self, index: int, key: AccountKey, message: m.Message) -> None:
+        """Sign a message and hand it to a node's engine."""
+        data = sign_unordered(message, key, self._chain_id(), self.height(index) + 500)
         answer = self.ask(index, "broadcast_tx_sync", tx=base64.b64encode(data).decode("ascii"))
         assert answer is not None and answer["code"] == 0, answer
-        return to
 
     def require_agreement(self, indices: Iterable[int]) -> None:
         """Every height that two of these nodes have carries one app hash and one block; safety, whatever happened."""

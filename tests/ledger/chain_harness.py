@@ -79,7 +79,7 @@ def make_genesis(secrets, user, weights, params):
 class Chain:
     """Drives messages and blocks; after each block the replica must agree and every invariant hold."""
 
-    def __init__(self, count=5, params=PARAMS, weights=None):
+    def __init__(self, count=5, params=PARAMS, weights=None, handlers=None):
         self.params = params
         self.keys = [AccountKey.from_secret(hash_parts("test-node", bytes([index]))) for index in range(count)]
         self.user = AccountKey.from_secret(hash_parts("test-user"))
@@ -87,10 +87,10 @@ class Chain:
         self.group_keys = {key.address: make_group_key(key) for key in self.keys}
         self.genesis = make_genesis(tuple(key.secret for key in self.keys), self.user, tuple(weights), params)
         store = MemoryStateStore()
-        self.application = Application(self.genesis, store)
+        self.application = Application(self.genesis, store, handlers)
         self.sequencer = Sequencer(self.application, store, self.keys[0])
         replica_store = MemoryStateStore()
-        self.replica = Replica(Application(self.genesis, replica_store), replica_store)
+        self.replica = Replica(Application(self.genesis, replica_store, handlers), replica_store)
         self.silent = set()
         self._salt = 0
 

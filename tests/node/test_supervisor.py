@@ -64,9 +64,9 @@ def test_what_dies_is_started_again(home, stand_in):
     with Supervisor(home, Listen(port=0)) as running:
         before = running.get_pids()
         os.kill(before["node-2"], signal.SIGKILL)
-        running.watch(lambda: bool(restarts), lambda name, code: restarts.append((name, code)))
+        running.watch(lambda: bool(restarts), lambda name, what: restarts.append((name, what)))
         after = running.get_pids()
-        assert restarts == [("node-2", -signal.SIGKILL)]
+        assert restarts == [("node-2", "ended (-9); restarting it")]
         assert after["node-1"] == before["node-1"]
         assert after["node-2"] != before["node-2"] and psutil.pid_exists(after["node-2"])
 

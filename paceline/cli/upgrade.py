@@ -1,0 +1,125 @@
+"""`paceline upgrade`: vote on a change of the rules with a node's key, and see where it stands. Signs, sends and prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from paceline.base.errors import ConfigError
+from paceline.cli.network import ControlClient
+from paceline.cli.sponsor import require_running
+from paceline.ledger.state import State
+from paceline.ledger.upgrades import HANDLERS
+from paceline.node.chain import EXPIRY_BLOCKS, sign_unordered
+from paceline.node.control import Sent
+from paceline.node.home import Home
+from paceline.node.upgrades import PlanLine, UpgradeStatus, build_upgrade_status
+from paceline.protocol.genesis import compute_chain_id
+from paceline.protocol.messages import CancelUpgrade, PlanUpgrade
+from paceline.store.state import MemoryStateStore, SqliteStateStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoteOptions:
+    """What the command line asked for. Without `node` the home's first one votes."""
+
+    home: Path
+    name: str
+    height: int
+    node: str | None
+    cancel: bool
+
+
+def send_vote(options: VoteOptions) -> None:
+    """Sign with the node's own key, hand over to the running network, wait for the block.
+
+    Errors: ConfigError when nothing runs here, the home has no such node or the ledger refuses; TransportError when the
+    network does not answer.
+    """
+    home = Home(options.home)
+    voter = _choose_node(home, options.node)
+    kind = CancelUpgrade if options.cancel else PlanUpgrade
+    client = ControlClient(require_running(home).web_url, home.load_token())
+    try:
+        expires_at = client.get("/upgrade", UpgradeStatus).height + EXPIRY_BLOCKS
+        chain_id = compute_chain_id(home.load_genesis())
+        signed = sign_unordered(kind(options.name, options.height), home.load_key(voter), chain_id, expires_at)
+        found = client.post("/transaction", signed, Sent)
+    finally:
+        client.close()
+    action = "taking back" if options.cancel else "planning"
+    print(f"{voter} voted for {action} {options.name} at height {options.height} (block {found.height})")
+
+
+def print_upgrade_status(path: Path, *, as_json: bool) -> None:
+    """Print where upgrades stand.
+
+    Errors: as `load_upgrade_status`.
+    """
+    found = load_upgrade_status(Home(path))
+    if as_json:
+        print(msgspec.json.encode(found).decode())
+        return
+    for line in _describe(found):
+        print(line)
+
+
+def load_upgrade_status(home: Home) -> UpgradeStatus:
+    """What the running network says, or what the stores hold when nothing runs.
+
+    Errors: ConfigError when the folder holds no network; TransportError when it runs but does not answer.
+    """
+    home.load_genesis()
+    running = home.load_running()
+    if running is None:
+        return _read_stores(home)
+    client = ControlClient(running.web_url, home.load_token())
+    try:
+        return client.get("/upgrade", UpgradeStatus)
+    finally:
+        client.close()
+
+
+def _read_stores(home: Home) -> UpgradeStatus:
+    """The view of the node that got furthest: after a stop this is what its operator wants to know."""
+    best = build_upgrade_status(State(MemoryStateStore(), height=0), HANDLERS.__contains__)
+    for name in home.node_names():
+        path = home.node_path(name) / "chain.sqlite"
+        if not path.exists():
+            continue
+        store = SqliteStateStore(path, durable=False)
+        try:
+            found = build_upgrade_status(State(store, height=store.height), HANDLERS.__contains__)
+        finally:
+            store.close()
+        best = max(best, found, key=lambda view: view.height)
+    return best
+
+
+def _choose_node(home: Home, name: str | None) -> str:
+    home.load_genesis()
+    names = home.node_names()
+    if name is not None and name not in names:
+        raise ConfigError(f"--name {name}: this home has {', '.join(names)}")
+    return name or names[0]
+
+
+def _describe(found: UpgradeStatus) -> Iterator[str]:
+    yield f"height  {found.height}"
+    yield f"plan    {'none' if found.plan is None else _describe_plan(found.plan, found.height)}"
+    for line in found.votes:
+        action = "take back" if line.cancels else "plan"
+        share = f"{line.weight_ppm / 10_000:.2f} % of weight"
+        yield f"vote    {line.node}: {action} {line.name} at height {line.height} ({share})"
+    for done in found.done:
+        yield f"done    {done.name} at height {done.height}"
+
+
+def _describe_plan(plan: PlanLine, height: int) -> str:
+    left = f"{plan.name} at height {plan.height}, {plan.height - height} from here"
+    if plan.is_known:
+        return f"{left}; this software has it and goes on"
+    return f"{left}; this software does not have it and stops before: install a release that has it"
