@@ -53,10 +53,7 @@ def check_nonces(
     usable = [number for number in race_nonces if 0 <= number <= MAX_UINT64]
     confirmed = set[int]()
     if device is not None and usable:
-        searcher = Searcher(challenge, public_key, device, fuse=False)
-        for start in range(0, len(usable), challenge.preset.batch):
-            batch = usable[start : start + challenge.preset.batch]
-            confirmed.update(number for number, hit in zip(batch, searcher.test_batch(batch), strict=True) if hit)
+        confirmed = confirm_nonces(Searcher(challenge, public_key, device, fuse=False), usable, challenge.preset.batch)
     left = [number for number in usable if number not in confirmed]
     if left:
         twin = PlainTwin(challenge, public_key)
@@ -64,6 +61,15 @@ def check_nonces(
             batch = left[start : start + BATCH]
             confirmed.update(number for number, hit in zip(batch, twin.test_batch(batch), strict=True) if hit)
     return [number in confirmed for number in race_nonces]
+
+
+def confirm_nonces(searcher: Searcher, race_nonces: Sequence[int], batch: int) -> set[int]:
+    """Those that the search's own path takes for hits, at one pass of the network each."""
+    confirmed = set[int]()
+    for start in range(0, len(race_nonces), batch):
+        part = race_nonces[start : start + batch]
+        confirmed.update(number for number, hit in zip(part, searcher.test_batch(part), strict=True) if hit)
+    return confirmed
 
 
 class PlainTwin:

@@ -13,8 +13,11 @@ from paceline.race.plan import RaceChallenge
 
 
 def find_wrong_hits(challenge: RaceChallenge, public_key: bytes, opened: Mapping[int, int]) -> list[int]:
-    """Positions of a claim whose opened number is no hit of this node, in the order given."""
-    answers = check_nonces(challenge, public_key, list(opened.values()))
+    """Positions of a claim whose opened number is no hit of this node, in the order given.
+
+    Right hits cost one pass of the search each; what that path refuses, the plain twin decides before anybody is accused.
+    """
+    answers = check_nonces(challenge, public_key, list(opened.values()), "cpu")
     return [position for position, right in zip(opened, answers, strict=True) if not right]
 
 
