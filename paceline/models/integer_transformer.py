@@ -209,7 +209,7 @@ class IntegerTransformer:
         if self._features_last or rows >= len(params.feed_in):
             return steps.fold(self._project(params.feed_in, state), shift)
         hidden = torch.empty(len(params.feed_in), *state.shape[1:], dtype=torch.int8)
-        for part, matrix in zip(hidden.split(rows), params.feed_in.split(rows), strict=True):
+        for part, matrix in zip(torch.split(hidden, rows), torch.split(params.feed_in, rows), strict=True):
             part.copy_(steps.fold(self._project(matrix, state), shift))
         return hidden
 
