@@ -92,14 +92,15 @@ def main() -> None:
     for name in settings.preset:
         challenge = RaceChallenge(PRESETS[name], hash_parts("surrogate-race"))
         sample = draw_sample(challenge, settings.nonces)
-        rows = list(measure_surrogates(challenge, sample, settings.train_seconds))
+        rows = measure_surrogates(challenge, sample, settings.train_seconds)
         if settings.json:
             print(json.dumps({"preset": name, "nonces": settings.nonces, "rows": [asdict(row) for row in rows]}))
         else:
             print_table(name, sample, rows)
 
 
-def print_table(name: str, sample: Sample, rows: list[Row]) -> None:
+def print_table(name: str, sample: Sample, rows: Iterator[Row]) -> None:
+    """Each row as soon as it is there: a deep preset takes minutes."""
     tested = take(sample, slice(len(sample.outputs) // 2, None))
     hits = int((compute_scores(tested, tested.outputs) > sample.hit_score).sum())
     print(
@@ -110,7 +111,8 @@ def print_table(name: str, sample: Sample, rows: list[Row]) -> None:
     for row in rows:
         print(
             f"  {row.surrogate:<44}{row.cost:>7.3f}{row.cosine:>9.4f}{row.gain_by_angle:>10.3f}"
-            f"{row.gain_held_out:>10.3f}{row.gain_held_out_upper:>8.3f}"
+            f"{row.gain_held_out:>10.3f}{row.gain_held_out_upper:>8.3f}",
+            flush=True,
         )
 
 

@@ -18,7 +18,9 @@ from paceline.cli.race import race_app
 from paceline.cli.state import state_app
 from paceline.node.exits import UPGRADE_CODE
 
-HELP = "A network of anyone's machines that serves and trains open models: votes come from compute, results are checked."
+HELP = (
+    "A network of anyone's machines that serves and trains open models: votes come from compute, results are checked."
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
 light = typer.Typer(no_args_is_help=True, help="Verify a chain without following it.")

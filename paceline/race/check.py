@@ -39,6 +39,8 @@ from paceline.race.run import Searcher
 
 Integers = NDArray[np.int32]
 BATCH = 64
+TWIN_LOOKS = 2
+"""Outputs of a duty that the plain twin recomputes although the search's path took them for hits."""
 # fp32 holds every sum of this many products of a byte and a parameter: 2048 * 127 * 64 < 2**24.
 EXACT_DEPTH = 2048
 
@@ -54,10 +56,7 @@ def check_nonces(
     usable = [number for number in race_nonces if 0 <= number <= MAX_UINT64]
     confirmed = set[int]()
     if device is not None and usable:
-        searcher = Searcher(challenge, public_key, device, fuse=False)
-        for start in range(0, len(usable), challenge.preset.batch):
-            batch = usable[start : start + challenge.preset.batch]
-            confirmed.update(number for number, hit in zip(batch, searcher.test_batch(batch), strict=True) if hit)
+        confirmed = confirm_nonces(Searcher(challenge, public_key, device, fuse=False), usable, challenge.preset.batch)
     left = [number for number in usable if number not in confirmed]
     if left:
         twin = PlainTwin(challenge, public_key)
@@ -65,6 +64,15 @@ def check_nonces(
             batch = left[start : start + BATCH]
             confirmed.update(number for number, hit in zip(batch, twin.test_batch(batch), strict=True) if hit)
     return [number in confirmed for number in race_nonces]
+
+
+def confirm_nonces(searcher: Searcher, race_nonces: Sequence[int], batch: int) -> set[int]:
+    """Those that the search's own path takes for hits, at one pass of the network each."""
+    confirmed = set[int]()
+    for start in range(0, len(race_nonces), batch):
+        part = race_nonces[start : start + batch]
+        confirmed.update(number for number, hit in zip(part, searcher.test_batch(part), strict=True) if hit)
+    return confirmed
 
 
 def compute_report_digest(challenge: RaceChallenge, prover: bytes, checker: bytes, outputs: Sequence[bytes]) -> bytes:
@@ -75,15 +83,48 @@ def compute_report_digest(challenge: RaceChallenge, prover: bytes, checker: byte
     return hash_parts("race-report", challenge.race_seed, prover, checker, *outputs)
 
 
-def examine_nonces(challenge: RaceChallenge, public_key: bytes, race_nonces: Sequence[int]) -> list[tuple[bool, bytes]]:
-    """For each nonce, by the plain twin, whether it is a hit and the hash of its output; none beyond 64 bits is a hit."""
-    twin = PlainTwin(challenge, public_key)
+def examine_nonces(
+    challenge: RaceChallenge, public_key: bytes, race_nonces: Sequence[int], device: torch.device | str | None = None
+) -> list[tuple[bool, bytes]]:
+    """For each nonce whether it is a hit, and the hash of its output; none beyond 64 bits is a hit.
+
+    Without a device the plain twin answers. With one, the search's own path does at the cost of a search; the twin looks at
+    some of its outputs besides and at whatever it refuses, and answers for all of them as soon as one differs.
+    """
     usable = [number for number in race_nonces if 0 <= number <= MAX_UINT64]
-    found: dict[int, tuple[bool, bytes]] = {}
-    for start in range(0, len(usable), BATCH):
-        batch = usable[start : start + BATCH]
-        found.update(zip(batch, twin.examine_batch(batch), strict=True))
+    if not usable:
+        return [(False, b"")] * len(race_nonces)
+    twin = PlainTwin(challenge, public_key)
+    found = (
+        None if device is None else _examine_quickly(twin, Searcher(challenge, public_key, device, fuse=False), usable)
+    )
+    found = found or _examine_plainly(twin, usable)
     return [found.get(number, (False, b"")) for number in race_nonces]
+
+
+def _examine_quickly(twin: PlainTwin, searcher: Searcher, numbers: list[int]) -> dict[int, tuple[bool, bytes]] | None:
+    """None when the twin disagrees anywhere it looked."""
+    found: dict[int, tuple[bool, bytes]] = {}
+    for start in range(0, len(numbers), BATCH):
+        batch = numbers[start : start + BATCH]
+        hashes = hash_outputs(searcher.compute_outputs(batch).cpu().numpy())
+        found.update(zip(batch, zip(searcher.test_batch(batch), hashes, strict=True), strict=True))
+    looked = {*numbers[:: max(1, len(numbers) // TWIN_LOOKS)], *(number for number in numbers if not found[number][0])}
+    plain = _examine_plainly(twin, sorted(looked))
+    return found if all(found[number] == plain[number] for number in plain) else None
+
+
+def _examine_plainly(twin: PlainTwin, numbers: list[int]) -> dict[int, tuple[bool, bytes]]:
+    found: dict[int, tuple[bool, bytes]] = {}
+    for start in range(0, len(numbers), BATCH):
+        batch = numbers[start : start + BATCH]
+        found.update(zip(batch, twin.examine_batch(batch), strict=True))
+    return found
+
+
+def hash_outputs(outputs: NDArray[np.int8]) -> list[bytes]:
+    """Hashes of exact outputs before permutation. Shapes: (N, width) -> N hashes."""
+    return [hash_parts("race-output", vector.tobytes()) for vector in outputs]
 
 
 class PlainTwin:
@@ -105,7 +146,7 @@ class PlainTwin:
         permuted = np.take_along_axis(
             outputs, draw_permutations(self._entry, build_streams(race_nonces)).numpy(), axis=1
         )
-        hashes = [hash_parts("race-output", vector.tobytes()) for vector in outputs.astype(np.int8)]
+        hashes = hash_outputs(outputs.astype(np.int8))
         return [(self._is_hit(vector), found) for vector, found in zip(permuted.tolist(), hashes, strict=True)]
 
     def compute_outputs(self, race_nonces: Sequence[int]) -> Integers:

@@ -25,7 +25,7 @@ from paceline.race.plan import (
     draw_permutations,
 )
 
-CACHED_ROWS = 512
+CACHED_ROWS = 1024
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,14 @@ import torch
 from paceline.base.errors import ConfigError, WorkError
 from paceline.base.hashing import hash_parts
 from paceline.models.counter_rng import build_streams
-from paceline.race.check import PlainTwin
+from paceline.race.check import PlainTwin, confirm_nonces
 from paceline.race.plan import PRESETS, RaceChallenge, RacePreset, count_params, derive_entry, draw_inputs
 from paceline.race.run import Searcher, cut_batch
 
 KEY = hash_parts("bench-node")
 TURN_SECONDS = 0.1
-COMPARED_NONCES = 32
+COMPARED_NONCES = 64
+HIT_DISTANCE = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,17 @@ class SpeedOptions:
     device: str
     seconds: float
     batch: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One search of some nonces, their products alone, and a check of as many."""
+
+    nonces: int
+    hits: int
+    search_seconds: float
+    product_seconds: float
+    check_seconds: float
 
 
 def measure_race(options: SpeedOptions, clock: Callable[[], float]) -> dict[str, str | int | float]:
@@ -49,9 +61,9 @@ def measure_race(options: SpeedOptions, clock: Callable[[], float]) -> dict[str,
     searcher = Searcher(challenge, KEY, device)
     build_seconds = clock() - started
     twin_seconds = compare_with_twin(challenge, searcher, clock)
-    rounds, hits = measure_rounds(challenge, searcher, clock, options.seconds)
-    rate = median(nonces / seconds for nonces, seconds, _ in rounds)
-    share = median(products / seconds for _, seconds, products in rounds)
+    rounds = measure_rounds(challenge, searcher, clock, options.seconds)
+    rate = median(turn.nonces / turn.search_seconds for turn in rounds)
+    share = median(turn.product_seconds / turn.search_seconds for turn in rounds)
     operations = 2 * preset.get_shape().products
     return {
         "preset": preset.name,
@@ -64,8 +76,9 @@ def measure_race(options: SpeedOptions, clock: Callable[[], float]) -> dict[str,
         "operations_per_second": rate * operations,
         "products_alone_per_second": rate * operations / share,
         "share_of_products_alone": share,
-        "nonces_tried": sum(nonces for nonces, _, _ in rounds),
-        "hits": hits,
+        "check_cost_per_search_cost": median(turn.check_seconds / turn.search_seconds for turn in rounds),
+        "nonces_tried": sum(turn.nonces for turn in rounds),
+        "hits": sum(turn.hits for turn in rounds),
         "twin_nonces_per_second": COMPARED_NONCES / twin_seconds,
         "twin_cost_per_search_cost": rate * twin_seconds / COMPARED_NONCES,
     }
@@ -73,27 +86,37 @@ def measure_race(options: SpeedOptions, clock: Callable[[], float]) -> dict[str,
 
 def measure_rounds(
     challenge: RaceChallenge, searcher: Searcher, clock: Callable[[], float], seconds: float
-) -> tuple[list[tuple[int, float, float]], int]:
-    """Turns of (nonces, seconds of search, seconds of their products alone), and the hits of all turns."""
-    batch, nonce, hits = challenge.preset.batch, 0, 0
+) -> list[Turn]:
+    """Turns of a search, of its products alone, and of a check of as many scattered numbers, for at least these seconds."""
+    batch, nonce = challenge.preset.batch, 0
     inputs = draw_inputs(derive_entry(challenge, KEY), build_streams(range(batch), searcher.device))
     parts = cut_batch(inputs)
     multiply = {len(part): searcher.prepare_products(part) for part in parts}
-    rounds: list[tuple[int, float, float]] = []
+    rounds: list[Turn] = []
     searcher.test_batch(range(batch))
     begun = clock()
     while not rounds or clock() - begun < seconds:
-        first, started = nonce, clock()
+        first, hits, started = nonce, 0, clock()
         while nonce == first or clock() - started < TURN_SECONDS:
             hits += sum(searcher.test_batch(range(nonce, nonce + batch)))
             nonce += batch
-        searched = clock() - started
-        started = clock()
+        searched = clock()
         for _ in range((nonce - first) // batch):
             for part in parts:
                 multiply[len(part)]()
-        rounds.append((nonce - first, searched, clock() - started))
-    return rounds, hits
+        multiplied = clock()
+        # Hits lie as far apart; that not all of these are hits costs a pass no less.
+        confirm_nonces(searcher, range(first * HIT_DISTANCE, nonce * HIT_DISTANCE, HIT_DISTANCE), batch)
+        rounds.append(
+            Turn(
+                nonces=nonce - first,
+                hits=hits,
+                search_seconds=searched - started,
+                product_seconds=multiplied - searched,
+                check_seconds=clock() - multiplied,
+            )
+        )
+    return rounds
 
 
 def compare_with_twin(challenge: RaceChallenge, searcher: Searcher, clock: Callable[[], float]) -> float:

@@ -32,8 +32,8 @@ class Examined:
 
 
 def examine_duty(challenge: RaceChallenge, duty: Duty) -> Examined:
-    """Recompute every number of a duty."""
-    found = examine_nonces(challenge, duty.prover_key, list(duty.opened.values()))
+    """Recompute every number of a duty, on the search's own path with the plain twin's eye on it."""
+    found = examine_nonces(challenge, duty.prover_key, list(duty.opened.values()), "cpu")
     return Examined(
         wrong=[position for position, (hit, _) in zip(duty.opened, found, strict=True) if not hit],
         digest=compute_report_digest(challenge, duty.prover, duty.checker, [output for _, output in found]),

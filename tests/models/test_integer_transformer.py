@@ -78,6 +78,19 @@ def test_layout_of_a_gpu_gives_the_same_bits(batch):
     assert torch.equal(model.forward(embeddings), expected)
 
 
+@pytest.mark.parametrize("sums", [1, 100, 250])
+def test_hidden_layer_made_in_pieces_gives_the_same_bits(monkeypatch, sums):
+    model = IntegerTransformer(SHAPE, list(generate_params(SHAPE, hash_parts("pieces"))))
+    embeddings, calls = draw_embeddings(SHAPE, 5), []
+    expected = model.forward(embeddings)
+    kernel = model._kernel
+    model._kernel = lambda *operands: calls.append(1) or kernel(*operands)
+    monkeypatch.setattr(model_module, "CACHED_SUMS", sums)
+    assert torch.equal(model.forward(embeddings), expected)
+    # Nine products of two layers; fewer sums at once make more of them.
+    assert len(calls) > 9
+
+
 @pytest.mark.parametrize("wrong", [False, True])
 def test_compiled_steps_are_believed_only_after_they_gave_the_same_bits(wrong):
     params = list(generate_params(SHAPE, hash_parts("fused")))

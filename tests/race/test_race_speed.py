@@ -34,6 +34,8 @@ def test_figures_fit_each_other(monkeypatch):
     share = figures["operations_per_second"] / figures["products_alone_per_second"]
     assert figures["share_of_products_alone"] == pytest.approx(share)
     assert figures["nonces_tried"] % 32 == 0
+    # By this clock a turn's check takes one reading, its search at least three.
+    assert 0 < figures["check_cost_per_search_cost"] < 1
     assert 0 < figures["hits"] < figures["nonces_tried"]
     assert (figures["preset"], figures["batch"], figures["kernel"]) == ("micro", 32, "multiply_int8")
 
