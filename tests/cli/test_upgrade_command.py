@@ -51,6 +51,7 @@ def advance(home, height):
         client.close()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_votes_plan_an_upgrade_and_the_whole_home_stops_before_it(tmp_path):
     with (
