@@ -22,7 +22,8 @@ class RunOptions:
 def run_home(home: Home, options: RunOptions, console: Console) -> None:
     """Start every node of the home and stay until Ctrl-C.
 
-    Errors: ConfigError for settings that cannot work; TransportError when a node does not come up.
+    Errors: ConfigError for settings that cannot work, UpgradeNeeded when every node had to stop for one; TransportError
+    when a node does not come up.
     """
     supervisor = Supervisor(home, options.listen)
     with ExitStack() as stack:

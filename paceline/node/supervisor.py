@@ -1,4 +1,4 @@
-"""Starts the processes of one network on this machine, restarts what dies, and leaves nothing behind.
+"""Starts the processes of one network on this machine, restarts what dies by chance, and leaves nothing behind.
 
 Each node is its own process with its own folder and log. A node also ends by itself when the supervisor is gone,
 because it reads from a pipe that only the supervisor holds open.
@@ -65,7 +65,8 @@ class Supervisor:
     def __enter__(self) -> Self:
         """Start every node and wait until the network answers.
 
-        Errors: ConfigError for settings that cannot work; TransportError when a node does not come up.
+        Errors: ConfigError for settings that cannot work, UpgradeNeeded when this software must not go on; TransportError
+        when a node does not come up.
         """
         self._prepare()
         try:

@@ -6,7 +6,9 @@ import json
 
 import pytest
 from joined_network import open_network, run_command, wait_for
+from typer.testing import CliRunner
 
+from paceline.cli.main import app
 from paceline.cli.network import ControlClient
 from paceline.ledger.state import State
 from paceline.ledger.upgrades import compute_earliest
@@ -16,14 +18,20 @@ from paceline.node.settings import SOLO
 from paceline.store.state import SqliteStateStore
 
 
+def run(*words):
+    """(exit code, what it printed), without the start of another interpreter."""
+    done = CliRunner().invoke(app, ["upgrade", *words])
+    return done.exit_code, done.stdout + done.stderr
+
+
 def ask(home):
-    code, told = run_command("upgrade", "status", "--home", str(home.path), "--json")
+    code, told = run("status", "--home", str(home.path), "--json")
     assert code == 0, told
     return json.loads(told)
 
 
 def vote(home, *words):
-    return run_command("upgrade", "vote", *words, "--home", str(home.path))
+    return run("vote", *words, "--home", str(home.path))
 
 
 def get_heights(home):
@@ -43,16 +51,14 @@ def advance(home, height):
         client.close()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_votes_plan_an_upgrade_and_the_whole_home_stops_before_it(tmp_path):
     with (
         pytest.MonkeyPatch.context() as patch,
-        open_network(tmp_path / "home", 2, engine=SOLO, monkeypatch=patch) as (
-            home,
-            _,
-        ),
+        open_network(tmp_path / "home", 2, engine=SOLO, monkeypatch=patch) as (home, _),
     ):
-        height = compute_earliest(home.load_genesis().params, ask(home)["height"]) + 200
+        height = compute_earliest(home.load_genesis().params, ask(home)["height"]) + 600
         code, told = vote(home, "v2", str(height))
         assert code == 0 and told.startswith(f"node-1 voted for planning v2 at height {height} (block "), told
         (ballot,) = ask(home)["votes"]
@@ -72,7 +78,7 @@ def test_votes_plan_an_upgrade_and_the_whole_home_stops_before_it(tmp_path):
         logs = [home.node_path(name) / "node.log" for name in home.node_names()]
         wait_for(lambda: all(b"paceline: upgrade v2 begins at" in log.read_bytes() for log in logs), 60)
     assert get_heights(home) == [height - 1, height - 1]
-    code, told = run_command("upgrade", "status", "--home", str(home.path))
+    code, told = run("status", "--home", str(home.path))
     assert code == 0 and f"plan    v2 at height {height}, 1 from here; this software does not have it" in told, told
     code, told = run_command("up", "--home", str(home.path), "--port", "0")
     assert code == UPGRADE_CODE and f"paceline: upgrade v2 begins at height {height}" in told, told
@@ -88,5 +94,5 @@ def test_invalid_vote_while_nothing_runs(tmp_path):
 
 def test_invalid_folder_without_a_network(tmp_path):
     for words in (("vote", "v2", "500"), ("status",)):
-        code, told = run_command("upgrade", *words, "--home", str(tmp_path / "none"))
+        code, told = run(*words, "--home", str(tmp_path / "none"))
         assert code == 2 and told.count("\n") == 1, told

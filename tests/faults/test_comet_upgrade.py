@@ -84,5 +84,5 @@ def test_one_without_the_handler_stops_while_the_others_go_on(network, monkeypat
     for index in EVERYBODY:
         network.kill(index)
         found.append(read(network, index)[1:])
-    done = [(b"v2", found[0][2][0][1]), (b"v3", height)]
+    done = [(b"v2", found[0][1][0][1]), (b"v3", height)]
     assert found == [(None, done, height.to_bytes(8, "big"))] * 4
