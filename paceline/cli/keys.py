@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from paceline.base.errors import ConfigError
 from paceline.cli.environment import get_default_home
 
 if TYPE_CHECKING:
+    from paceline.engine.signed_mark import SignedMark
     from paceline.node.home import Home
     from paceline.node.key_backup import RestoredNode
 
@@ -92,13 +94,13 @@ def restore(
     file: Annotated[Path, typer.Argument(help="What `paceline keys backup` wrote.")],
     passphrase_file: PassphraseFile = None,
     signed_through: Annotated[
-        int,
+        str | None,
         typer.Option(
-            min=0,
-            max=2**62,
-            help="CometBFT: sign nothing at this height or below. Take the network's height from another node, plus two.",
+            metavar="HEIGHT[/ROUND]",
+            help="CometBFT, needed: sign nothing up to here. The network's height on another node, plus two; where it stands"
+            " still for want of this node, that height with its round; 0 when nothing was signed since the backup.",
         ),
-    ] = 0,
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="The former machine never runs again; do not ask.")] = False,
     home: HomeOption = None,
 ) -> None:
@@ -109,16 +111,17 @@ def restore(
     former machine signed after the backup was made, only --signed-through can tell.
     """
     from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
-    from paceline.node.key_backup import open_backup, restore_backup  # noqa: PLC0415 - loads the node
+    from paceline.node.key_backup import open_backup, restore_backup, signs_blocks  # noqa: PLC0415 - loads the node
 
     def command() -> None:
         where = _open_home(home)
         opened = open_backup(file, _read_passphrase(passphrase_file, twice=False))
+        mark = _read_mark(signed_through, needed=signs_blocks(opened))
         typer.echo(WARNING, err=True)
         if not yes and not typer.confirm("Is the former machine off for good?", err=True):
             print("Nothing was restored.")
             return
-        for node in restore_backup(where, opened, signed_through):
+        for node in restore_backup(where, opened, mark):
             _print_restored(node)
         print(f"Restored into {where.path}; start it with `paceline up --home {where.path}`")
 
@@ -153,6 +156,25 @@ def _open_home(path: Path | None) -> Home:
     from paceline.node.home import Home  # noqa: PLC0415 - loads the node
 
     return Home(path or get_default_home())
+
+
+def _read_mark(text: str | None, *, needed: bool) -> SignedMark:
+    """Errors: ConfigError when it is missing and needed, or no height."""
+    from paceline.engine.signed_mark import LAST_ROUND, NOTHING_SIGNED, make_mark_through  # noqa: PLC0415 - loads the engine
+
+    if text is None and needed:
+        raise ConfigError(
+            "--signed-through is missing: only you know how far the former machine signed after the backup. Give the "
+            "network's height on another node plus two, or 0 when it signed nothing since"
+        )
+    if text is None:
+        return NOTHING_SIGNED
+    height, _, last_round = text.partition("/")
+    if not re.fullmatch(r"\d{1,18}", height, re.ASCII) or (
+        last_round and not re.fullmatch(r"\d{1,9}", last_round, re.ASCII)
+    ):
+        raise ConfigError(f"--signed-through {text!r}: HEIGHT or HEIGHT/ROUND is expected")
+    return make_mark_through(int(height), int(last_round) if last_round else LAST_ROUND)
 
 
 def _read_passphrase(path: Path | None, *, twice: bool) -> str:

@@ -37,9 +37,12 @@ class _EngineMark(msgspec.Struct, frozen=True):
     step: int = 0
 
 
-def make_mark_through(height: int) -> SignedMark:
-    """The mark of a key that signs nothing more at a height or below."""
-    return SignedMark(height, LAST_ROUND, LAST_STEP) if height else SignedMark()
+NOTHING_SIGNED = SignedMark()
+
+
+def make_mark_through(height: int, last_round: int = LAST_ROUND) -> SignedMark:
+    """The mark of a key that signs nothing more below a height, nor at it up to a round; height 0 holds nothing back."""
+    return SignedMark(height, last_round, LAST_STEP) if height else NOTHING_SIGNED
 
 
 def read_signed_mark(folder: Path) -> SignedMark:

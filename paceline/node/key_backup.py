@@ -24,7 +24,7 @@ from nacl.secret import SecretBox
 from paceline.base.errors import ConfigError, Invalid
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import SECRET_BYTES
-from paceline.engine.signed_mark import SignedMark, make_mark_through, raise_signed_mark, read_signed_mark
+from paceline.engine.signed_mark import NOTHING_SIGNED, SignedMark, raise_signed_mark, read_signed_mark
 from paceline.node.home import MAX_GENESIS_BYTES, Home, write_secret, write_whole
 from paceline.node.settings import COMETBFT, NodeSettings, encode_settings, load_settings, parse_settings
 from paceline.protocol.codec import Record, decode, encode
@@ -166,10 +166,18 @@ def open_backup(path: Path, passphrase: str) -> Backup:
     return decode(Backup, opened, limit_bytes=MAX_BACKUP_BYTES, error=InvalidBackup)
 
 
-def restore_backup(home: Home, backup: Backup, signed_through: int = 0) -> list[RestoredNode]:
+def signs_blocks(backup: Backup) -> bool:
+    """True when a restored key may sign blocks that the former machine signed after the backup: it needs a mark then.
+
+    Errors: InvalidBackup when settings in it do not hold.
+    """
+    return any(_read_settings(node).engine == COMETBFT for node in backup.nodes)
+
+
+def restore_backup(home: Home, backup: Backup, signed_through: SignedMark = NOTHING_SIGNED) -> list[RestoredNode]:
     """Put the keys of a backup where a node looks for them; what is there already and equal stays.
 
-    `signed_through` is a height up to which no restored consensus key may sign, whatever the backup knows.
+    `signed_through` is a mark up to which no restored consensus key may sign, whatever the backup knows.
 
     Errors: ConfigError when the home runs, is of another network or holds other keys; nothing has changed then. InvalidBackup
     when settings or genesis of the backup do not hold.
@@ -200,10 +208,10 @@ def _collect_node(home: Home, name: str) -> NodeBackup:
     )
 
 
-def _restore_node(home: Home, node: NodeBackup, settings: NodeSettings, signed_through: int) -> None:
+def _restore_node(home: Home, node: NodeBackup, settings: NodeSettings, signed_through: SignedMark) -> None:
     # What holds a key back comes before the key, the settings last: without them the folder is no node yet.
     if settings.engine == COMETBFT:
-        raise_signed_mark(_get_engine_folder(home, node.name), max(node.signed, make_mark_through(signed_through)))
+        raise_signed_mark(_get_engine_folder(home, node.name), max(node.signed, signed_through))
     elif settings.sequencer == node.name and not (home.node_path(node.name) / "chain.sqlite").exists():
         write_whole(home.get_awaits_state_path(node.name), AWAITS_STATE.encode("utf-8"))
     for path, secret in _list_node_secrets(home, node):
@@ -230,12 +238,16 @@ def _describe(home: Home, settings: NodeSettings) -> RestoredNode:
     )
 
 
-def _choose_settings(home: Home, node: NodeBackup) -> NodeSettings:
-    """Those of the backup, or those that are there already: ports and addresses are a matter of the machine."""
+def _read_settings(node: NodeBackup) -> NodeSettings:
     try:
-        settings = parse_settings(node.settings)
+        return parse_settings(node.settings)
     except (ConfigError, msgspec.ValidationError, ValueError) as problem:
         raise InvalidBackup("bad-settings", f"settings of {node.name}: {problem}") from None
+
+
+def _choose_settings(home: Home, node: NodeBackup) -> NodeSettings:
+    """Those of the backup, or those that are there already: ports and addresses are a matter of the machine."""
+    settings = _read_settings(node)
     if settings.name != node.name:
         raise InvalidBackup("bad-settings", f"settings of {node.name} are those of {settings.name}")
     path = home.node_path(node.name) / "node.toml"

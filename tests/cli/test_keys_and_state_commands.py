@@ -72,7 +72,13 @@ def test_a_home_moves_to_a_new_machine(pristine, tmp_path, words):
     file, new = tmp_path / "b", tmp_path / "new"
     code, told = run("keys", "backup", "--home", pristine.path, "--to", file, "--passphrase-file", words)
     assert code == 0 and "node-1, node-2, of the user" in told
-    code, told = run("keys", "restore", file, "--home", new, "--passphrase-file", words, "--yes")
+    restore = ("keys", "restore", file, "--home", new, "--passphrase-file", words, "--yes")
+    code, told = run(*restore)
+    assert code == 2 and "--signed-through is missing" in told and not new.exists()
+    for wrong in ("x", "-1", "5/", "5/x", "1/2/3", "9" * 19):
+        code, told = run(*restore, "--signed-through", wrong)
+        assert code == 2 and not new.exists(), told
+    code, told = run(*restore, "--signed-through", 0)
     assert code == 0, told
     assert "ONE machine" in told and "height 77, round 0, step 3" in told
     assert Home(new).load_key("user") == pristine.load_key("user")
@@ -81,6 +87,8 @@ def test_a_home_moves_to_a_new_machine(pristine, tmp_path, words):
         "keys", "restore", file, "--home", new, "--passphrase-file", words, "--yes", "--signed-through", 90
     )
     assert code == 0 and re.search(r"node-2: .*\n +signs nothing up to height 90", told)
+    code, told = run(*restore, "--signed-through", "91/2")
+    assert code == 0 and "height 91, round 2, step 3" in told
 
 
 def test_a_passphrase_is_asked_for_twice_and_a_restore_for_leave(pristine, tmp_path):
@@ -88,10 +96,10 @@ def test_a_passphrase_is_asked_for_twice_and_a_restore_for_leave(pristine, tmp_p
     twice = f"{PASSPHRASE}\n{PASSPHRASE}\n"
     code, told = run("keys", "backup", "--home", pristine.path, "--name", "node-2", "--to", file, typed=twice)
     assert code == 0 and file.exists() and PASSPHRASE not in told
-    code, told = run("keys", "restore", file, "--home", new, typed=f"{PASSPHRASE}\nn\n")
+    code, told = run("keys", "restore", file, "--home", new, "--signed-through", 0, typed=f"{PASSPHRASE}\nn\n")
     assert code == 0 and "Nothing was restored" in told and not new.exists()
     assert " ".join(WARNING.split()) in " ".join(told.split())
-    code, told = run("keys", "restore", file, "--home", new, typed=f"{PASSPHRASE}\ny\n")
+    code, told = run("keys", "restore", file, "--home", new, "--signed-through", 0, typed=f"{PASSPHRASE}\ny\n")
     assert code == 0 and Home(new).node_names() == ["node-2"]
 
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from paceline.base.errors import ConfigError
-from paceline.engine.signed_mark import SignedMark, raise_signed_mark, read_signed_mark
+from paceline.engine.signed_mark import SignedMark, make_mark_through, raise_signed_mark, read_signed_mark
 from paceline.node.home import Home, NewHome, Running, create_home, write_whole
 from paceline.node.key_backup import (
     FORMAT,
@@ -255,14 +255,14 @@ def test_what_no_backup_can_hold_is_found_before_it_is_sealed(home):
 def test_the_mark_of_what_was_signed_never_moves_backwards(tmp_path, file, here, through, expected):
     target = Home(tmp_path / "new")
     raise_signed_mark(target.node_path("node-1") / "engine", here)
-    (restored, _) = restore(target.path, file, signed_through=through)
+    (restored, _) = restore(target.path, file, signed_through=make_mark_through(through))
     assert restored.signed == get_mark(target) == expected
 
 
 def test_only_the_node_that_orders_a_solo_network_awaits_its_state(tmp_path):
     home = make_home(tmp_path / "home", engine="solo")
     new = Home(tmp_path / "new")
-    restored = restore_backup(new, collect_backup(home), signed_through=9)
+    restored = restore_backup(new, collect_backup(home), signed_through=make_mark_through(9))
     assert [node.awaits_state for node in restored] == [True, False]
     assert new.get_awaits_state_path("node-1").exists() and not (new.node_path("node-1") / "engine").exists()
     # Where the state is still there, nothing has to be waited for.
