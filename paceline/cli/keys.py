@@ -169,11 +169,10 @@ def _read_mark(text: str | None, *, needed: bool) -> SignedMark:
         )
     if text is None:
         return NOTHING_SIGNED
-    height, _, last_round = text.partition("/")
-    if not re.fullmatch(r"\d{1,18}", height, re.ASCII) or (
-        last_round and not re.fullmatch(r"\d{1,9}", last_round, re.ASCII)
-    ):
+    found = re.fullmatch(r"(\d{1,18})(?:/(\d{1,9}))?", text, re.ASCII)
+    if found is None:
         raise ConfigError(f"--signed-through {text!r}: HEIGHT or HEIGHT/ROUND is expected")
+    height, last_round = found.groups()
     return make_mark_through(int(height), int(last_round) if last_round else LAST_ROUND)
 
 
