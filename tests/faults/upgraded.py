@@ -12,7 +12,6 @@ def leave_mark(state):
     state.put(b"test/upgraded-at", state.height.to_bytes(8, "big"))
 
 
-upgrades.HANDLERS = dict.fromkeys(os.environ["UPGRADES"].split(","), leave_mark)
-
 if __name__ == "__main__":
+    upgrades.HANDLERS = dict.fromkeys(os.environ["UPGRADES"].split(","), leave_mark)
     app()
