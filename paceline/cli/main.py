@@ -281,9 +281,16 @@ def node(
     web_port: Annotated[int, typer.Option()] = 0,
 ) -> None:
     """Run one node of a home; `up` starts these."""
-    from paceline.cli.process import run_node  # noqa: PLC0415 - loads torch
+    from paceline.cli.process import end_process, run_node  # noqa: PLC0415 - loads torch
 
-    run_command(lambda: run_node(home, name, web_host, web_port))
+    code = 1
+    try:
+        run_command(lambda: run_node(home, name, web_host, web_port))
+        code = 0
+    except typer.Exit as ended:
+        code = ended.exit_code
+    finally:
+        end_process(code)
 
 
 def run_command(command: Callable[[], None]) -> None:

@@ -8,7 +8,9 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from pathlib import Path
+from typing import NoReturn
 
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -33,8 +35,18 @@ def run_node(home: Path, name: str, web_host: str, web_port: int) -> None:
     keys = tuple(key for key in os.environ.get("PACELINE_API_KEYS", "").split(",") if key)
     door = WebDoor(host=web_host, port=web_port, api_keys=keys, build=_build_web) if web_port else None
     asyncio.run(_serve(Home(home), name, door))
-    # Threads may still be inside a long torch call; nothing they could return is wanted any more.
-    os._exit(0)
+
+
+def end_process(code: int) -> NoReturn:
+    """Leave at once, with the error under way if there is one.
+
+    Threads may still be inside a search that never ends; nothing they could return is wanted, and Python would wait for them.
+    """
+    if sys.exc_info()[1] is not None:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 async def _serve(home: Home, name: str, door: WebDoor | None) -> None:

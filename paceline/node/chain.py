@@ -31,6 +31,7 @@ RESEND_SECONDS = 3.0
 EXPIRY_BLOCKS = 400
 KEPT_BLOCKS = 64
 ALIVE_SECONDS = 4.0
+STOPPING_SECONDS = 0.05
 LINGER_SECONDS = 4.0
 """How long a node that must not go on still hands its last blocks and votes to others, who stop at that height too."""
 
@@ -145,6 +146,9 @@ class ChainService(ABC):
                     await self._moved.wait()
         except TimeoutError:
             return False
+        if self.height < height:
+            # Who waits again and again must not keep the loop from ending it.
+            await asyncio.sleep(STOPPING_SECONDS)
         return self.height >= height
 
     def note_standing(self, sender: bytes, standing: Standing) -> None:

@@ -215,6 +215,10 @@ class CometNetwork:
         answer = self.ask(index, "broadcast_tx_sync", tx=base64.b64encode(data).decode("ascii"))
         assert answer is not None and answer["code"] == 0, answer
 
+    def read_log(self, index: int) -> str:
+        """What a node has said so far."""
+        return (self.home.node_path(self.names[index]) / "node.log").read_text()
+
     def require_agreement(self, indices: Iterable[int]) -> None:
         """Every height that two of these nodes have carries one app hash and one block; safety, whatever happened."""
         indices = list(indices)

@@ -24,12 +24,16 @@ def network(tmp_path_factory):
 
 
 def vote(network, name):
-    """Three of four equal nodes are over two thirds; returns the height that they agree on."""
+    """Everybody whose vote is needed, since Races move weights between them; returns the height that they agree on."""
     params = network.home.load_genesis().params
-    height = upgrades.compute_earliest(params, network.height(0) + 10)
-    for index in (0, 1, 2):
+    height = upgrades.compute_earliest(params, network.height(0) + 20)
+    for index in EVERYBODY:
         network.send(index, network.home.load_key(network.names[index]), m.PlanUpgrade(name, height))
-    return height
+        # Two blocks, so that a plan which stands already refuses nobody's vote.
+        network.wait_progress(EVERYBODY, blocks=2)
+        if f"upgrade-planned {{'name': '{name}'" in network.read_log(0):
+            return height
+    raise AssertionError(f"{name} was not planned")
 
 
 def read(network, index):

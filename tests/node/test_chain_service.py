@@ -170,3 +170,24 @@ def test_partials_hurry_nobody_and_go_into_the_next_block(sequencer):
     _, result = sequencer.produce_block(9)
     assert [found.code for found in result.results] == ["ok", "ok"]
     assert not sequencer.is_hurried
+
+
+def test_whoever_waits_again_and_again_is_still_ended_when_the_node_stops(sequencer):
+    chain = make_chain(sequencer)
+
+    async def wait_for_ever():
+        while True:
+            await chain.wait_height(chain.height + 1, 30)
+
+    async def run():
+        waiting = asyncio.create_task(wait_for_ever())
+        await asyncio.sleep(0)
+        await chain.stop()
+        # Without a pause in the waiting, nothing else would ever run again.
+        async with asyncio.timeout(5):
+            await asyncio.sleep(0.01)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        return waiting.cancelled()
+
+    assert asyncio.run(run())
