@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -27,6 +28,10 @@ MAX_INFO_BYTES = 1024 * 1024
 MAX_HEAD_BYTES = MAX_INFO_BYTES + MAX_CHUNK_BYTES
 LENGTH_BYTES = 8
 KEPT = 2
+ASKED_KEPT = 4
+"""How many older snapshots stay for newcomers that are fetching them: an engine that lost a chunk waits minutes."""
+ASKED_SECONDS = 150.0
+"""How long a snapshot counts as being fetched after it was last listed or read. CometBFT gives one up after 120 s."""
 
 Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Pair = tuple[bytes, bytes]
@@ -91,11 +96,13 @@ def decode_info(data: bytes) -> SnapshotInfo:
 class SnapshotFolder:
     """The newest snapshots on disk. Each appears whole; half-written ones of a killed process are swept away."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
+        self._clock = clock
+        self._asked: dict[int, float] = {}
 
     def take(self, height: int, app_hash: bytes, pairs: list[Pair]) -> SnapshotInfo:
-        """Write a snapshot and drop the oldest beyond the kept ones. Safe to run on another thread."""
+        """Write a snapshot and drop the oldest that nobody is fetching. Safe to run on another thread."""
         aside = self._path / f"{height}.new"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -108,7 +115,8 @@ class SnapshotFolder:
         final = self._path / str(height)
         shutil.rmtree(final, ignore_errors=True)
         aside.rename(final)
-        for old in sorted(self._heights())[:-KEPT]:
+        for old in self._find_dropped():
+            self._asked.pop(old, None)
             shutil.rmtree(self._path / str(old), ignore_errors=True)
         return info
 
@@ -120,14 +128,24 @@ class SnapshotFolder:
                 found.append(decode_info((self._path / str(height) / "info").read_bytes()))
             except (OSError, InvalidSnapshot):
                 continue
+            self._asked[height] = self._clock()
         return found
 
     def load_chunk(self, height: int, index: int) -> bytes:
         """One chunk; empty when it is not here."""
         try:
-            return (self._path / str(height) / str(index)).read_bytes()
+            chunk = (self._path / str(height) / str(index)).read_bytes()
         except OSError:
             return b""
+        self._asked[height] = self._clock()
+        return chunk
+
+    def _find_dropped(self) -> list[int]:
+        older = sorted(self._heights())[:-KEPT]
+        since = self._clock() - ASKED_SECONDS
+        asked = [height for height in older if self._asked.get(height, since) > since]
+        asked.sort(key=lambda height: self._asked.get(height, since))
+        return sorted(set(older) - set(asked[-ASKED_KEPT:]))
 
     def _heights(self) -> list[int]:
         if not self._path.is_dir():

@@ -46,6 +46,7 @@ def test_a_newcomer_joins_is_sponsored_races_and_keeps_its_place_over_a_restart(
     home, url = network
     with run_join(url, tmp_path / "new", tmp_path / "log", "--name", "newcomer") as (mine, own_url):
         assert find_power(mine, "newcomer") is None
+        assert "newcomer is not registered yet" in " ".join(run_command("status", "--home", str(mine.path))[1].split())
         code, told = run_command("sponsor", own_url, "--home", str(home.path), "--yes")
         assert code == 0 and "newcomer is a node since height" in told, told
         wait_for(lambda: find_power(mine, "newcomer") == 0, 30)

@@ -20,10 +20,6 @@ from paceline.store.state import MemoryStateStore, SqliteStateStore
 pytestmark = pytest.mark.long
 
 
-def get_height(home, name):
-    return next(node.height for node in load_status(home).nodes if node.name == name)
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("engine", [SOLO, COMETBFT])
 def test_a_machine_that_burnt_down_comes_back_from_its_backup_and_syncs(tmp_path, monkeypatch, engine):
@@ -41,7 +37,7 @@ def test_a_machine_that_burnt_down_comes_back_from_its_backup_and_syncs(tmp_path
         new = Home(tmp_path / "new")
         assert not get_store_path(new, "late").exists()
         with Supervisor(new, Listen(port=0)):
-            wait_for(lambda: get_height(new, "late") > height + 5, 120)
+            wait_for(lambda: load_status(new).height > height + 5, 120)
         if engine == COMETBFT:
             assert read_signed_mark(new.node_path("late") / "engine").height >= height + 2
 

@@ -16,6 +16,7 @@ from paceline.base.hashing import hash_blob
 from paceline.protocol.codec import encode
 from paceline.store import snapshots
 from paceline.store.snapshots import (
+    ASKED_SECONDS,
     FORMAT,
     InvalidSnapshot,
     SnapshotFolder,
@@ -102,6 +103,41 @@ def test_only_the_newest_two_are_kept(tmp_path):
         take(tmp_path, store)
     assert [info.height for info in SnapshotFolder(tmp_path / "kept").list_infos()] == [3, 4]
     assert SnapshotFolder(tmp_path / "kept").load_chunk(1, 0) == b""
+
+
+def test_what_a_newcomer_is_fetching_stays_until_it_asks_no_more(tmp_path):
+    now = 0.0
+    folder = SnapshotFolder(tmp_path / "kept", clock=lambda: now)
+    store = fill(MemoryStateStore(), PAIRS)
+
+    def take(first, last):
+        for height in range(first, last + 1):
+            folder.take(height, store.app_hash, list(store.iterate(b"")))
+
+    def read_heights():
+        return sorted(int(path.name) for path in (tmp_path / "kept").iterdir())
+
+    take(1, 2)
+    folder.list_infos()
+    take(3, 12)
+    assert read_heights() == [1, 2, 11, 12]
+    now = ASKED_SECONDS - 1
+    assert folder.load_chunk(1, 0)
+    now += 2
+    take(13, 13)
+    assert read_heights() == [1, 12, 13], "who reads chunks keeps its snapshot; the other is let go"
+    now += ASKED_SECONDS
+    take(14, 14)
+    assert read_heights() == [13, 14]
+
+
+def test_who_keeps_asking_cannot_fill_the_disk(tmp_path):
+    folder = SnapshotFolder(tmp_path / "kept")
+    store = fill(MemoryStateStore(), PAIRS)
+    for height in range(1, 30):
+        folder.take(height, store.app_hash, list(store.iterate(b"")))
+        folder.list_infos()
+    assert [info.height for info in folder.list_infos()] == list(range(24, 30))
 
 
 @pytest.mark.usefixtures("small_chunks")
