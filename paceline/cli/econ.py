@@ -1,26 +1,28 @@
-"""`paceline econ`: what the rules of issuance come to. Parses and prints; `economy` computes."""
+"""`paceline econ`: what the rules of issuance come to, and what a whole economy does. Parses and prints, computes nothing."""
 
 from __future__ import annotations
 
 import json as encoder
-from typing import Annotated
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
+from paceline.base.errors import ConfigError
 from paceline.base.integers import PPM
 from paceline.economy.issuance import BATCHES, Batch, compute_batch, to_coins
 from paceline.economy.supply import CORE_RESERVE
 
-econ_app = typer.Typer(no_args_is_help=True, add_completion=False, help="The economy: issuance by batch.")
+if TYPE_CHECKING:
+    from paceline.lab.economy_report import Summary
+
+econ_app = typer.Typer(no_args_is_help=True, add_completion=False, help="The economy: issuance, and a simulator.")
 USUAL_FUND_PPM = 200_000
 AMOUNTS = ("coins", "developer_fees", "paid_to_hosts", "to_training_fund", "net_to_hosts")
-
-
-@econ_app.callback()
-def econ() -> None:
-    """Keep `table` a word of its own: a group with one command would drop it."""
 
 
 @econ_app.command()
@@ -46,6 +48,63 @@ def table(
     console = Console()
     console.print(shown)
     console.print(f"{to_coins(CORE_RESERVE):,} coins in all. Whole coins, half up; --json has nicoin beside them.")
+
+
+@econ_app.command()
+def simulate(
+    scenario: Annotated[Path, typer.Argument(help="A TOML file; examples/econ/ has some.")],
+    *,
+    html: Annotated[Path | None, typer.Option(help="Write a page with charts and tables.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write one row a day.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Play years of an economy: who earns what, what cheating brings, what checking costs."""
+    from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
+
+    run_command(lambda: _simulate(scenario, html, csv, json))
+
+
+def _simulate(path: Path, html: Path | None, csv: Path | None, json: bool) -> None:
+    from paceline.lab.economy import simulate as play  # noqa: PLC0415 - loads numpy and plotly
+    from paceline.lab.economy_report import summarise, write_csv, write_page  # noqa: PLC0415
+    from paceline.lab.scenario import load_scenario  # noqa: PLC0415
+
+    scenario = load_scenario(path)
+    for target in (html, csv):
+        if target is not None and not target.resolve().parent.is_dir():
+            raise ConfigError(f"{target}: its folder does not exist")
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("days", total=scenario.epochs)
+        economy = play(scenario, lambda _: progress.advance(bar))
+    summary = summarise(economy)
+    if html is not None:
+        html.write_text(write_page(economy, summary), "utf-8")
+    if csv is not None:
+        csv.write_text(write_csv(economy), "utf-8")
+    if json:
+        print(encoder.dumps(asdict(summary)))
+        return
+    _print_summary(summary, Console())
+
+
+def _print_summary(summary: Summary, console: Console) -> None:
+    console.print(
+        f"{summary.name}: {summary.hosts:,} hosts, {summary.epochs:,} days; prices and demand are assumptions."
+    )
+    console.print(f"Fees {summary.fees:,.0f} coins, issued {summary.issued:,.0f}, forfeited {summary.forfeited:,.0f}.")
+    console.print(
+        f"Checking takes {summary.checking_first:.1%} of used compute at first, {summary.checking_last:.1%} at last."
+    )
+    classes = Table("class", "honest hosts", "coins a day", "profit $ a day")
+    for line in summary.classes:
+        classes.add_row(line.name, f"{line.hosts:,}", f"{line.coins_a_day:,.3f}", f"{line.profit_a_day:,.2f}")
+    console.print(classes)
+    cheats = Table("cheat", "hosts", "times caught", "gain over honest (95 %)", "pays below a check rate of")
+    for cheat in summary.cheats:
+        gain = f"{cheat.gain:+.1%} ({cheat.low:+.1%} to {cheat.high:+.1%})"
+        cheats.add_row(cheat.name, f"{cheat.hosts:,}", f"{cheat.caught:,}", gain, f"{cheat.break_even_rate:.3%}")
+    if summary.cheats:
+        console.print(cheats)
 
 
 def show_row(row: Batch) -> dict[str, int]:

@@ -1,0 +1,1 @@
+"""Simulators with floats. Only the command line uses them; nothing a node decides comes from here."""
