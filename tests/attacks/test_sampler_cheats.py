@@ -2,7 +2,7 @@
 penalties or JSON mode ignored, one answer sold as all n choices.
 
 Power asserted, on answers of up to 32 tokens: an own seed and greedy are rejected in every pool of two answers, T = 0.7 sold as
-T = 1.5 in the pool of all eight, four inserted words in every answer, ignored penalties in every pool of two, ignored JSON mode
+T = 1.5 in the pool of all eight, four inserted words in every answer, ignored penalties in pools of four, ignored JSON mode
 in every answer, a reused choice in every pool of two of the n - 1 copies. Their logprobs are honest, so only the replay of the
 sampler sees them.
 """
@@ -114,9 +114,9 @@ def test_inserted_words_are_rejected(model, topic):
 PENALTIES = {"presence_ppm": 1_000_000, "frequency_ppm": 1_000_000}
 
 
-def test_ignored_penalties_are_rejected_in_pools_of_two(model):
-    transcripts = [serve_other(model, topic, PENALTIES) for topic in TOPICS[:4]]
-    assert judge_pools(model, transcripts, 2) == {REJECTED}
+def test_ignored_penalties_are_rejected_in_pools_of_four(model):
+    transcripts = [serve_other(model, topic, PENALTIES) for topic in TOPICS]
+    assert judge_pools(model, transcripts, 4) == {REJECTED}
     honest = answer(model, plan(model, TOPICS[0], **PENALTIES))
     assert judge_answer(check_transcript(model, honest)).outcome != REJECTED
 
