@@ -1,21 +1,27 @@
 """Checking a claimed answer: one prefill with the claimed tokens forced, every sampling decision replayed.
 
-It returns evidence in integers and judges nothing. Two measurements see different cheats: the logprobs betray another model
-or another prompt; the margins betray another seed, temperature or text, also when honest logprobs were made up afterwards.
+It returns evidence in integers and judges nothing. Three measurements see different cheats: the sketch of committed states
+betrays the smallest change of the model, the logprobs another model or prompt, the margins another seed, temperature or text,
+also when states and logprobs were made up by an honest model afterwards. One forward pass serves them all.
 Invariant: evidence adds up, so many short answers of one executor weigh as much as one long answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from enum import IntFlag
+from functools import partial
+
+import torch
 
 from paceline.base.integers import PPM
 from paceline.inference.run import check_serves, compute_token_limit, derive_text
 from paceline.inference.sampler import compute_logprob_micronats, replay_token
+from paceline.inference.trace import Trace, TraceDraw, compute_distances, verify_opening
 from paceline.models.language import LanguageModel
-from paceline.protocol.transcripts import Transcript, check_shape, compute_text_hash
+from paceline.protocol.traces import Opening
+from paceline.protocol.transcripts import NO_TRACE, Transcript, check_shape, compute_text_hash
 
 # One token never decides alone: a rare honest outlier must not outweigh a whole answer.
 DEVIATION_CAP_MICRONATS = PPM
@@ -37,6 +43,8 @@ class Lie(IntFlag):
     STOP_UNFOUNDED = 16
     LENGTH_UNFOUNDED = 32
     TEXT_DIFFERS = 64
+    STATES_NOT_COMMITTED = 128
+    STATES_FORGED = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +62,19 @@ class TokenEvidence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Challenge:
+    """What was drawn after an executor committed to its states, and what it opened."""
+
+    draw: TraceDraw
+    opening: Opening
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnswerEvidence:
-    """Sums over the tokens of one answer, or of several. Units: as in `TokenEvidence`, each token's share capped."""
+    """Sums over the tokens of one answer, or of several. Units: as in `TokenEvidence`, each token's share capped.
+
+    `traced`: tokens whose states were compared; `distance_micronats`: see `inference.trace.compute_distances`.
+    """
 
     tokens: int
     deviation_micronats: int
@@ -64,6 +83,8 @@ class AnswerEvidence:
     margin_micronats: int
     expected_mismatch_micro: int
     lies: Lie
+    traced: int = 0
+    distance_micronats: int = 0
 
     def __add__(self, other: AnswerEvidence) -> AnswerEvidence:
         """Evidence of both answers together."""
@@ -75,8 +96,10 @@ class AnswerEvidence:
         return AnswerEvidence(**sums, lies=self.lies | other.lies)
 
 
-def check_transcript(model: LanguageModel, transcript: Transcript) -> AnswerEvidence:
-    """Evidence for or against a claimed answer.
+def check_transcript(
+    model: LanguageModel, transcript: Transcript, challenge: Challenge | None = None
+) -> AnswerEvidence:
+    """Evidence for or against a claimed answer; without a challenge its committed states are not looked at.
 
     Errors: WorkError when this node cannot re-run the request (another model); InvalidClaim when the shape is wrong.
     """
@@ -84,8 +107,21 @@ def check_transcript(model: LanguageModel, transcript: Transcript) -> AnswerEvid
     check_serves(model, transcript.request)
     lies = find_lies(model, transcript)
     # Tokens that the model does not have, or positions beyond its context, cannot be re-run; the lie says enough.
-    impossible = lies & (Lie.TOKEN_OUTSIDE_VOCABULARY | Lie.OVER_CONTEXT)
-    tokens = [] if impossible else list(compare_tokens(model, transcript))
+    if lies & (Lie.TOKEN_OUTSIDE_VOCABULARY | Lie.OVER_CONTEXT) or not transcript.output_tokens:
+        return sum_evidence([], [], lies)
+    if challenge is None:
+        return sum_evidence(list(compare_tokens(model, transcript)), [], lies)
+    if not _verify_challenge(model, transcript, challenge):
+        # The proof is exact: no forward pass could add to it.
+        return sum_evidence([], [], lies | Lie.STATES_FORGED)
+    states: list[torch.Tensor] = []
+    tokens = list(compare_tokens(model, transcript, states=states))
+    own = Trace.join(states).open_sketch(challenge.draw)
+    return sum_evidence(tokens, compute_distances(challenge.opening.sketch, own), lies)
+
+
+def sum_evidence(tokens: Sequence[TokenEvidence], distances: Sequence[int], lies: Lie) -> AnswerEvidence:
+    """Evidence of an answer from that of its tokens."""
     return AnswerEvidence(
         tokens=len(tokens),
         deviation_micronats=sum(min(token.deviation_micronats, DEVIATION_CAP_MICRONATS) for token in tokens),
@@ -94,6 +130,8 @@ def check_transcript(model: LanguageModel, transcript: Transcript) -> AnswerEvid
         margin_micronats=sum(min(token.margin_micronats, MARGIN_CAP_MICRONATS) for token in tokens),
         expected_mismatch_micro=sum(token.expected_mismatch_micro for token in tokens),
         lies=lies,
+        traced=len(distances),
+        distance_micronats=sum(distances),
     )
 
 
@@ -119,17 +157,22 @@ def find_lies(model: LanguageModel, transcript: Transcript) -> Lie:
         lies |= Lie.LENGTH_UNFOUNDED
     if transcript.text_hash != compute_text_hash(derived.text):
         lies |= Lie.TEXT_DIFFERS
+    if tokens and model.traced_states and transcript.trace_root == NO_TRACE:
+        lies |= Lie.STATES_NOT_COMMITTED
     return lies
 
 
-def compare_tokens(model: LanguageModel, transcript: Transcript) -> Iterator[TokenEvidence]:
-    """Every output token against this node's own logits, uncapped. Calibration reads these too."""
+def compare_tokens(
+    model: LanguageModel, transcript: Transcript, *, states: list[torch.Tensor] | None = None
+) -> Iterator[TokenEvidence]:
+    """Every output token against this node's own logits, uncapped; `states` gains this node's own. Calibration reads these too."""
     request, tokens = transcript.request, transcript.output_tokens
     if not tokens:
         return
     # The last token is never fed: what would follow it is not part of the answer.
     forced = (*request.prompt_tokens, *tokens[:-1])
-    all_logits = model.iterate_logits(forced, len(request.prompt_tokens) - 1)
+    iterate = model.iterate_logits if states is None else partial(model.iterate_logits, states=states)
+    all_logits = iterate(forced, len(request.prompt_tokens) - 1)
     claims = zip(all_logits, tokens, transcript.logprobs_micronats, strict=True)
     for position, (logits, token_id, claimed) in enumerate(claims):
         replay = replay_token(logits, request.sampler, request.seed, position, token_id)
@@ -143,3 +186,14 @@ def compare_tokens(model: LanguageModel, transcript: Transcript) -> Iterator[Tok
             margin_micronats=round(min(replay.margin, HIGHEST_MARGIN_NATS) * PPM),
             expected_mismatch_micro=round(replay.expected_mismatch * PPM),
         )
+
+
+def _verify_challenge(model: LanguageModel, transcript: Transcript, challenge: Challenge) -> bool:
+    return verify_opening(
+        challenge.opening,
+        transcript.trace_root,
+        challenge.draw,
+        tokens=len(transcript.output_tokens),
+        layers=model.traced_states,
+        width=model.traced_width,
+    )

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+
+import torch
 
 from paceline.base.errors import WorkError
 from paceline.inference.sampler import choose_token, compute_logprob_micronats
@@ -69,10 +72,15 @@ class TextStream:
 
 
 def generate(
-    model: LanguageModel, request: GenerationRequest, *, should_stop: Callable[[], bool]
+    model: LanguageModel,
+    request: GenerationRequest,
+    *,
+    should_stop: Callable[[], bool],
+    states: list[torch.Tensor] | None = None,
 ) -> Iterator[TokenStep]:
     """Answer a request token by token; `should_stop` is asked after each token and ends the answer as cancelled.
 
+    Shapes: `states` gains one bf16 tensor (traced_states, traced_width) a token.
     Errors: WorkError when the request is for another model or leaves no room for an answer.
     """
     check_serves(model, request)
@@ -80,7 +88,8 @@ def generate(
     limit = compute_token_limit(model, request)
     cache = model.open_cache(len(prompt) + limit)
     stream = TextStream(model, sampler.stop)
-    logits = model.compute_next_logits(prompt, cache)
+    score = model.compute_next_logits if states is None else partial(model.compute_next_logits, states=states)
+    logits = score(prompt, cache)
     for position in range(limit):
         token_id = choose_token(logits, sampler, request.seed, position)
         text = stream.push(token_id)
@@ -99,7 +108,7 @@ def generate(
         )
         if finish:
             return
-        logits = model.compute_next_logits([token_id], cache)
+        logits = score([token_id], cache)
 
 
 def check_serves(model: LanguageModel, request: GenerationRequest) -> None:

@@ -28,6 +28,8 @@ TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Tokens = Annotated[tuple[TokenId, ...], Meta(max_length=MAX_TOKENS)]
 Logprob = Annotated[int, Meta(ge=-MAX_LOGPROB_LOSS_MICRONATS, le=0)]
 FinishReason = Literal["stop", "length", "cancelled"]
+NO_TRACE = bytes(32)
+"""The trace root of an engine that commits no states."""
 
 
 class SamplerSpec(Record, frozen=True):
@@ -63,6 +65,7 @@ class Transcript(Record, frozen=True):
     logprobs_micronats: Annotated[tuple[Logprob, ...], Meta(max_length=MAX_TOKENS)]
     finish_reason: FinishReason
     text_hash: Digest
+    trace_root: Digest = NO_TRACE
 
 
 def encode_transcript(transcript: Transcript) -> bytes:
