@@ -9,7 +9,7 @@ Invariant: evidence adds up, so many short answers of one executor weigh as much
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import IntFlag
 from functools import partial
 
@@ -21,7 +21,7 @@ from paceline.inference.sampler import compute_logprob_micronats, replay_token
 from paceline.inference.trace import Trace, TraceDraw, compute_distances, verify_opening
 from paceline.models.language import LanguageModel
 from paceline.protocol.traces import Opening
-from paceline.protocol.transcripts import NO_TRACE, Transcript, check_shape, compute_text_hash
+from paceline.protocol.transcripts import Transcript, check_shape, compute_text_hash
 
 # One token never decides alone: a rare honest outlier must not outweigh a whole answer.
 DEVIATION_CAP_MICRONATS = PPM
@@ -43,8 +43,7 @@ class Lie(IntFlag):
     STOP_UNFOUNDED = 16
     LENGTH_UNFOUNDED = 32
     TEXT_DIFFERS = 64
-    STATES_NOT_COMMITTED = 128
-    STATES_FORGED = 256
+    STATES_FORGED = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +60,9 @@ class TokenEvidence:
     expected_mismatch_micro: int
 
 
+_OF_ONE_ANSWER = ("lies", "traced", "distance_micronats", "layer")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Challenge:
     """What was drawn after an executor committed to its states, and what it opened."""
@@ -73,7 +75,8 @@ class Challenge:
 class AnswerEvidence:
     """Sums over the tokens of one answer, or of several. Units: as in `TokenEvidence`, each token's share capped.
 
-    `traced`: tokens whose states were compared; `distance_micronats`: see `inference.trace.compute_distances`.
+    `traced`: tokens whose states were compared; `distance_micronats`: see `inference.trace.compute_distances`;
+    `layer`: which kind of state. Answers of different draws have no distance together, so sums have none.
     """
 
     tokens: int
@@ -85,13 +88,14 @@ class AnswerEvidence:
     lies: Lie
     traced: int = 0
     distance_micronats: int = 0
+    layer: int = 0
 
     def __add__(self, other: AnswerEvidence) -> AnswerEvidence:
         """Evidence of both answers together."""
         sums = {
             field.name: getattr(self, field.name) + getattr(other, field.name)
             for field in fields(self)
-            if field.name != "lies"
+            if field.name not in _OF_ONE_ANSWER
         }
         return AnswerEvidence(**sums, lies=self.lies | other.lies)
 
@@ -108,19 +112,24 @@ def check_transcript(
     lies = find_lies(model, transcript)
     # Tokens that the model does not have, or positions beyond its context, cannot be re-run; the lie says enough.
     if lies & (Lie.TOKEN_OUTSIDE_VOCABULARY | Lie.OVER_CONTEXT) or not transcript.output_tokens:
-        return sum_evidence([], [], lies)
+        return sum_evidence([], lies)
     if challenge is None:
-        return sum_evidence(list(compare_tokens(model, transcript)), [], lies)
+        return sum_evidence(list(compare_tokens(model, transcript)), lies)
     if not _verify_challenge(model, transcript, challenge):
         # The proof is exact: no forward pass could add to it.
-        return sum_evidence([], [], lies | Lie.STATES_FORGED)
+        return sum_evidence([], lies | Lie.STATES_FORGED)
     states: list[torch.Tensor] = []
     tokens = list(compare_tokens(model, transcript, states=states))
-    own = Trace.join(states).open_sketch(challenge.draw)
-    return sum_evidence(tokens, compute_distances(challenge.opening.sketch, own), lies)
+    distances = compute_distances(challenge.opening.sketch, Trace.join(states).open_sketch(challenge.draw))
+    return replace(
+        sum_evidence(tokens, lies),
+        traced=len(distances),
+        distance_micronats=sum(distances),
+        layer=challenge.draw.layer,
+    )
 
 
-def sum_evidence(tokens: Sequence[TokenEvidence], distances: Sequence[int], lies: Lie) -> AnswerEvidence:
+def sum_evidence(tokens: Sequence[TokenEvidence], lies: Lie) -> AnswerEvidence:
     """Evidence of an answer from that of its tokens."""
     return AnswerEvidence(
         tokens=len(tokens),
@@ -130,8 +139,6 @@ def sum_evidence(tokens: Sequence[TokenEvidence], distances: Sequence[int], lies
         margin_micronats=sum(min(token.margin_micronats, MARGIN_CAP_MICRONATS) for token in tokens),
         expected_mismatch_micro=sum(token.expected_mismatch_micro for token in tokens),
         lies=lies,
-        traced=len(distances),
-        distance_micronats=sum(distances),
     )
 
 
@@ -157,8 +164,6 @@ def find_lies(model: LanguageModel, transcript: Transcript) -> Lie:
         lies |= Lie.LENGTH_UNFOUNDED
     if transcript.text_hash != compute_text_hash(derived.text):
         lies |= Lie.TEXT_DIFFERS
-    if tokens and model.traced_states and transcript.trace_root == NO_TRACE:
-        lies |= Lie.STATES_NOT_COMMITTED
     return lies
 
 

@@ -35,6 +35,10 @@ Bits = npt.NDArray[np.uint16]
 """Bit patterns of bf16 values."""
 
 
+class StateRecord(list[torch.Tensor]):
+    """States as a model hands them out, one bf16 tensor (layers, width) a token; whoever keeps them need not know tensors."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TraceDraw:
     """What has to be opened: one kind of state, the seed of the projection, the positions whose states are shown."""

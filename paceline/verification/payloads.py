@@ -1,21 +1,24 @@
 """Judges one stored answer against what the ledger says about its task.
 
 First the bindings, which are exact: the request is the one the voucher named, the prompt tokens and the sampler follow
-from it, the seed follows from the beacon. Only then the model is run.
+from it, the seed follows from the beacon, the opened states are those that were committed. Only then the model is run.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from paceline.base.errors import Invalid, InvalidClaim
-from paceline.inference.check import check_transcript
+from paceline.base.errors import Invalid, InvalidClaim, WorkError
+from paceline.inference.check import Challenge, check_transcript
 from paceline.inference.plan import plan_answer, plan_sampler
+from paceline.inference.trace import derive_draw
 from paceline.models.language import LanguageModel
 from paceline.protocol.answers import AnswerRequest, Payload, derive_sampler_seed
 from paceline.protocol.messages import REJECTED, Verdict
-from paceline.protocol.transcripts import GenerationRequest, Transcript, decode_transcript
+from paceline.protocol.traces import decode_opening
+from paceline.protocol.transcripts import NO_TRACE, GenerationRequest, Transcript, decode_transcript
 from paceline.verification.answers import judge_answer
+from paceline.verification.calibration import get_calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,8 @@ class Expected:
     prompt_hash: bytes
     prompt_tokens: int
     completion_tokens: int
+    draw_seed: bytes
+    """From the beacon value after the receipt: draws what is opened, and breaks ties between equal scores."""
 
 
 def build_generation(model: LanguageModel, request: AnswerRequest, seed: bytes) -> GenerationRequest:
@@ -49,20 +54,43 @@ def build_generation(model: LanguageModel, request: AnswerRequest, seed: bytes) 
     return plan_answer(model, request.prompt, sampler=sampler, seed=seed, choice=request.choice)
 
 
-def judge_payload(model: LanguageModel, payload: Payload, expected: Expected) -> Verdict:
-    """Judge a payload that hashes to what the receipt says.
+def commits_states(model: LanguageModel, payload: Payload) -> bool:
+    """True when the answer names a root of states, so that its executor has to open some."""
+    try:
+        transcript = decode_transcript(payload.transcript)
+    except Invalid:
+        return False
+    return bool(model.traced_states and transcript.output_tokens) and transcript.trace_root != NO_TRACE
 
-    Errors: WorkError when this node cannot re-run the request.
+
+def judge_payload(model: LanguageModel, payload: Payload, expected: Expected, opening: bytes | None) -> Verdict:
+    """Judge a payload that hashes to what the receipt says, with what its executor opened.
+
+    Errors: WorkError when this node cannot re-run the request, or an opening is due and not given.
     """
     try:
         if not isinstance(payload.request, AnswerRequest):
             raise InvalidClaim("other-request", "an embedding is not judged as an answer")
         transcript = decode_transcript(payload.transcript)
         _check_bindings(model, payload.request, transcript, expected)
-        evidence = check_transcript(model, transcript)
+        evidence = check_transcript(model, transcript, _build_challenge(model, transcript, expected, opening))
     except Invalid as problem:
         return Verdict(REJECTED, f"{problem.code}: {problem.message}"[:160], ())
-    return judge_answer(evidence)
+    return judge_answer(evidence, get_calibration(model.model_id, model.engine), expected.draw_seed)
+
+
+def _build_challenge(
+    model: LanguageModel, transcript: Transcript, expected: Expected, opening: bytes | None
+) -> Challenge | None:
+    tokens = len(transcript.output_tokens)
+    if not tokens or not model.traced_states:
+        return None
+    if transcript.trace_root == NO_TRACE:
+        raise InvalidClaim("states-not-committed", f"{model.engine} commits to states, this answer to none")
+    if opening is None:
+        raise WorkError("the answer commits to states; it cannot be judged without its opening")
+    draw = derive_draw(expected.draw_seed, tokens, model.traced_states)
+    return Challenge(draw=draw, opening=decode_opening(opening))
 
 
 def _check_bindings(model: LanguageModel, request: AnswerRequest, transcript: Transcript, expected: Expected) -> None:

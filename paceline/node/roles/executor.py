@@ -18,6 +18,7 @@ from paceline.base.keys import verify_signature
 from paceline.economy.pay import compute_task_cost
 from paceline.inference.claim import build_transcript
 from paceline.inference.run import TokenStep, generate
+from paceline.inference.trace import StateRecord, Trace
 from paceline.ledger.sessions import SESSIONS, Session, compute_task_id, get_executors, is_paid
 from paceline.ledger.state import State
 from paceline.models.language import LanguageModel
@@ -26,6 +27,7 @@ from paceline.node.cheats import CHEAP_MODEL
 from paceline.node.context import Context
 from paceline.node.home import write_whole
 from paceline.node.models import ModelHost
+from paceline.node.roles.traces import TraceKeeper
 from paceline.protocol.answers import (
     MAX_ORDER_BYTES,
     AnswerRequest,
@@ -39,7 +41,7 @@ from paceline.protocol.answers import (
 )
 from paceline.protocol.codec import decode, decode_own, encode
 from paceline.protocol.messages import Receipt, SubmitReceipts
-from paceline.protocol.transcripts import GenerationRequest, encode_transcript
+from paceline.protocol.transcripts import NO_TRACE, GenerationRequest, encode_transcript
 from paceline.verification.payloads import build_generation
 
 LOG = logging.getLogger(__name__)
@@ -67,13 +69,15 @@ class ExecutorRole:
     def __init__(self, context: Context, host: ModelHost) -> None:
         self._context = context
         self._host = host
+        self._traces = TraceKeeper(context)
         self._busy = 0
         self._accepted: set[bytes] = set()
         self._receipts = context.work_path / "receipts"
         self._receipts.mkdir(parents=True, exist_ok=True)
 
     def on_block(self, state: State) -> None:
-        """Send waiting receipts; forget those the ledger has."""
+        """Send waiting receipts; forget those the ledger has, and states that nobody will ask for."""
+        self._traces.on_block(state)
         waiting = []
         for path in sorted(self._receipts.glob("*.receipt")):
             voucher = decode_own(Receipt, path.read_bytes()).voucher
@@ -106,6 +110,10 @@ class ExecutorRole:
         async with aclosing(self._stream(model, order, generation)) as frames:
             async for frame in frames:
                 yield encode(frame)
+
+    async def open_trace(self, request: PeerRequest) -> bytes:
+        """The drawn states of one answer of this node. Errors: Invalid, as `TraceKeeper.serve` lists them."""
+        return await self._traces.serve(request)
 
     async def _wait_for_session(self, session_id: bytes) -> None:
         """Follow a relay that stands a block ahead; refusing would hand the drawn task to the next node."""
@@ -163,19 +171,21 @@ class ExecutorRole:
         """Generate on the answer thread; whatever happens, the stream ends."""
         try:
             steps: list[TokenStep] = []
-            for step in generate(answer.model, answer.generation, should_stop=answer.gone.is_set):
+            states = StateRecord() if answer.model.traced_states else None
+            for step in generate(answer.model, answer.generation, should_stop=answer.gone.is_set, states=states):
                 steps.append(step)
                 if step.text:
                     answer.push(TextFrame(step.text))
-            answer.push(self._keep(answer, steps))
+            answer.push(self._keep(answer, steps, Trace.join(states) if states else None))
         except WorkError as problem:
             answer.push(FailFrame("work-failed", str(problem)))
         finally:
             answer.push(None)
 
-    def _keep(self, answer: Answer, steps: list[TokenStep]) -> EndFrame:
-        """Store the payload, then the receipt, then say so."""
-        transcript = build_transcript(answer.model, answer.generation, steps)
+    def _keep(self, answer: Answer, steps: list[TokenStep], trace: Trace | None) -> EndFrame:
+        """Store states and payload, then the receipt, then say so."""
+        root = NO_TRACE if trace is None else self._traces.keep(answer.order.voucher, trace)
+        transcript = build_transcript(answer.model, answer.generation, steps, root)
         payload = encode(Payload(answer.order.request, encode_transcript(transcript)))
         digest = self._context.blobs.put(payload)
         prompt_tokens, completion_tokens = len(answer.generation.prompt_tokens), len(steps)

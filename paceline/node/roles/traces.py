@@ -8,8 +8,8 @@ Invariant: nothing is opened before the value that draws it, so no opening helps
 from __future__ import annotations
 
 from paceline.base.draws import derive_seed
-from paceline.base.errors import Invalid, WorkError
-from paceline.inference.trace import Trace, TraceDraw, derive_draw
+from paceline.base.errors import Invalid
+from paceline.inference.trace import Trace, derive_draw
 from paceline.ledger import beacon
 from paceline.ledger.sessions import SESSIONS, compute_task_id, is_paid
 from paceline.ledger.state import State
@@ -31,11 +31,12 @@ class TraceKeeper:
         self._folder = context.work_path / "traces"
         self._folder.mkdir(parents=True, exist_ok=True)
 
-    def keep(self, voucher: Voucher, trace: Trace) -> None:
-        """Store the states of an answer, before its receipt."""
+    def keep(self, voucher: Voucher, trace: Trace) -> bytes:
+        """Store the states of an answer, before its receipt. Returns the root that commits to them."""
         task_id = compute_task_id(voucher.session, voucher.index)
         name = f"{task_id.hex()}-{voucher.session.hex()}-{voucher.index}.trace"
         write_whole(self._folder / name, trace.encode())
+        return trace.compute_root()
 
     def on_block(self, state: State) -> None:
         """Drop the states of answers that nobody will check any more."""
@@ -82,13 +83,3 @@ def get_draw_seed(state: State, task_id: bytes, task: Task) -> bytes:
     if value is None:
         raise Invalid("not-drawn-yet", "the beacon has not drawn this task, or no longer keeps its value")
     return derive_seed(value, "trace", task_id)
-
-
-def compute_draw(seed: bytes, tokens: int, layers: int) -> TraceDraw:
-    """The draw that a checker expects an opening for.
-
-    Errors: WorkError when there is nothing to draw from.
-    """
-    if not tokens or not layers:
-        raise WorkError("no states to draw from")
-    return derive_draw(seed, tokens, layers)
