@@ -176,7 +176,9 @@ class EngineNetwork:
         return x * self._cos[start:stop] + turned * self._sin[start:stop]
 
 
-def build_networks(shape: LlamaShape, params: Params, names: list[str], traced: tuple[int, ...]) -> dict[str, EngineNetwork]:
+def build_networks(
+    shape: LlamaShape, params: Params, names: list[str], traced: tuple[int, ...]
+) -> dict[str, EngineNetwork]:
     """Engines by name; those that round weights alike share one copy."""
     copies: dict[tuple[Rounding | None, bool], Params] = {}
     networks = {}

@@ -39,7 +39,18 @@ TEMPLATES = (
     "Write a newspaper article about {}.",
 )
 TOPICS = (
-    *("a harbour", "old maps", "tea", "tall trees", "the desert", "a clock tower", "wool", "long walks", "bees", "rain"),
+    *(
+        "a harbour",
+        "old maps",
+        "tea",
+        "tall trees",
+        "the desert",
+        "a clock tower",
+        "wool",
+        "long walks",
+        "bees",
+        "rain",
+    ),
     *("glass", "bridges", "chess", "the moon", "markets", "salt", "trains", "winter", "paper", "violins", "volcanoes"),
     *("bread", "whales", "night skies", "rivers", "lighthouses", "ants", "gardens", "coins", "wind", "mountains"),
     *("libraries", "islands", "cheese", "bicycles", "mirrors", "caves", "owls", "silk", "fire", "snow", "kites"),
@@ -230,9 +241,7 @@ class Laboratory:
         kinds = range(self.model.traced_states)
         own = [sketch(states["bf16"], kind) for kind in kinds]
         return {
-            name: np.array(
-                [compute_distances(sketch(values, kind), own[kind]) for kind in kinds], np.float32
-            ).T
+            name: np.array([compute_distances(sketch(values, kind), own[kind]) for kind in kinds], np.float32).T
             / np.float32(1e6)
             for name, values in states.items()
             if name != "bf16"

@@ -14,11 +14,11 @@ from paceline.inference.plan import plan_answer, plan_sampler
 from paceline.inference.trace import derive_draw
 from paceline.models.language import LanguageModel
 from paceline.protocol.answers import AnswerRequest, Payload, derive_sampler_seed
-from paceline.protocol.messages import REJECTED, Verdict
+from paceline.protocol.messages import REJECTED, UNDECIDED, Verdict
 from paceline.protocol.traces import decode_opening
 from paceline.protocol.transcripts import NO_TRACE, GenerationRequest, Transcript, decode_transcript
-from paceline.verification.answers import judge_answer
-from paceline.verification.calibration import get_calibration
+from paceline.verification.answers import CALIBRATION, judge_answer
+from paceline.verification.calibration import get_honest_scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,10 @@ def judge_payload(model: LanguageModel, payload: Payload, expected: Expected, op
         evidence = check_transcript(model, transcript, _build_challenge(model, transcript, expected, opening))
     except Invalid as problem:
         return Verdict(REJECTED, f"{problem.code}: {problem.message}"[:160], ())
-    return judge_answer(evidence, get_calibration(model.model_id, model.engine), expected.draw_seed)
+    scores = get_honest_scores(model.model_id, model.engine)
+    if scores is None and not evidence.lies:
+        return Verdict(UNDECIDED, "no calibration ships for this model and arithmetic", ())
+    return judge_answer(evidence, CALIBRATION, scores, expected.draw_seed)
 
 
 def _build_challenge(

@@ -1,0 +1,205 @@
+"""How surely each attack is caught, from samples of what the tests of answers see.
+
+Honest answers of one set calibrate; those of the other set and every attack are then judged by the shipped code. Power is
+stated with exact intervals, for single answers and for nodes that cheat now and then. It runs no model.
+Invariant: no text that calibrates is also judged.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from paceline.base.hashing import hash_parts
+from paceline.inference.check import MARGIN_CAP_MICRONATS, AnswerEvidence, Lie
+from paceline.lab.samples import HONEST, SAMPLING, Sample
+from paceline.verification.calibration import (
+    BILLION,
+    LENGTHS,
+    HonestScores,
+    PairTails,
+    build_tail,
+    compute_states_chance,
+    compute_tokens_chance,
+    score_states,
+    score_tokens,
+)
+from paceline.verification.suspicion import SUSPECT_MICRONATS, compute_log_e_micro
+
+KINDS = 3
+# Half for each test. The chance already holds the calibration's own error, so the true rate lies below.
+FALSE_POSITIVES_PPB = BILLION // 1_000
+MOST_AUDITS = 5_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Power:
+    """Share of answers of so many tokens that one test or both call unlike honest ones, with its 95 % interval."""
+
+    attack: str
+    tokens: int
+    answers: int
+    caught: int
+    by_states: int
+    by_tokens: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """Audits until a node that cheats in a share of its answers is suspect; `never` of so many runs did not get there."""
+
+    attack: str
+    share: float
+    runs: int
+    median: float
+    quantile_95: float
+    never: int
+
+
+def build_honest_scores(samples: Sequence[Sample], model_id: str, engine: str) -> HonestScores:
+    """The calibration of all honest engines together."""
+    states = tuple(
+        tuple(build_tail([score_states(e) for e in _cut_all(samples, HONEST, length, [kind])]) for length in LENGTHS)
+        for kind in range(KINDS)
+    )
+    tokens = tuple(build_tail([score_tokens(e) for e in _cut_all(samples, HONEST, length, [0])]) for length in LENGTHS)
+    pair = PairTails(executor="cpu", checker="cpu", states=states, tokens=tokens)
+    return HonestScores(model_id=model_id, engine=engine, pairs=(pair,))
+
+
+def measure_power(samples: Sequence[Sample], scores: HonestScores, attack: str, tokens: int) -> Power:
+    """How many answers of an attack, cut to so many tokens, are unlike honest ones."""
+    states = answers = both = by_tokens = 0
+    for number, evidence in enumerate(_cut_all(samples, [attack], tokens, None)):
+        coin = hash_parts("lab-coin", attack.encode(), number.to_bytes(4, "big"))
+        far = rank_chance(compute_states_chance(scores, evidence, coin), scores)
+        strange = rank_chance(compute_tokens_chance(scores, evidence, coin), scores)
+        answers, states, by_tokens, both = answers + 1, states + far, by_tokens + strange, both + (far or strange)
+    low, high = compute_interval(both, answers)
+    return Power(
+        attack=attack,
+        tokens=tokens,
+        answers=answers,
+        caught=both,
+        by_states=states,
+        by_tokens=by_tokens,
+        low=low,
+        high=high,
+    )
+
+
+def rank_chance(chance_ppb: int, _: HonestScores) -> bool:
+    """True below the stated rate of false positives."""
+    return 2 * chance_ppb <= FALSE_POSITIVES_PPB
+
+
+def simulate_patience(
+    samples: Sequence[Sample], scores: HonestScores, attack: str, *, share: float, longest: int, runs: int
+) -> Patience:
+    """Nodes that answer with 1 to `longest` tokens, a share of it by the attack, until suspect or out of audits."""
+    chance = random.Random(f"patience {attack} {share}")  # noqa: S311 (a simulation that can be repeated)
+    honest = collect_logs(samples, scores, HONEST, longest)
+    cheated = collect_logs(samples, scores, [attack], longest)
+    needed = [_count_audits(chance, honest, cheated, share) for _ in range(runs)]
+    return Patience(
+        attack=attack,
+        share=share,
+        runs=runs,
+        median=statistics.median(needed),
+        quantile_95=statistics.quantiles(needed, n=20)[-1],
+        never=sum(count > MOST_AUDITS for count in needed),
+    )
+
+
+def collect_logs(samples: Sequence[Sample], scores: HonestScores, names: Sequence[str], longest: int) -> list[int]:
+    """Log e-values of answers of each length up to `longest`, equally many of each. Units: micronats."""
+    by_length = [
+        [
+            compute_log_e(evidence, scores, hash_parts("lab-coin", str((names, length, number)).encode()))
+            for number, evidence in enumerate(_cut_all(samples, names, length, None))
+        ]
+        for length in range(1, longest + 1)
+    ]
+    fewest = min(map(len, by_length))
+    chance = random.Random("collect")  # noqa: S311 (a simulation that can be repeated)
+    return [value for values in by_length for value in chance.sample(values, fewest)]
+
+
+def compute_log_e(evidence: AnswerEvidence, scores: HonestScores, coin: bytes) -> int:
+    """What one answer adds to the suspicion of its node. Units: micronats."""
+    states, tokens = compute_states_chance(scores, evidence, coin), compute_tokens_chance(scores, evidence, coin)
+    return compute_log_e_micro(states, tokens)
+
+
+def compute_interval(hits: int, count: int) -> tuple[float, float]:
+    """Exact 95 % interval of a share (Clopper and Pearson)."""
+    low = _bisect(lambda share: _compute_tail(count, hits, share) < 0.025) if hits else 0.0
+    high = _bisect(lambda share: 1.0 - _compute_tail(count, hits + 1, share) > 0.025) if hits < count else 1.0
+    return low, high
+
+
+def _cut_all(
+    samples: Sequence[Sample], names: Sequence[str], tokens: int, kinds: Sequence[int] | None
+) -> Iterator[AnswerEvidence]:
+    """Evidence of every stretch of so many tokens; the kind of state is drawn when none is given."""
+    for sample in samples:
+        for name in names:
+            if name not in sample.margins:
+                continue
+            for place in range(len(sample.expected) // tokens):
+                drawn = hash_parts("lab-kind", str((sample.number, name, tokens, place)).encode())[0] % KINDS
+                for kind in [drawn] if kinds is None else kinds:
+                    yield _cut(sample, name, slice(place * tokens, (place + 1) * tokens), kind)
+
+
+def _cut(sample: Sample, name: str, part: slice, kind: int) -> AnswerEvidence:
+    # Who cheats in sampling alone has honest states: those of a prefill after the fact.
+    states = sample.distances["decode" if name in SAMPLING else name][part, kind]
+    margins = (sample.margins[name][part] * 1e6).astype(np.int64)
+    return AnswerEvidence(
+        tokens=len(margins),
+        deviation_micronats=0,
+        spread_micro=0,
+        mismatches=int((margins > 0).sum()),
+        margin_micronats=int(margins.clip(0, MARGIN_CAP_MICRONATS).sum()),
+        expected_mismatch_micro=int(sample.expected[part].sum() * 1e6),
+        lies=Lie.NONE,
+        traced=len(states),
+        distance_micronats=int(states.sum() * 1e6),
+        layer=kind,
+    )
+
+
+def _count_audits(chance: random.Random, honest: list[int], cheated: list[int], share: float) -> int:
+    total = 0
+    for audits in range(1, MOST_AUDITS + 1):
+        total += chance.choice(cheated if chance.random() < share else honest)
+        if total >= SUSPECT_MICRONATS:
+            return audits
+    return MOST_AUDITS + 1
+
+
+def _compute_tail(count: int, least: int, share: float) -> float:
+    """Chance of at least so many hits."""
+    if share <= 0.0:
+        return float(least <= 0)
+    logs = np.log(np.arange(1, count + 1)).cumsum()
+    hits = np.arange(least, count + 1)
+    total, failed = logs[-1], count - hits
+    chosen = total - np.where(hits > 0, logs[hits - 1], 0.0) - np.where(failed > 0, logs[failed - 1], 0.0)
+    return float(np.exp(chosen + hits * np.log(share) + failed * np.log1p(-min(share, 1 - 1e-12))).sum())
+
+
+def _bisect(is_below: object) -> float:
+    low, high = 0.0, 1.0
+    assert callable(is_below)
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_below(middle) else (low, middle)
+    return (low + high) / 2
