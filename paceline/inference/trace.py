@@ -149,7 +149,7 @@ def compute_distances(sent: bytes, own: bytes) -> list[int]:
     return [round(float(value) * PPM) for value in logs]
 
 
-def _verify_state(  # noqa: PLR0913 (one comparison, taken out of the loop)
+def _verify_state(
     opening: Opening, root: bytes, draw: TraceDraw, state: OpenedState, leaves: int, layers: int, width: int
 ) -> bool:
     if len(state.values) != 2 * width:

@@ -103,7 +103,7 @@ def simulate_patience(
     samples: Sequence[Sample], scores: HonestScores, attack: str, *, share: float, longest: int, runs: int
 ) -> Patience:
     """Nodes that answer with 1 to `longest` tokens, a share of it by the attack, until suspect or out of audits."""
-    chance = random.Random(f"patience {attack} {share}")  # noqa: S311 (a simulation that can be repeated)
+    chance = random.Random(f"patience {attack} {share}")
     honest = collect_logs(samples, scores, HONEST, longest)
     cheated = collect_logs(samples, scores, [attack], longest)
     needed = [_count_audits(chance, honest, cheated, share) for _ in range(runs)]
@@ -127,7 +127,7 @@ def collect_logs(samples: Sequence[Sample], scores: HonestScores, names: Sequenc
         for length in range(1, longest + 1)
     ]
     fewest = min(map(len, by_length))
-    chance = random.Random("collect")  # noqa: S311 (a simulation that can be repeated)
+    chance = random.Random("collect")
     return [value for values in by_length for value in chance.sample(values, fewest)]
 
 
@@ -168,6 +168,7 @@ def _cut(sample: Sample, name: str, part: slice, kind: int) -> AnswerEvidence:
         spread_micro=0,
         mismatches=int((margins > 0).sum()),
         margin_micronats=int(margins.clip(0, MARGIN_CAP_MICRONATS).sum()),
+        support_micronats=0,
         expected_mismatch_micro=int(sample.expected[part].sum() * 1e6),
         lies=Lie.NONE,
         traced=len(states),

@@ -168,7 +168,8 @@ class EngineNetwork:
         if q.shape[-2] > 1:
             ahead = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).triu(1)
             scores = scores.masked_fill(ahead, -torch.inf)
-        return scores.float().softmax(-1).to(q.dtype) @ v
+        mixed: torch.Tensor = scores.float().softmax(-1).to(q.dtype) @ v
+        return mixed
 
     def _rotate(self, x: torch.Tensor, start: int) -> torch.Tensor:
         half, stop = x.shape[-1] // 2, start + x.shape[-2]

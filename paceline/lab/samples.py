@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from paceline.base.hashing import hash_parts
-from paceline.inference.sampler import compute_noise
+from paceline.inference.noise import compute_noise
 from paceline.inference.trace import compute_distances, compute_sketch
 from paceline.lab.engines import ENGINES, Cache, EngineNetwork, build_networks
 from paceline.models.language import LanguageModel
@@ -123,6 +123,7 @@ class Laboratory:
         params = load_file(path / "model.safetensors")
         self._networks = build_networks(shape, params, names, self.model.traced_layers)
         self._checker = self._networks["bf16"]
+        self._vocabulary = torch.arange(self.model.vocab_size)
 
     def sample(self, questions: list[Question], progress: Callable[[str], None]) -> Iterator[Sample]:
         """Answer and compare; questions of one length and kind go together."""
@@ -140,7 +141,7 @@ class Laboratory:
     @torch.inference_mode()
     def _sample_batch(self, batch: list[Question]) -> Iterator[Sample]:
         noises = [
-            torch.stack([compute_noise(q.seed, position, self.model.vocab_size) for position in range(ANSWER_TOKENS)])
+            torch.stack([compute_noise(q.seed, position, self._vocabulary) for position in range(ANSWER_TOKENS)])
             for q in batch
         ]
         tokens, decoded = self._decode(batch, noises)
@@ -216,7 +217,7 @@ class Laboratory:
     ) -> dict[str, torch.Tensor]:
         """Tokens of those who answer by other means and let the honest model run afterwards."""
         other = hash_parts("lab-other-seed", question.seed)
-        strange = torch.stack([compute_noise(other, p, self.model.vocab_size) for p in range(ANSWER_TOKENS)])
+        strange = torch.stack([compute_noise(other, p, self._vocabulary) for p in range(ANSWER_TOKENS)])
         advert = torch.tensor(self.model.encode(ADVERT))
         start = ANSWER_TOKENS // 4
         inserted = tokens.clone()

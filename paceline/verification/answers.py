@@ -74,8 +74,9 @@ def judge_answer(
 ) -> Verdict:
     """Judge one answer, or several of one executor whose evidence was added up; `coin` breaks ties between equal scores.
 
-    The verdict's evidence holds: tokens, deviation, its limit, spread, margin, its limit, expected mismatches, mismatches,
-    lies, traced tokens, mean distance of states, its limit, chances of states and of tokens (parts per billion), log e-value.
+    The verdict's evidence holds: tokens, deviation, its limit, spread, margin with support gap, their limit, expected
+    mismatches, mismatches, lies, traced tokens, mean distance of states, its limit, chances of states and of tokens (parts per
+    billion), log e-value.
     """
     spread, expected = evidence.spread_micro, evidence.expected_mismatch_micro
     limits = compute_limits(evidence, calibration)
@@ -85,7 +86,7 @@ def judge_answer(
         evidence.deviation_micronats,
         limits.deviation,
         spread,
-        evidence.margin_micronats,
+        evidence.margin_micronats + evidence.support_micronats,
         limits.margin,
         expected,
         evidence.mismatches,
@@ -97,15 +98,11 @@ def judge_answer(
         return Verdict(REJECTED, f"contradicts itself: {_name_lies(evidence.lies)}", numbers)
     if evidence.deviation_micronats > limits.deviation and spread >= calibration.deviation_least_micro:
         return Verdict(REJECTED, "the logprobs are not those of the model: another model or prompt answered", numbers)
-    if evidence.margin_micronats > limits.margin:
+    if evidence.margin_micronats + evidence.support_micronats > limits.margin:
         return Verdict(REJECTED, "the tokens are not those of the sampler: another seed, sampler or text", numbers)
     if evidence.traced >= LEAST_TRACED and score_states(evidence) > chances.far_states:
         return Verdict(REJECTED, "the states are not those of the model: another model or prompt answered", numbers)
-    if min(chances.states_ppb, chances.tokens_ppb) <= UNUSUAL_PPB:
-        return Verdict(UNDECIDED, "rare among honest answers: counts towards the node's suspicion", numbers)
-    if spread < calibration.deviation_least_micro or expected < calibration.margin_least_micro:
-        return Verdict(UNDECIDED, "the answer carries too little information to judge it alone", numbers)
-    return Verdict(ACCEPTED, "states, logprobs and sampling match the model", numbers)
+    return _judge_statistics(evidence, calibration, chances, numbers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +148,18 @@ def compute_chances(evidence: AnswerEvidence, scores: HonestScores | None, coin:
 def compute_limit(rate_ppm: int, swing_ppm: int, information_micro: int) -> int:
     """The most that an honest answer of this information shows. Units: micronats, rounded down."""
     return rate_ppm * information_micro // PPM + swing_ppm * isqrt(information_micro * PPM) // PPM
+
+
+def _judge_statistics(
+    evidence: AnswerEvidence, calibration: Calibration, chances: Chances, numbers: tuple[int, ...]
+) -> Verdict:
+    """What is left when nothing condemns: accepted, unless it is rare or says too little."""
+    spread, expected = evidence.spread_micro, evidence.expected_mismatch_micro
+    if min(chances.states_ppb, chances.tokens_ppb) <= UNUSUAL_PPB:
+        return Verdict(UNDECIDED, "rare among honest answers: counts towards the node's suspicion", numbers)
+    if spread < calibration.deviation_least_micro or expected < calibration.margin_least_micro:
+        return Verdict(UNDECIDED, "the answer carries too little information to judge it alone", numbers)
+    return Verdict(ACCEPTED, "states, logprobs and sampling match the model", numbers)
 
 
 def _name_lies(lies: Lie) -> str:

@@ -69,8 +69,9 @@ def score_states(evidence: AnswerEvidence) -> int:
 
 
 def score_tokens(evidence: AnswerEvidence) -> int:
-    """Margins for the information that the tokens carry. Units: millionths of a nat per unit of information."""
-    return evidence.margin_micronats * 1_000_000 // (evidence.expected_mismatch_micro + INFORMATION_FLOOR)
+    """Margins and support gaps for the information that the tokens carry. Units: millionths of a nat per unit of it."""
+    apart = evidence.margin_micronats + evidence.support_micronats
+    return apart * 1_000_000 // (evidence.expected_mismatch_micro + INFORMATION_FLOOR)
 
 
 def compute_states_chance(scores: HonestScores, evidence: AnswerEvidence, coin: bytes) -> int:

@@ -33,9 +33,13 @@ class ScriptedModel:
 
     def __init__(self, pieces, script):
         self.pieces = [b"", *(piece if isinstance(piece, bytes) else piece.encode() for piece in pieces)]
+        self.token_bytes = self.pieces
         self.vocab_size = len(self.pieces)
         self.script = script
         self.computed = 0
+
+    def encode(self, text):
+        return [1] * len(text)
 
     def encode_chat(self, messages):
         return [1] * sum(len(message["content"]) for message in messages)
