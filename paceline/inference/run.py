@@ -86,7 +86,7 @@ def generate(
 ) -> Iterator[TokenStep]:
     """Answer a request token by token; `should_stop` is asked after each token and ends the answer as cancelled.
 
-    Shapes: `states` gains one bf16 tensor (traced_states, traced_width) a token.
+    Shapes: `states` gains one bf16 tensor (traced_states, traced_width) a token, none where the engine traces none.
     Errors: WorkError when the request is for another model or grammar engine or leaves no room for an answer.
     """
     check_serves(model, request)
@@ -95,7 +95,8 @@ def generate(
     cache = model.open_cache(len(prompt) + limit)
     stream = TextStream(model, sampler.stop)
     state = open_state(model, request)
-    score = model.compute_next_logits if states is None else partial(model.compute_next_logits, states=states)
+    traced = states is not None and model.traced_states
+    score = partial(model.compute_next_logits, states=states) if traced else model.compute_next_logits
     logits = score(prompt, cache)
     for position in range(limit):
         token_id = choose_token(logits, state)

@@ -171,7 +171,7 @@ class ExecutorRole:
         """Generate on the answer thread; whatever happens, the stream ends."""
         try:
             steps: list[TokenStep] = []
-            states = StateRecord() if answer.model.traced_states else None
+            states = StateRecord()
             for step in generate(answer.model, answer.generation, should_stop=answer.gone.is_set, states=states):
                 steps.append(step)
                 if step.text:
