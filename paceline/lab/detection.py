@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,21 +18,25 @@ from paceline.base.hashing import hash_parts
 from paceline.inference.check import MARGIN_CAP_MICRONATS, AnswerEvidence, Lie
 from paceline.lab.samples import HONEST, SAMPLING, Sample
 from paceline.verification.calibration import (
-    BILLION,
+    LEAST_ANSWERS,
     LENGTHS,
     HonestScores,
     PairTails,
+    Tail,
     build_tail,
+    compute_rank,
     compute_states_chance,
     compute_tokens_chance,
+    get_states_tails,
+    get_tokens_tails,
     score_states,
     score_tokens,
 )
 from paceline.verification.suspicion import SUSPECT_MICRONATS, compute_log_e_micro
 
 KINDS = 3
-# Half for each test. The chance already holds the calibration's own error, so the true rate lies below.
-FALSE_POSITIVES_PPB = BILLION // 1_000
+# Half of it for each test.
+ALPHA = 1e-3
 MOST_AUDITS = 5_000
 
 
@@ -63,40 +67,51 @@ class Patience:
 
 
 def build_honest_scores(samples: Sequence[Sample], model_id: str, engine: str) -> HonestScores:
-    """The calibration of all honest engines together."""
-    states = tuple(
-        tuple(build_tail([score_states(e) for e in _cut_all(samples, HONEST, length, [kind])]) for length in LENGTHS)
-        for kind in range(KINDS)
+    """The calibration of all honest engines together; lengths of which there are too few answers are left out."""
+
+    def build(kind: int, score: Callable[[AnswerEvidence], int]) -> tuple[Tail, ...]:
+        tails = (
+            build_tail(length, [score(evidence) for evidence in cut_all(samples, HONEST, length, kind)])
+            for length in LENGTHS
+        )
+        return tuple(tail for tail in tails if tail.tokens == 1 or tail.answers >= LEAST_ANSWERS)
+
+    pair = PairTails(
+        executor="cpu",
+        checker="cpu",
+        states=tuple(build(kind, score_states) for kind in range(KINDS)),
+        tokens=build(0, score_tokens),
     )
-    tokens = tuple(build_tail([score_tokens(e) for e in _cut_all(samples, HONEST, length, [0])]) for length in LENGTHS)
-    pair = PairTails(executor="cpu", checker="cpu", states=states, tokens=tokens)
     return HonestScores(model_id=model_id, engine=engine, pairs=(pair,))
 
 
 def measure_power(samples: Sequence[Sample], scores: HonestScores, attack: str, tokens: int) -> Power:
-    """How many answers of an attack, cut to so many tokens, are unlike honest ones."""
-    states = answers = both = by_tokens = 0
-    for number, evidence in enumerate(_cut_all(samples, [attack], tokens, None)):
-        coin = hash_parts("lab-coin", attack.encode(), number.to_bytes(4, "big"))
-        far = rank_chance(compute_states_chance(scores, evidence, coin), scores)
-        strange = rank_chance(compute_tokens_chance(scores, evidence, coin), scores)
-        answers, states, by_tokens, both = answers + 1, states + far, by_tokens + strange, both + (far or strange)
-    low, high = compute_interval(both, answers)
+    """How many answers of an attack, cut to so many tokens, are among the rarest of honest ones in a test or both."""
+    found = [
+        (
+            is_rare(get_states_tails(scores, evidence), score_states(evidence), coin),
+            is_rare(get_tokens_tails(scores, evidence), score_tokens(evidence), coin),
+        )
+        for evidence, coin in _add_coins(attack, cut_all(samples, [attack], tokens, None))
+    ]
+    caught = sum(any(both) for both in found)
+    low, high = compute_interval(caught, len(found))
     return Power(
         attack=attack,
         tokens=tokens,
-        answers=answers,
-        caught=both,
-        by_states=states,
-        by_tokens=by_tokens,
+        answers=len(found),
+        caught=caught,
+        by_states=sum(by_states for by_states, _ in found),
+        by_tokens=sum(by_tokens for _, by_tokens in found),
         low=low,
         high=high,
     )
 
 
-def rank_chance(chance_ppb: int, _: HonestScores) -> bool:
-    """True below the stated rate of false positives."""
-    return 2 * chance_ppb <= FALSE_POSITIVES_PPB
+def is_rare(tails: Sequence[Tail], score: int, coin: bytes) -> bool:
+    """True where the conformal chance of a score is at most half of the stated rate, against every pair."""
+    ranks = [(compute_rank(tail, score, coin), tail.answers) for tail in tails]
+    return bool(ranks) and all(rank is not None and rank <= ALPHA / 2 * (count + 1) for rank, count in ranks)
 
 
 def simulate_patience(
@@ -117,12 +132,19 @@ def simulate_patience(
     )
 
 
+def count_crossings(logs: Sequence[int], *, runs: int, audits: int) -> int:
+    """How many of so many nodes, each with answers drawn from these, were suspect at any time. Units: micronats."""
+    chance = np.random.default_rng(1)
+    values = np.array(logs, np.int64)
+    return sum(bool((chance.choice(values, audits).cumsum() >= SUSPECT_MICRONATS).any()) for _ in range(runs))
+
+
 def collect_logs(samples: Sequence[Sample], scores: HonestScores, names: Sequence[str], longest: int) -> list[int]:
     """Log e-values of answers of each length up to `longest`, equally many of each. Units: micronats."""
     by_length = [
         [
-            compute_log_e(evidence, scores, hash_parts("lab-coin", str((names, length, number)).encode()))
-            for number, evidence in enumerate(_cut_all(samples, names, length, None))
+            compute_log_e(evidence, scores, coin)
+            for evidence, coin in _add_coins(f"{names} {length}", cut_all(samples, names, length, None))
         ]
         for length in range(1, longest + 1)
     ]
@@ -144,9 +166,7 @@ def compute_interval(hits: int, count: int) -> tuple[float, float]:
     return low, high
 
 
-def _cut_all(
-    samples: Sequence[Sample], names: Sequence[str], tokens: int, kinds: Sequence[int] | None
-) -> Iterator[AnswerEvidence]:
+def cut_all(samples: Sequence[Sample], names: Sequence[str], tokens: int, kind: int | None) -> Iterator[AnswerEvidence]:
     """Evidence of every stretch of so many tokens; the kind of state is drawn when none is given."""
     for sample in samples:
         for name in names:
@@ -154,8 +174,12 @@ def _cut_all(
                 continue
             for place in range(len(sample.expected) // tokens):
                 drawn = hash_parts("lab-kind", str((sample.number, name, tokens, place)).encode())[0] % KINDS
-                for kind in [drawn] if kinds is None else kinds:
-                    yield _cut(sample, name, slice(place * tokens, (place + 1) * tokens), kind)
+                yield _cut(sample, name, slice(place * tokens, (place + 1) * tokens), drawn if kind is None else kind)
+
+
+def _add_coins(purpose: str, items: Iterator[AnswerEvidence]) -> Iterator[tuple[AnswerEvidence, bytes]]:
+    for number, evidence in enumerate(items):
+        yield evidence, hash_parts("lab-coin", purpose.encode(), number.to_bytes(4, "big"))
 
 
 def _cut(sample: Sample, name: str, part: slice, kind: int) -> AnswerEvidence:
@@ -174,6 +198,28 @@ def _cut(sample: Sample, name: str, part: slice, kind: int) -> AnswerEvidence:
         traced=len(states),
         distance_micronats=int(states.sum() * 1e6),
         layer=kind,
+    )
+
+
+def join_samples(samples: Sequence[Sample], tokens: int) -> list[Sample]:
+    """Answers of at least so many tokens, each of several samples in a row: a stand-in for long ones."""
+    joined, waiting = [], list[Sample]()
+    for sample in samples:
+        waiting.append(sample)
+        if sum(len(item.expected) for item in waiting) >= tokens:
+            joined.append(_join(waiting))
+            waiting = []
+    return joined
+
+
+def _join(samples: Sequence[Sample]) -> Sample:
+    first = samples[0]
+    return Sample(
+        number=first.number,
+        heat=first.heat,
+        expected=np.concatenate([item.expected for item in samples]),
+        distances={name: np.concatenate([item.distances[name] for item in samples]) for name in first.distances},
+        margins={name: np.concatenate([item.margins[name] for item in samples]) for name in first.margins},
     )
 
 
@@ -197,9 +243,8 @@ def _compute_tail(count: int, least: int, share: float) -> float:
     return float(np.exp(chosen + hits * np.log(share) + failed * np.log1p(-min(share, 1 - 1e-12))).sum())
 
 
-def _bisect(is_below: object) -> float:
+def _bisect(is_below: Callable[[float], bool]) -> float:
     low, high = 0.0, 1.0
-    assert callable(is_below)
     for _ in range(50):
         middle = (low + high) / 2
         low, high = (middle, high) if is_below(middle) else (low, middle)

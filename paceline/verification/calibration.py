@@ -23,22 +23,30 @@ from paceline.protocol.codec import Record
 
 BILLION = 10**9
 CONFIDENCE_MISS = 0.05
-KEPT_SCORES = 100
-"""Scores beyond the highest so many are too usual to look at."""
-LENGTHS = (1, 2, 4, 8, 16, 32, 64)
+_NORMAL_95 = 1.6449
+LEAST_ANSWERS = 1_999
+"""Fewer honest answers cannot place a score among the rarest two of a thousand, both tests together."""
+LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+FIRST_RANKS = 10
+RANK_STEP_PERCENT = 15
+"""Beyond the first ranks every so many percent is kept: a calibration shall fit into a release."""
+USUAL_SHARE = 20
+"""Scores outside the highest twentieth are usual, whatever they are."""
 # Half a unit of information: a token that was nearly certain must not divide by nothing.
 INFORMATION_FLOOR = 500_000
 
 
 class Tail(Record, frozen=True):
-    """The highest scores of so many honest answers, lowest of them first."""
+    """The highest scores of so many honest answers of one length: `scores[i]` is the `ranks[i]`-th highest."""
 
+    tokens: int
     answers: int
-    highest: tuple[int, ...]
+    ranks: tuple[int, ...]
+    scores: tuple[int, ...]
 
 
 class PairTails(Record, frozen=True, kw_only=True):
-    """One kind of executor against one kind of checker: a tail for each of `LENGTHS`, for states by kind of state."""
+    """One kind of executor against one kind of checker: tails by length, shortest first, for states by kind of state."""
 
     executor: str
     checker: str
@@ -76,56 +84,75 @@ def score_tokens(evidence: AnswerEvidence) -> int:
 
 def compute_states_chance(scores: HonestScores, evidence: AnswerEvidence, coin: bytes) -> int:
     """At most how often an honest answer's states lie so far off. Units: parts per billion."""
-    tails = [pair.states[evidence.layer] for pair in scores.pairs]
-    return _compute_worst(tails, evidence.traced, score_states(evidence), derive_seed(coin, "ties-states"))
+    tails = get_states_tails(scores, evidence)
+    coin = derive_seed(coin, "ties-states")
+    return max((compute_chance(tail, score_states(evidence), coin) for tail in tails), default=BILLION)
 
 
 def compute_tokens_chance(scores: HonestScores, evidence: AnswerEvidence, coin: bytes) -> int:
     """At most how often an honest answer's tokens lie so far off. Units: parts per billion."""
-    tails = [pair.tokens for pair in scores.pairs]
-    return _compute_worst(tails, evidence.tokens, score_tokens(evidence), derive_seed(coin, "ties-tokens"))
+    tails = get_tokens_tails(scores, evidence)
+    coin = derive_seed(coin, "ties-tokens")
+    return max((compute_chance(tail, score_tokens(evidence), coin) for tail in tails), default=BILLION)
+
+
+def get_states_tails(scores: HonestScores, evidence: AnswerEvidence) -> list[Tail]:
+    """What the states of an answer are compared with, for each measured pair; nothing without states."""
+    if not evidence.traced:
+        return []
+    return [_pick(pair.states[evidence.layer], evidence.traced) for pair in scores.pairs]
+
+
+def get_tokens_tails(scores: HonestScores, evidence: AnswerEvidence) -> list[Tail]:
+    """What the tokens of an answer are compared with, for each measured pair; nothing without tokens."""
+    return [_pick(pair.tokens, evidence.tokens) for pair in scores.pairs] if evidence.tokens else []
 
 
 def find_highest_states(scores: HonestScores, evidence: AnswerEvidence) -> int:
     """The highest honest score of this length and kind of state. Units: micronats."""
-    return max(pair.states[evidence.layer][_get_class(evidence.traced)].highest[-1] for pair in scores.pairs)
+    return max((tail.scores[0] for tail in get_states_tails(scores, evidence)), default=0)
 
 
 def compute_chance(tail: Tail, score: int, coin: bytes) -> int:
     """Conformal rank of a score, ties broken by the coin, as an upper limit of its chance. Units: parts per billion."""
-    above = len(tail.highest) - bisect_right(tail.highest, score)
-    equal = len(tail.highest) - bisect_left(tail.highest, score) - above
-    rank = 1 + above + draw_below(coin, equal + 1)
-    if rank > len(tail.highest):
-        return BILLION
-    return min(BILLION, math.ceil(compute_upper_limit(rank) / tail.answers * BILLION))
+    rank = compute_rank(tail, score, coin)
+    return BILLION if rank is None else min(BILLION, math.ceil(compute_upper_limit(rank) / tail.answers * BILLION))
+
+
+def compute_rank(tail: Tail, score: int, coin: bytes) -> int | None:
+    """At most how many honest answers, this one among them, score as high; None for a usual score."""
+    negated = [-value for value in tail.scores]
+    first_not_above, first_below = bisect_left(negated, -score), bisect_right(negated, -score)
+    if first_below == len(tail.ranks):
+        return None
+    least, most = tail.ranks[first_not_above], tail.ranks[first_below]
+    return least + draw_below(coin, most - least + 1)
 
 
 @cache
 def compute_upper_limit(rank: int) -> float:
-    """Most exceedances to be expected where fewer than `rank` were seen (95 % confidence, by the Poisson distribution)."""
-    low, high = 0.0, 10.0 * rank + 10.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        logs = (count * math.log(middle) - middle - math.lgamma(count + 1) for count in range(rank))
-        low, high = (middle, high) if math.fsum(map(math.exp, logs)) > CONFIDENCE_MISS else (low, middle)
-    return high
+    """Most exceedances to be expected where fewer than `rank` were seen (95 % confidence, by the Poisson distribution).
+
+    Source: exact for one; beyond it the cube-root approximation of Wilson and Hilferty to the gamma quantile.
+    """
+    if rank == 1:
+        return -math.log(CONFIDENCE_MISS)
+    return float(rank * (1.0 - 1.0 / (9.0 * rank) + _NORMAL_95 / (3.0 * math.sqrt(rank))) ** 3)
 
 
-def build_tail(scores: list[int]) -> Tail:
-    """A tail of honest scores."""
-    return Tail(len(scores), tuple(sorted(scores)[-KEPT_SCORES:]))
+def build_tail(tokens: int, scores: list[int]) -> Tail:
+    """A tail of the scores of honest answers of one length."""
+    ordered = sorted(scores, reverse=True)
+    ranks = list(range(1, FIRST_RANKS + 1))
+    while ranks[-1] * USUAL_SHARE < len(ordered):
+        ranks.append(ranks[-1] * (100 + RANK_STEP_PERCENT) // 100)
+    ranks = [rank for rank in ranks if rank <= len(ordered)]
+    return Tail(tokens, len(ordered), tuple(ranks), tuple(ordered[rank - 1] for rank in ranks))
 
 
-def _compute_worst(tails: list[tuple[Tail, ...]], tokens: int, score: int, coin: bytes) -> int:
-    if not tokens:
-        return BILLION
-    return max(compute_chance(by_length[_get_class(tokens)], score, coin) for by_length in tails)
-
-
-def _get_class(tokens: int) -> int:
-    """The longest measured length that the answer has: means over more tokens stray less, never more."""
-    return bisect_right(LENGTHS, tokens) - 1
+def _pick(tails: tuple[Tail, ...], tokens: int) -> Tail:
+    """That of the longest measured length which the answer has: means over more tokens stray less, never more."""
+    return next(tail for tail in reversed(tails) if tail.tokens <= tokens)
 
 
 @cache

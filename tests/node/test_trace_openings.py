@@ -85,9 +85,7 @@ class Scene:
         return list((self.folder / "executor" / "work" / "traces").iterdir())
 
     def open(self) -> bytes:
-        request = PeerRequest(
-            sender=RELAY.public_key, sender_address=RELAY.address, path="opening", body=self.task_id
-        )
+        request = PeerRequest(sender=RELAY.public_key, sender_address=RELAY.address, path="opening", body=self.task_id)
         return asyncio.run(self.executor.open_trace(request))
 
     def judge(self):
