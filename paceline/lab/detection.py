@@ -17,6 +17,7 @@ import numpy as np
 from paceline.base.hashing import hash_parts
 from paceline.inference.check import MARGIN_CAP_MICRONATS, AnswerEvidence, Lie
 from paceline.lab.samples import HONEST, SAMPLING, Sample
+from paceline.verification.answers import CALIBRATION, compute_limits
 from paceline.verification.calibration import (
     LEAST_ANSWERS,
     LENGTHS,
@@ -90,7 +91,7 @@ def measure_power(samples: Sequence[Sample], scores: HonestScores, attack: str, 
     found = [
         (
             is_rare(get_states_tails(scores, evidence), score_states(evidence), coin),
-            is_rare(get_tokens_tails(scores, evidence), score_tokens(evidence), coin),
+            is_rare(get_tokens_tails(scores, evidence), score_tokens(evidence), coin) or is_beyond(evidence),
         )
         for evidence, coin in _add_coins(attack, cut_all(samples, [attack], tokens, None))
     ]
@@ -106,6 +107,12 @@ def measure_power(samples: Sequence[Sample], scores: HonestScores, attack: str, 
         low=low,
         high=high,
     )
+
+
+def is_beyond(evidence: AnswerEvidence) -> bool:
+    """True where the tokens alone are rejected, as those of long answers are: limits there lie closer than any rank."""
+    margin = evidence.margin_micronats + evidence.support_micronats
+    return margin > compute_limits(evidence, CALIBRATION).margin
 
 
 def is_rare(tails: Sequence[Tail], score: int, coin: bytes) -> bool:
@@ -167,14 +174,20 @@ def compute_interval(hits: int, count: int) -> tuple[float, float]:
 
 
 def cut_all(samples: Sequence[Sample], names: Sequence[str], tokens: int, kind: int | None) -> Iterator[AnswerEvidence]:
-    """Evidence of every stretch of so many tokens; the kind of state is drawn when none is given."""
+    """Evidence of every stretch of so many tokens; the kind of state is drawn when none is given.
+
+    Of inserted text only the stretches that hold some.
+    """
     for sample in samples:
         for name in names:
             if name not in sample.margins:
                 continue
             for place in range(len(sample.expected) // tokens):
+                part = slice(place * tokens, (place + 1) * tokens)
+                if name == "inserted" and np.array_equal(sample.margins[name][part], sample.margins["decode"][part]):
+                    continue
                 drawn = hash_parts("lab-kind", str((sample.number, name, tokens, place)).encode())[0] % KINDS
-                yield _cut(sample, name, slice(place * tokens, (place + 1) * tokens), drawn if kind is None else kind)
+                yield _cut(sample, name, part, drawn if kind is None else kind)
 
 
 def _add_coins(purpose: str, items: Iterator[AnswerEvidence]) -> Iterator[tuple[AnswerEvidence, bytes]]:
