@@ -93,8 +93,8 @@ class Trace:
 
         Errors: WorkError when the bytes are cut.
         """
-        shape = tuple(int(size) for size in np.frombuffer(data[:12], "<u4"))
-        if len(shape) != 3 or len(data) != 12 + 2 * math.prod(shape):
+        shape = tuple(int.from_bytes(data[start : start + 4], "little") for start in range(0, 12, 4))
+        if len(data) != 12 + 2 * math.prod(shape):
             raise WorkError("a stored trace is damaged")
         return cls(np.frombuffer(data, "<u2", offset=12).reshape(shape).astype(np.uint16))
 

@@ -19,7 +19,7 @@ STAKE = 0.02
 """Share of the wealth that each answer puts at risk: the best for a node that cheats in two of a hundred answers."""
 HIGHEST_E = 10_000.0
 # Chances at which a bet pays, with its share. Rare chances pay most: a node that cheats seldom shows in few answers.
-BETS = ((0.0001, 0.2), (0.0004, 0.4), (0.0012, 0.2), (0.005, 0.15), (0.03, 0.05))
+BETS = ((0.0001, 0.15), (0.0006, 0.55), (0.0015, 0.15), (0.006, 0.1), (0.03, 0.05))
 STATES_SHARE = 0.7
 """The rest is bet on the tokens, which only a cheat of the sampler moves alone."""
 
