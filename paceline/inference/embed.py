@@ -17,10 +17,17 @@ from paceline.base.integers import PPM
 from paceline.inference.plan import encode_prompt
 from paceline.models.language import LanguageModel
 from paceline.protocol.answers import TextPrompt, TokenPrompt
-from paceline.protocol.transcripts import TRANSCRIPT_VERSION, VALUE_BYTES, VectorClaim, encode_vector_claim
+from paceline.protocol.transcripts import TRANSCRIPT_VERSION, VectorClaim, encode_vector_claim
 
 # Rounding to fp32 moves the length of a vector of some thousand values by less than this.
 LENGTH_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class VectorPlan:
+    """The prompt of an embedding, in the model's tokens."""
+
+    prompt_tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +38,15 @@ class VectorEvidence:
     distance_micro: int
 
 
-def plan_vector(model: LanguageModel, prompt: TextPrompt | TokenPrompt) -> tuple[int, ...]:
-    """Token ids of the prompt of an embedding.
+def plan_vector(model: LanguageModel, prompt: TextPrompt | TokenPrompt) -> VectorPlan:
+    """The prompt of an embedding.
 
     Errors: Invalid with code prompt when it is empty, beyond the context or names a token that the model does not have.
     """
     tokens = encode_prompt(model, prompt)
     if len(tokens) > model.context_tokens:
         raise Invalid("prompt", f"{len(tokens)} tokens, the context holds {model.context_tokens}")
-    return tokens
+    return VectorPlan(tokens)
 
 
 def compute_vector(model: LanguageModel, token_ids: Sequence[int]) -> bytes:

@@ -75,6 +75,8 @@ def open_grammar(model: LanguageModel, spec: GrammarSpec) -> Grammar:
     if spec.engine != ENGINE:
         raise WorkError(f"the grammar is for {spec.engine}, this node has {ENGINE}")
     matcher = LLMatcher(_get_tokenizer(model), _compile(spec), log_level=0, limits=LIMITS)
+    if matcher.get_error().startswith("panic"):
+        raise WorkError(f"the grammar engine failed: {_get_first_line(matcher)}")
     if matcher.is_error():
         raise Invalid("response_format", f"{spec.kind}: {_get_first_line(matcher)}")
     return Grammar(matcher)
@@ -120,7 +122,7 @@ def _get_tokenizer(model: LanguageModel) -> LLTokenizer:
 
 
 class _Vocabulary:
-    """What the library asks of a tokenizer. Forced text is never turned into tokens here, so no merges are needed."""
+    """What the library asks of a tokenizer. Where a form forces its text, only the model's own tokens of it are allowed."""
 
     bos_token_id = None
 
@@ -130,5 +132,5 @@ class _Vocabulary:
         self.special_token_ids = [index for index, spelling in enumerate(self.tokens) if not spelling]
         self._encode = model.encode
 
-    def __call__(self, text: bytes) -> list[int]:
-        return self._encode(text.decode("utf-8", "replace"))
+    def __call__(self, text: bytes | str) -> list[int]:
+        return self._encode(text if isinstance(text, str) else text.decode("utf-8", "replace"))

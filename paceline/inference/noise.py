@@ -61,7 +61,7 @@ def _keep_possible(
 
     Winning needs noise above `floor - score`, and noise = -ln(-ln u) is that high only where 1 - u < exp(score - floor).
     """
-    likeliest = scores.numpy().argmax(keepdims=True)
+    likeliest = np.array([scores.numpy().argmax()])
     counters = _count(len(scores)) if token_ids is None else (token_ids.numpy().astype(np.uint64) + 1) * _GOLDEN
     bits = _hash_counters(seed, position, counters)
     floor = scores[likeliest] + _to_noise(bits[likeliest])
