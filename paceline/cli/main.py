@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from paceline.base.errors import ConfigError, PacelineError, UpgradeNeeded
+from paceline.cli.audit import audit_app
 from paceline.cli.econ import econ_app
 from paceline.cli.environment import get_default_home
 from paceline.cli.keys import keys_app
@@ -29,6 +30,7 @@ app.add_typer(light, name="light")
 beacon = typer.Typer(no_args_is_help=True, help="Verify the network's chance.")
 app.add_typer(beacon, name="beacon")
 app.add_typer(race_app, name="race")
+app.add_typer(audit_app, name="audit")
 app.add_typer(keys_app, name="keys")
 app.add_typer(econ_app, name="econ")
 app.add_typer(state_app, name="state")

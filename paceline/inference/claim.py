@@ -12,6 +12,7 @@ from paceline.base.errors import WorkError
 from paceline.inference.run import TokenStep, derive_text
 from paceline.models.language import LanguageModel
 from paceline.protocol.transcripts import (
+    NO_TRACE,
     TRANSCRIPT_VERSION,
     GenerationRequest,
     Transcript,
@@ -20,7 +21,9 @@ from paceline.protocol.transcripts import (
 )
 
 
-def build_transcript(model: LanguageModel, request: GenerationRequest, steps: Sequence[TokenStep]) -> Transcript:
+def build_transcript(
+    model: LanguageModel, request: GenerationRequest, steps: Sequence[TokenStep], trace_root: bytes = NO_TRACE
+) -> Transcript:
     """The transcript of all steps that ran; steps without a finish reason at their end were cancelled.
 
     Errors: WorkError when steps follow a finished one.
@@ -35,6 +38,7 @@ def build_transcript(model: LanguageModel, request: GenerationRequest, steps: Se
         logprobs_micronats=tuple(step.logprob_micronats for step in steps),
         finish_reason=(steps[-1].finish_reason if steps else None) or "cancelled",
         text_hash=compute_text_hash(derive_text(model, request.sampler.stop, tokens).text),
+        trace_root=trace_root,
     )
     check_shape(transcript)
     return transcript

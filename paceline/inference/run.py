@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+
+import torch
 
 from paceline.base.errors import WorkError
 from paceline.inference.grammar import open_grammar
@@ -74,10 +77,16 @@ class TextStream:
 
 
 def generate(
-    model: LanguageModel, request: GenerationRequest, *, should_stop: Callable[[], bool], top_logprobs: int = 0
+    model: LanguageModel,
+    request: GenerationRequest,
+    *,
+    should_stop: Callable[[], bool],
+    top_logprobs: int = 0,
+    states: list[torch.Tensor] | None = None,
 ) -> Iterator[TokenStep]:
     """Answer a request token by token; `should_stop` is asked after each token and ends the answer as cancelled.
 
+    Shapes: `states` gains one bf16 tensor (traced_states, traced_width) a token, none where the engine traces none.
     Errors: WorkError when the request is for another model or grammar engine or leaves no room for an answer.
     """
     check_serves(model, request)
@@ -86,7 +95,9 @@ def generate(
     cache = model.open_cache(len(prompt) + limit)
     stream = TextStream(model, sampler.stop)
     state = open_state(model, request)
-    logits = model.compute_next_logits(prompt, cache)
+    traced = states is not None and model.traced_states
+    score = partial(model.compute_next_logits, states=states) if traced else model.compute_next_logits
+    logits = score(prompt, cache)
     for position in range(limit):
         token_id = choose_token(logits, state)
         state.push(token_id)
@@ -107,7 +118,7 @@ def generate(
         )
         if finish:
             return
-        logits = model.compute_next_logits([token_id], cache)
+        logits = score([token_id], cache)
 
 
 def open_state(model: LanguageModel, request: GenerationRequest) -> SamplerState:

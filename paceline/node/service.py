@@ -189,6 +189,7 @@ class NodeService:
         }
         if self._settings.serves:
             handlers["task"] = self._executor.serve
+            handlers["opening"] = self._executor.open_trace
         identity = PeerIdentity(address=self._key.address, chain_id=self._context.chain.chain_id)
         app = create_peer_app(handlers, blobs=self._context.blobs, identity=identity, public=self._list_public())
         own = next(peer for peer in self._settings.peers if peer.name == self._settings.name)

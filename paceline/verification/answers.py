@@ -1,9 +1,10 @@
 """Verdicts on answers: evidence of `inference.check` in, `Verdict` out.
 
-Two limits, each growing with the information that the tokens carry: one on how far the claimed logprobs stray (another model,
-another prompt), one on how far better tokens beat the claimed ones (another seed, temperature or text). It refuses to know
-how tokens are replayed and what a rejection costs. Invariant: one token never decides anything, unless the transcript
-contradicts itself, and evidence that is small in information accepts nobody.
+Rejected is what no honest engine does: a transcript or states that contradict themselves, logprobs or tokens beyond limits
+that grow with the information they carry, states three times as far off as the farthest honest ones. What is merely rare
+stays undecided and adds to the suspicion of the node that answered. It refuses to know how tokens are replayed and what a
+rejection costs. Invariant: one token never decides anything, unless the transcript contradicts itself, and evidence that is
+small in information accepts nobody.
 """
 
 from __future__ import annotations
@@ -14,6 +15,22 @@ from math import isqrt
 from paceline.base.integers import PPM
 from paceline.inference.check import MARGIN_CAP_MICRONATS, AnswerEvidence, Lie
 from paceline.protocol.messages import ACCEPTED, REJECTED, UNDECIDED, Verdict
+from paceline.verification.calibration import (
+    BILLION,
+    HonestScores,
+    compute_states_chance,
+    compute_tokens_chance,
+    find_highest_states,
+    score_states,
+)
+from paceline.verification.suspicion import compute_log_e_micro
+
+# ln 3: other makes of devices may be this much noisier than any that was measured.
+FAR_MICRONATS = 1_098_612
+LEAST_TRACED = 4
+"""States of fewer tokens reject nobody."""
+UNUSUAL_PPB = 4_000_000
+"""Chance below which an answer is not accepted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,45 +66,100 @@ Source: bench/calibrate_answers.py with ten prompts.
 """
 
 
-def judge_answer(evidence: AnswerEvidence, calibration: Calibration = CALIBRATION) -> Verdict:
-    """Judge one answer, or several of one executor whose evidence was added up.
+def judge_answer(
+    evidence: AnswerEvidence,
+    calibration: Calibration = CALIBRATION,
+    scores: HonestScores | None = None,
+    coin: bytes = bytes(32),
+) -> Verdict:
+    """Judge one answer, or several of one executor whose evidence was added up; `coin` breaks ties between equal scores.
 
-    The verdict's evidence holds: tokens, deviation, its limit, spread, margin with support gap, their limit, expected mismatches, mismatches,
-    lies.
+    The verdict's evidence holds: tokens, deviation, its limit, spread, margin with support gap, their limit, expected
+    mismatches, mismatches, lies, traced tokens, mean distance of states, its limit, chances of states and of tokens (parts per
+    billion), log e-value.
     """
     spread, expected = evidence.spread_micro, evidence.expected_mismatch_micro
-    deviation_limit = compute_limit(calibration.deviation_rate_ppm, calibration.deviation_swing_ppm, spread)
-    # One token may stray as far as it likes: the edge of the nucleus alone can put an honest token anywhere.
-    margin_limit = MARGIN_CAP_MICRONATS + compute_limit(
-        calibration.margin_rate_ppm, calibration.margin_swing_ppm, expected
-    )
+    limits = compute_limits(evidence, calibration)
+    chances = compute_chances(evidence, scores, coin)
     numbers = (
         evidence.tokens,
         evidence.deviation_micronats,
-        deviation_limit,
+        limits.deviation,
         spread,
         evidence.margin_micronats + evidence.support_micronats,
-        margin_limit,
+        limits.margin,
         expected,
         evidence.mismatches,
         int(evidence.lies),
+        *(evidence.traced, score_states(evidence), chances.far_states),
+        *(chances.states_ppb, chances.tokens_ppb, chances.log_e_micro),
     )
-    strays = evidence.deviation_micronats > deviation_limit and spread >= calibration.deviation_least_micro
-    misses = evidence.margin_micronats + evidence.support_micronats > margin_limit
     if evidence.lies:
         return Verdict(REJECTED, f"contradicts itself: {_name_lies(evidence.lies)}", numbers)
-    if strays:
+    if evidence.deviation_micronats > limits.deviation and spread >= calibration.deviation_least_micro:
         return Verdict(REJECTED, "the logprobs are not those of the model: another model or prompt answered", numbers)
-    if misses:
+    if evidence.margin_micronats + evidence.support_micronats > limits.margin:
         return Verdict(REJECTED, "the tokens are not those of the sampler: another seed, sampler or text", numbers)
-    if spread < calibration.deviation_least_micro or expected < calibration.margin_least_micro:
-        return Verdict(UNDECIDED, "the answer carries too little information to judge it alone", numbers)
-    return Verdict(ACCEPTED, "logprobs and sampling match the model", numbers)
+    if evidence.traced >= LEAST_TRACED and score_states(evidence) > chances.far_states:
+        return Verdict(REJECTED, "the states are not those of the model: another model or prompt answered", numbers)
+    return _judge_statistics(evidence, calibration, chances, numbers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The most that an honest answer of this information shows. Units: micronats."""
+
+    deviation: int
+    margin: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chances:
+    """How unusual an answer is among honest ones; certain (nothing unusual) where nothing was measured."""
+
+    states_ppb: int = BILLION
+    tokens_ppb: int = BILLION
+    far_states: int = 0
+    log_e_micro: int = 0
+
+
+def compute_limits(evidence: AnswerEvidence, calibration: Calibration) -> Limits:
+    """Limits for evidence of this size."""
+    return Limits(
+        deviation=compute_limit(calibration.deviation_rate_ppm, calibration.deviation_swing_ppm, evidence.spread_micro),
+        # One token may stray as far as it likes: the edge of the nucleus alone can put an honest token anywhere.
+        margin=MARGIN_CAP_MICRONATS
+        + compute_limit(calibration.margin_rate_ppm, calibration.margin_swing_ppm, evidence.expected_mismatch_micro),
+    )
+
+
+def compute_chances(evidence: AnswerEvidence, scores: HonestScores | None, coin: bytes) -> Chances:
+    """The e-value of an answer and what it rests on; none without a calibration or without tokens."""
+    if scores is None or not evidence.tokens:
+        return Chances()
+    states = compute_states_chance(scores, evidence, coin)
+    tokens = compute_tokens_chance(scores, evidence, coin)
+    far = find_highest_states(scores, evidence) + FAR_MICRONATS if evidence.traced else 0
+    return Chances(
+        states_ppb=states, tokens_ppb=tokens, far_states=far, log_e_micro=compute_log_e_micro(states, tokens)
+    )
 
 
 def compute_limit(rate_ppm: int, swing_ppm: int, information_micro: int) -> int:
     """The most that an honest answer of this information shows. Units: micronats, rounded down."""
     return rate_ppm * information_micro // PPM + swing_ppm * isqrt(information_micro * PPM) // PPM
+
+
+def _judge_statistics(
+    evidence: AnswerEvidence, calibration: Calibration, chances: Chances, numbers: tuple[int, ...]
+) -> Verdict:
+    """What is left when nothing condemns: accepted, unless it is rare or says too little."""
+    spread, expected = evidence.spread_micro, evidence.expected_mismatch_micro
+    if min(chances.states_ppb, chances.tokens_ppb) <= UNUSUAL_PPB:
+        return Verdict(UNDECIDED, "rare among honest answers: counts towards the node's suspicion", numbers)
+    if spread < calibration.deviation_least_micro or expected < calibration.margin_least_micro:
+        return Verdict(UNDECIDED, "the answer carries too little information to judge it alone", numbers)
+    return Verdict(ACCEPTED, "states, logprobs and sampling match the model", numbers)
 
 
 def _name_lies(lies: Lie) -> str:

@@ -1,7 +1,7 @@
 """Judges one stored answer against what the ledger says about its task.
 
 First the bindings, which are exact: the request is the one the voucher named, the prompt tokens and the sampler follow
-from it, the seed follows from the beacon. Only then the model is run.
+from it, the seed follows from the beacon, the opened states are those that were committed. Only then the model is run.
 """
 
 from __future__ import annotations
@@ -9,14 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paceline.base.errors import Invalid, InvalidClaim, WorkError
-from paceline.inference.check import check_transcript
+from paceline.inference.check import Challenge, check_transcript
 from paceline.inference.embed import check_vector, plan_vector
 from paceline.inference.plan import plan_answer, plan_sampler
+from paceline.inference.trace import derive_draw
 from paceline.models.language import LanguageModel
 from paceline.protocol.answers import AnswerRequest, EmbedRequest, Payload, derive_sampler_seed
 from paceline.protocol.messages import REJECTED, UNDECIDED, Verdict
-from paceline.protocol.transcripts import GenerationRequest, Transcript, decode_transcript, decode_vector_claim
-from paceline.verification.answers import judge_answer
+from paceline.protocol.traces import decode_opening
+from paceline.protocol.transcripts import (
+    NO_TRACE,
+    GenerationRequest,
+    Transcript,
+    decode_transcript,
+    decode_vector_claim,
+)
+from paceline.verification.answers import CALIBRATION, judge_answer
+from paceline.verification.calibration import get_honest_scores
 from paceline.verification.vectors import judge_vector
 
 
@@ -30,6 +39,8 @@ class Expected:
     prompt_hash: bytes
     prompt_tokens: int
     completion_tokens: int
+    draw_seed: bytes
+    """From the beacon value after the receipt: draws what is opened, and breaks ties between equal scores."""
 
 
 def build_generation(model: LanguageModel, request: AnswerRequest, seed: bytes) -> GenerationRequest:
@@ -51,8 +62,20 @@ def build_generation(model: LanguageModel, request: AnswerRequest, seed: bytes) 
     return plan_answer(model, request.prompt, sampler=sampler, seed=seed, choice=request.choice)
 
 
-def judge_payload(model: LanguageModel, payload: Payload, expected: Expected) -> Verdict:
-    """Judge a payload that hashes to what the receipt says; UNDECIDED when this node cannot re-run the request."""
+def commits_states(model: LanguageModel, payload: Payload) -> bool:
+    """True when the answer names a root of states, so that its executor has to open some."""
+    try:
+        transcript = decode_transcript(payload.transcript)
+    except Invalid:
+        return False
+    return bool(model.traced_states and transcript.output_tokens) and transcript.trace_root != NO_TRACE
+
+
+def judge_payload(model: LanguageModel, payload: Payload, expected: Expected, opening: bytes | None = None) -> Verdict:
+    """Judge a payload that hashes to what the receipt says, with what its executor opened.
+
+    UNDECIDED when this node cannot re-run the request, or was given no opening where one is due.
+    """
     try:
         if payload.request.compute_hash() != expected.prompt_hash:
             raise InvalidClaim("other-request", "the payload answers another request than the voucher names")
@@ -60,13 +83,30 @@ def judge_payload(model: LanguageModel, payload: Payload, expected: Expected) ->
             return _judge_vector(model, payload.request, payload.transcript, expected)
         transcript = decode_transcript(payload.transcript)
         _check_bindings(model, payload.request, transcript, expected)
-        evidence = check_transcript(model, transcript)
+        evidence = check_transcript(model, transcript, _build_challenge(model, transcript, expected, opening))
     except Invalid as problem:
         return Verdict(REJECTED, f"{problem.code}: {problem.message}"[:160], ())
     except WorkError as problem:
         # Another grammar engine, say: no blame, and no pass either.
         return Verdict(UNDECIDED, f"cannot be re-run here: {problem}"[:160], ())
-    return judge_answer(evidence)
+    scores = get_honest_scores(model.model_id, model.engine)
+    if scores is None and not evidence.lies:
+        return Verdict(UNDECIDED, "no calibration ships for this model and arithmetic", ())
+    return judge_answer(evidence, CALIBRATION, scores, expected.draw_seed)
+
+
+def _build_challenge(
+    model: LanguageModel, transcript: Transcript, expected: Expected, opening: bytes | None
+) -> Challenge | None:
+    tokens = len(transcript.output_tokens)
+    if not tokens or not model.traced_states:
+        return None
+    if transcript.trace_root == NO_TRACE:
+        raise InvalidClaim("states-not-committed", f"{model.engine} commits to states, this answer to none")
+    if opening is None:
+        raise WorkError("the answer commits to states; it cannot be judged without its opening")
+    draw = derive_draw(expected.draw_seed, tokens, model.traced_states)
+    return Challenge(draw=draw, opening=decode_opening(opening))
 
 
 def _check_bindings(model: LanguageModel, request: AnswerRequest, transcript: Transcript, expected: Expected) -> None:

@@ -29,6 +29,7 @@ class ScriptedModel:
     engine = "scripted-1"
     eos_token_ids = (0,)
     context_tokens = 16
+    traced_states = 0
 
     def __init__(self, pieces, script):
         self.pieces = [b"", *(piece if isinstance(piece, bytes) else piece.encode() for piece in pieces)]

@@ -168,7 +168,23 @@ def test_one_token_never_condemns():
 
 def test_a_verdict_carries_its_numbers():
     verdict = judge_answer(ENOUGH, LIMITS)
-    assert verdict.evidence == (20, 800_000, 800_000, 4_000_000, 700_000, 700_000, 4_000_000, 1, 0)
+    assert verdict.evidence == (
+        20,
+        800_000,
+        800_000,
+        4_000_000,
+        700_000,
+        700_000,
+        4_000_000,
+        1,
+        0,
+        0,
+        0,
+        0,
+        10**9,
+        10**9,
+        0,
+    )
     every = judge_answer(dataclasses.replace(ENOUGH, lies=Lie(127)))
     assert "text differs" in every.reason
     assert len(every.reason) <= 160

@@ -165,14 +165,14 @@ def small_model(setting, monkeypatch):
     """Three steps instead of a model; a prompt of five tokens."""
     steps = [SimpleNamespace(text=text, finish_reason=None) for text in ("a", "", "b")]
 
-    def generate(_model, _generation, *, should_stop, top_logprobs):
+    def generate(_model, _generation, *, should_stop, top_logprobs, states):
         for step in steps:
             yield step
             if should_stop():
                 return
 
     async def get(*, cheap=False):
-        return SimpleNamespace(cheap=cheap)
+        return SimpleNamespace(cheap=cheap, traced_states=0)
 
     async def run(_kind, function, *arguments):
         return await asyncio.to_thread(function, *arguments)

@@ -1,6 +1,6 @@
 """Re-runs answers that this node was drawn for, or that somebody flagged, with the tokens forced.
 
-A payload that its executor does not hand out in time counts as a lie: otherwise hiding would beat cheating.
+A payload or an opening that its executor does not hand out in time counts as a lie: otherwise hiding would beat cheating.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from paceline.ledger.state import State
 from paceline.ledger.tasks import CHECKING, DISPUTED, OPEN_TASKS, TASKS, Task
 from paceline.node.context import Context
 from paceline.node.models import ModelHost
+from paceline.node.roles.traces import get_draw_seed
 from paceline.protocol.answers import MAX_PAYLOAD_BYTES, Payload
 from paceline.protocol.codec import decode
 from paceline.protocol.messages import REJECTED, JudgeTask, Verdict
-from paceline.verification.payloads import Expected, judge_payload
+from paceline.verification.payloads import Expected, commits_states, judge_payload
 
 LAST_BLOCKS = 60
 """A payload still missing this close to the deadline is called withheld."""
@@ -48,18 +49,31 @@ class CheckerRole:
         self._context.duties.start(("judge", task_id), lambda: self._judge(task_id, task, height))
 
     async def _judge(self, task_id: bytes, task: Task, height: int) -> None:
-        context = self._context
+        verdict = await self._form_verdict(task_id, task, height)
+        await self._context.chain.send(JudgeTask(task_id, verdict))
+
+    async def _form_verdict(self, task_id: bytes, task: Task, height: int) -> Verdict:
+        context, state = self._context, self._context.chain.read()
+        late = height >= task.deadline - LAST_BLOCKS
         try:
             await context.peers.fetch_blob(task.payload_hash, [task.executor])
             payload = decode(Payload, context.blobs.get(task.payload_hash), limit_bytes=MAX_PAYLOAD_BYTES)
         except (TransportError, WorkError):
-            if height < task.deadline - LAST_BLOCKS:
+            if not late:
                 raise
-            await context.chain.send(JudgeTask(task_id, Verdict(REJECTED, "payload withheld", ())))
-            return
+            return Verdict(REJECTED, "payload withheld", ())
         except Invalid as problem:
-            await context.chain.send(JudgeTask(task_id, Verdict(REJECTED, f"malformed payload ({problem.code})", ())))
-            return
+            return Verdict(REJECTED, f"malformed payload ({problem.code})", ())
+        model = await self._host.get()
+        seed = get_draw_seed(state, task_id, task)
+        opening: bytes | None = None
+        if commits_states(model, payload):
+            try:
+                opening = await self._request_opening(task_id, task)
+            except (TransportError, Invalid):
+                if not late:
+                    raise
+                return Verdict(REJECTED, "opening of the committed states withheld", ())
         expected = Expected(
             task_id=task_id,
             session_seed=task.seed,
@@ -67,7 +81,13 @@ class CheckerRole:
             prompt_hash=task.prompt_hash,
             prompt_tokens=task.prompt_tokens,
             completion_tokens=task.completion_tokens,
+            draw_seed=seed,
         )
-        model = await self._host.get()
-        verdict = await context.threads.run("check", judge_payload, model, payload, expected)
-        await context.chain.send(JudgeTask(task_id, verdict))
+        return await context.threads.run("check", judge_payload, model, payload, expected, opening)
+
+    async def _request_opening(self, task_id: bytes, task: Task) -> bytes:
+        """Ask the executor; what it sends is judged with the payload, also when it is no opening at all."""
+        peers = self._context.peers
+        if not peers.knows(task.executor):
+            raise TransportError(f"no way to reach {task.executor.hex()} is known")
+        return await peers.request(peers.name_of(task.executor), "opening", task_id)

@@ -20,6 +20,7 @@ from paceline.economy.pay import compute_task_cost
 from paceline.inference.claim import build_transcript
 from paceline.inference.embed import VectorPlan, claim_vector, compute_vector, plan_vector
 from paceline.inference.run import TokenStep, generate
+from paceline.inference.trace import StateRecord, Trace
 from paceline.ledger.sessions import SESSIONS, Session, compute_task_id, get_executors, is_paid
 from paceline.ledger.state import State
 from paceline.models.language import LanguageModel
@@ -29,6 +30,7 @@ from paceline.node.context import Context
 from paceline.node.home import write_whole
 from paceline.node.models import ModelHost
 from paceline.node.roles.frames import FrameWriter
+from paceline.node.roles.traces import TraceKeeper
 from paceline.protocol.answers import (
     MAX_ORDER_BYTES,
     AnswerRequest,
@@ -43,7 +45,7 @@ from paceline.protocol.answers import (
 )
 from paceline.protocol.codec import decode, decode_own, encode
 from paceline.protocol.messages import Receipt, SubmitReceipts
-from paceline.protocol.transcripts import GenerationRequest, encode_transcript
+from paceline.protocol.transcripts import NO_TRACE, GenerationRequest, encode_transcript
 from paceline.verification.payloads import build_generation
 
 LOG = logging.getLogger(__name__)
@@ -71,13 +73,15 @@ class ExecutorRole:
     def __init__(self, context: Context, host: ModelHost) -> None:
         self._context = context
         self._host = host
+        self._traces = TraceKeeper(context)
         self._busy = 0
         self._accepted: set[bytes] = set()
         self._receipts = context.work_path / "receipts"
         self._receipts.mkdir(parents=True, exist_ok=True)
 
     def on_block(self, state: State) -> None:
-        """Send waiting receipts; forget those the ledger has."""
+        """Send waiting receipts; forget those the ledger has, and states that nobody will ask for."""
+        self._traces.on_block(state)
         waiting = []
         for path in sorted(self._receipts.glob("*.receipt")):
             voucher = decode_own(Receipt, path.read_bytes()).voucher
@@ -107,6 +111,10 @@ class ExecutorRole:
         async with aclosing(self._stream(model, order, generation)) as frames:
             async for frame in frames:
                 yield encode(frame)
+
+    async def open_trace(self, request: PeerRequest) -> bytes:
+        """The drawn states of one answer of this node. Errors: Invalid, as `TraceKeeper.serve` lists them."""
+        return await self._traces.serve(request)
 
     async def _wait_for_session(self, session_id: bytes) -> None:
         """Follow a relay that stands a block ahead; refusing would hand the drawn task to the next node."""
@@ -176,12 +184,21 @@ class ExecutorRole:
         steps: list[TokenStep] = []
         writer = FrameWriter(answer.model, request)
         generation = cast("GenerationRequest", answer.generation)
-        work = generate(answer.model, generation, should_stop=answer.gone.is_set, top_logprobs=writer.top_logprobs)
+        states = StateRecord()
+        work = generate(
+            answer.model,
+            generation,
+            should_stop=answer.gone.is_set,
+            top_logprobs=writer.top_logprobs,
+            states=states,
+        )
         for step in work:
             steps.append(step)
             if (frame := writer.write(step)) is not None:
                 answer.push(frame)
-        transcript = build_transcript(answer.model, generation, steps)
+        # States are on disk before the receipt is, or a killed node could not open what it committed to.
+        root = self._traces.keep(answer.order.voucher, Trace.join(states)) if states else NO_TRACE
+        transcript = build_transcript(answer.model, generation, steps, root)
         answer.push(self._keep(answer, encode_transcript(transcript), transcript.finish_reason, len(steps)))
 
     def _embed(self, answer: Answer) -> None:

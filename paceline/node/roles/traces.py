@@ -1,0 +1,85 @@
+"""Keeps the hidden states that this node's answers committed to, and opens what the beacon draws of them.
+
+States are on disk before the receipt is, so a killed node can still open them. They go once no more checking can come: at the
+draw for an answer that nobody checks, at its end for one that somebody does. It knows nothing of models and judges nothing.
+Invariant: nothing is opened before the value that draws it, so no opening helps anybody to choose what to commit to.
+"""
+
+from __future__ import annotations
+
+from paceline.base.draws import derive_seed
+from paceline.base.errors import Invalid
+from paceline.inference.trace import Trace, derive_draw
+from paceline.ledger import beacon
+from paceline.ledger.sessions import SESSIONS, compute_task_id, is_paid
+from paceline.ledger.state import State
+from paceline.ledger.tasks import FINAL, GUILTY, TASKS, Task
+from paceline.network.wire import PeerRequest
+from paceline.node.context import Context
+from paceline.node.home import write_whole
+from paceline.protocol.messages import Voucher
+from paceline.protocol.traces import encode_opening
+
+TASK_BYTES = 32
+
+
+class TraceKeeper:
+    """Traces on disk, one file a task, named by task, session and index."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._folder = context.work_path / "traces"
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def keep(self, voucher: Voucher, trace: Trace) -> bytes:
+        """Store the states of an answer, before its receipt. Returns the root that commits to them."""
+        task_id = compute_task_id(voucher.session, voucher.index)
+        name = f"{task_id.hex()}-{voucher.session.hex()}-{voucher.index}.trace"
+        write_whole(self._folder / name, trace.encode())
+        return trace.compute_root()
+
+    def on_block(self, state: State) -> None:
+        """Drop the states of answers that nobody will check any more."""
+        for path in self._folder.glob("*.trace"):
+            task, session, index = path.stem.split("-")
+            if not is_wanted(state, bytes.fromhex(task), bytes.fromhex(session), int(index)):
+                path.unlink()
+
+    async def serve(self, request: PeerRequest) -> bytes:
+        """The opening of one task's states.
+
+        Errors: Invalid unknown-task, not-drawn-yet or no-trace.
+        """
+        state, task_id = self._context.chain.read(), request.body
+        task = TASKS.get(state, task_id) if len(task_id) == TASK_BYTES else None
+        if task is None or task.executor != self._context.address:
+            raise Invalid("unknown-task", "this node has no receipt for such a task")
+        return await self._context.threads.run("check", self._open, task_id, get_draw_seed(state, task_id, task))
+
+    def _open(self, task_id: bytes, seed: bytes) -> bytes:
+        path = next(self._folder.glob(f"{task_id.hex()}-*.trace"), None)
+        if path is None:
+            raise Invalid("no-trace", "no states are kept for this task")
+        trace = Trace.decode(path.read_bytes())
+        tokens, layers, _ = trace.states.shape
+        return encode_opening(trace.open(derive_draw(seed, tokens, layers)))
+
+
+def is_wanted(state: State, task_id: bytes, session: bytes, index: int) -> bool:
+    """True while the states of an answer may still have to be opened."""
+    if not is_paid(state, session, index):
+        # The receipt may still come, as long as the ledger takes any for the session.
+        return SESSIONS.get(state, session) is not None
+    task = TASKS.get(state, task_id)
+    return task is not None and task.status not in (FINAL, GUILTY)
+
+
+def get_draw_seed(state: State, task_id: bytes, task: Task) -> bytes:
+    """What draws layer, projection and positions of a task.
+
+    Errors: Invalid not-drawn-yet while the beacon owes the value.
+    """
+    value = beacon.get_value(state, task.round_index)
+    if value is None:
+        raise Invalid("not-drawn-yet", "the beacon has not drawn this task, or no longer keeps its value")
+    return derive_seed(value, "trace", task_id)

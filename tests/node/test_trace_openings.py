@@ -1,0 +1,199 @@
+"""An answer's states from the executor's disk through the draw to a checker's verdict, and what each kind of silence costs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+import torch
+from role_setup import KEYS, RELAY, find_key, get_order, make_context, make_order, make_state, open_session
+
+from paceline.base.errors import Invalid, TransportError
+from paceline.ledger import beacon, tasks
+from paceline.ledger.sessions import SESSIONS, compute_task_id
+from paceline.models.language import LanguageModel, prepare_model
+from paceline.network.wire import PeerRequest
+from paceline.node.roles.checker import LAST_BLOCKS, CheckerRole
+from paceline.node.roles.executor import Answer, ExecutorRole
+from paceline.protocol.answers import EndFrame, Payload, derive_sampler_seed
+from paceline.protocol.codec import decode_own, encode
+from paceline.protocol.messages import REJECTED, Receipt
+from paceline.protocol.params import TINY
+from paceline.protocol.traces import decode_opening, encode_opening
+from paceline.protocol.transcripts import NO_TRACE, decode_transcript, encode_transcript
+from paceline.verification.payloads import build_generation
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.set_num_threads(1)
+    cache = Path(os.environ.get("PACELINE_CACHE", Path.home() / ".cache" / "paceline"))
+    return LanguageModel.load(prepare_model(cache, progress=lambda line: None))
+
+
+async def run_in_thread(_kind, function, *arguments):
+    return await asyncio.to_thread(function, *arguments)
+
+
+class Scene:
+    """One answered task on a ledger, its executor, and a checker that can reach it."""
+
+    def __init__(self, folder, model) -> None:
+        self.state, self.folder, self.model = make_state(), folder, model
+        self.session_id = open_session(self.state)
+        self.task_id = compute_task_id(self.session_id, 0)
+        address = get_order(self.state, self.session_id)[0]
+        self.executor_context = make_context(self.state, find_key(address), folder / "executor")
+        self.executor_context.threads = SimpleNamespace(run=run_in_thread)
+        self.executor = ExecutorRole(self.executor_context, SimpleNamespace())
+        self.order = make_order(self.session_id, address)
+        self.silent = False
+        self.change = lambda opening: opening
+
+    def answer(self) -> None:
+        session = SESSIONS.get(self.state, self.session_id)
+        seed = derive_sampler_seed(session.seed, self.task_id, self.order.request, session.owner)
+        generation = build_generation(self.model, self.order.request, seed)
+        frames: list[object] = []
+        self.executor._answer(Answer(self.model, self.order, generation, threading.Event(), frames.append))
+        assert isinstance(frames[-2], EndFrame)
+        [path] = (self.folder / "executor" / "work" / "receipts").glob("*.receipt")
+        self.receipt = decode_own(Receipt, path.read_bytes())
+
+    def commit(self) -> None:
+        tasks.apply_receipts(self.state, TINY, "roles-1", self.order.voucher.executor, (self.receipt,), 0)
+
+    def draw(self) -> None:
+        task = self.task
+        beacon.VALUES.put(self.state, beacon._key(task.round_index), beacon.BeaconValue(b"v" * 32, b"", 0, 11))
+        deadline = self.state.height + TINY.check_blocks
+        checker = next(key.address for key in KEYS if key.address not in {task.executor, RELAY.address})
+        task = msgspec.structs.replace(task, status=tasks.CHECKING, drawn=(checker,), deadline=deadline)
+        tasks.TASKS.put(self.state, self.task_id, task)
+
+    @property
+    def task(self) -> tasks.Task:
+        return tasks.TASKS.get(self.state, self.task_id)
+
+    @property
+    def traces(self) -> list[Path]:
+        return list((self.folder / "executor" / "work" / "traces").iterdir())
+
+    def open(self) -> bytes:
+        request = PeerRequest(sender=RELAY.public_key, sender_address=RELAY.address, path="opening", body=self.task_id)
+        return asyncio.run(self.executor.open_trace(request))
+
+    def judge(self):
+        checker = make_context(self.state, find_key(self.task.drawn[0]), self.folder / "checker", peers=self)
+        checker.threads = SimpleNamespace(run=run_in_thread)
+
+        async def get():
+            return self.model
+
+        self.blobs = checker.blobs
+        CheckerRole(checker, SimpleNamespace(get=get)).on_block(self.state)
+        checker.duties.run_all()
+        return [message.verdict for message in checker.chain.sent]
+
+    # What a checker needs of its peers.
+    def knows(self, address) -> bool:
+        return address == self.task.executor
+
+    def name_of(self, address) -> str:
+        return address.hex()
+
+    async def fetch_blob(self, digest, _first) -> None:
+        self.blobs.put(self.executor_context.blobs.get(digest))
+
+    async def request(self, _name, path, body) -> bytes:
+        if self.silent:
+            raise TransportError("nobody answers")
+        request = PeerRequest(sender=RELAY.public_key, sender_address=RELAY.address, path=path, body=body)
+        return encode_opening(self.change(decode_opening(await self.executor.open_trace(request))))
+
+
+@pytest.fixture
+def scene(tmp_path, model) -> Scene:
+    scene = Scene(tmp_path, model)
+    scene.answer()
+    return scene
+
+
+def test_states_go_from_the_answer_to_an_honest_verdict(scene):
+    assert len(scene.traces) == 1
+    scene.commit()
+    scene.draw()
+    [verdict] = scene.judge()
+    assert verdict.outcome != REJECTED
+    tokens = scene.receipt.completion_tokens
+    assert verdict.evidence[9] == tokens == verdict.evidence[0]
+    assert verdict.evidence[-1] < 0, "an honest answer lowers suspicion"
+
+
+def test_nothing_is_opened_before_the_draw(scene):
+    with pytest.raises(Invalid, match="unknown-task"):
+        scene.open()
+    scene.commit()
+    with pytest.raises(Invalid, match="not-drawn-yet"):
+        scene.open()
+    scene.draw()
+    assert len(decode_opening(scene.open()).states) == min(8, scene.receipt.completion_tokens)
+
+
+def test_invalid_sketch_is_proof_of_fraud(scene):
+    scene.commit()
+    scene.draw()
+    scene.change = lambda opening: msgspec.structs.replace(opening, sketch=bytes(len(opening.sketch)))
+    [verdict] = scene.judge()
+    assert (verdict.outcome, verdict.reason) == (REJECTED, "contradicts itself: states forged")
+
+
+def test_invalid_silence_is_judged_only_close_to_the_deadline(scene):
+    scene.commit()
+    scene.draw()
+    scene.silent = True
+    with pytest.raises(TransportError):
+        scene.judge()
+    scene.state.height = scene.task.deadline - LAST_BLOCKS
+    [verdict] = scene.judge()
+    assert (verdict.outcome, verdict.reason) == (REJECTED, "opening of the committed states withheld")
+
+
+def test_invalid_answer_that_commits_to_no_states(scene):
+    payload = decode_own(Payload, scene.executor_context.blobs.get(scene.receipt.payload_hash))
+    bare = msgspec.structs.replace(decode_transcript(payload.transcript), trace_root=NO_TRACE)
+    digest = scene.executor_context.blobs.put(
+        encode(msgspec.structs.replace(payload, transcript=encode_transcript(bare)))
+    )
+    scene.receipt = msgspec.structs.replace(scene.receipt, payload_hash=digest)
+    scene.commit()
+    scene.draw()
+    [verdict] = scene.judge()
+    assert verdict.outcome == REJECTED
+    assert verdict.reason.startswith("states-not-committed")
+
+
+def test_states_stay_while_they_may_be_asked_for(scene):
+    keep = scene.executor._traces
+    keep.on_block(scene.state)
+    assert scene.traces
+    scene.commit()
+    scene.draw()
+    keep.on_block(scene.state)
+    assert scene.traces
+    tasks.TASKS.put(scene.state, scene.task_id, msgspec.structs.replace(scene.task, status=tasks.FINAL))
+    keep.on_block(scene.state)
+    assert not scene.traces
+    with pytest.raises(Invalid, match="no-trace"):
+        scene.open()
+
+
+def test_states_of_a_task_that_nobody_pays_go_with_its_session(scene):
+    SESSIONS.delete(scene.state, scene.session_id)
+    scene.executor._traces.on_block(scene.state)
+    assert not scene.traces
