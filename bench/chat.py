@@ -19,7 +19,7 @@ from paceline.cli.network import Network, local_network
 from paceline.inference.run import generate
 from paceline.models.language import LanguageModel, prepare_model
 from paceline.models.threads import use_one_thread
-from paceline.protocol.answers import AnswerRequest, Turn
+from paceline.protocol.answers import AnswerRequest, ChatPrompt, Turn
 from paceline.verification.payloads import build_generation
 
 PROMPT = "Explain in a few sentences how a bicycle stays upright while it is moving."
@@ -30,7 +30,7 @@ Timing = tuple[float, float]
 def ask_engine(model: LanguageModel, tokens: int, index: int) -> Timing:
     request = AnswerRequest(
         model=model.model_id,
-        turns=(Turn("user", PROMPT),),
+        prompt=ChatPrompt((Turn("user", PROMPT),)),
         max_tokens=tokens,
         temperature_ppm=700_000,
         top_p_ppm=1_000_000,

@@ -36,8 +36,8 @@ from paceline.node.views import (
     UnknownModel,
     VerdictView,
 )
-from paceline.protocol.answers import AnswerRequest, TextFrame, Turn
-from paceline.verification.payloads import build_generation, to_messages
+from paceline.protocol.answers import AnswerRequest, ChatPrompt, EndFrame, TextFrame, Turn
+from paceline.verification.payloads import build_generation
 
 MICRO = 1_000_000
 DEFAULT_MAX_TOKENS = 1_024
@@ -93,7 +93,7 @@ class NodeGateway:
                     yield ChatStart(task_id=task_id, executor=name, model=request.model)
                 elif isinstance(event, TextFrame):
                     yield ChatDelta(event.text)
-                else:
+                elif isinstance(event, EndFrame):
                     price = self._context.params.token_price
                     yield ChatEnd(
                         finish_reason="length" if event.finish_reason == "length" else "stop",
@@ -172,8 +172,8 @@ class NodeGateway:
         if request.model != self._host.model_id:
             raise UnknownModel(request.model)
         model = await self._host.get()
-        turns = tuple(Turn(message.role, message.content) for message in request.messages)
-        prompt_tokens = len(model.encode_chat(to_messages(turns)))
+        prompt = ChatPrompt(tuple(Turn(message.role, message.content) for message in request.messages))
+        prompt_tokens = len(model.encode_chat([{"role": turn.role, "content": turn.content} for turn in prompt.turns]))
         room = model.context_tokens - prompt_tokens
         if room < 1:
             text = f"the prompt has {prompt_tokens} tokens, the model's context holds {model.context_tokens}"
@@ -183,7 +183,7 @@ class NodeGateway:
             raise RequestRefused("max_tokens", "context_length_exceeded", text)
         asked = AnswerRequest(
             model=request.model,
-            turns=turns,
+            prompt=prompt,
             max_tokens=request.max_tokens if request.max_tokens is not None else min(room, DEFAULT_MAX_TOKENS),
             temperature_ppm=round(request.temperature * MICRO),
             top_p_ppm=max(1, round(request.top_p * MICRO)),

@@ -10,12 +10,25 @@ from paceline.base.errors import Invalid
 from paceline.base.hashing import hash_parts
 from paceline.protocol.codec import Record, decode, encode
 from paceline.protocol.messages import Count, Digest, Name, Voucher
+from paceline.protocol.transcripts import (
+    MAX_TOKENS,
+    MAX_VECTOR_BYTES,
+    VALUE_BYTES,
+    Choice,
+    GrammarSpec,
+    Logprob,
+    TokenId,
+)
 
 MAX_ORDER_BYTES = 2 * 1024 * 1024
 MAX_FRAME_BYTES = 1024 * 1024
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
 
+MAX_TOP_LOGPROBS = 20
+
 Ppm = Annotated[int, Meta(ge=0, le=10_000_000)]
+SignedPpm = Annotated[int, Meta(ge=-10_000_000, le=10_000_000)]
+Millinats = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 
 
 class Turn(Record, frozen=True):
@@ -25,15 +38,47 @@ class Turn(Record, frozen=True):
     content: str
 
 
-class AnswerRequest(Record, frozen=True, kw_only=True):
-    """What the user asks for, in integers: exactly this is hashed, signed for, executed and re-executed."""
+class ChatPrompt(Record, frozen=True, tag="chat"):
+    """A conversation, put into words for the model by its chat template."""
+
+    turns: Annotated[tuple[Turn, ...], Meta(min_length=1, max_length=1_024)]
+
+
+class TextPrompt(Record, frozen=True, tag="text"):
+    """A text that the model continues as it stands."""
+
+    text: Annotated[str, Meta(min_length=1)]
+
+
+class TokenPrompt(Record, frozen=True, tag="tokens"):
+    """Token ids that the model continues as they stand."""
+
+    token_ids: Annotated[tuple[TokenId, ...], Meta(min_length=1, max_length=MAX_TOKENS)]
+
+
+Prompt = ChatPrompt | TextPrompt | TokenPrompt
+
+
+class AnswerRequest(Record, frozen=True, kw_only=True, tag="answer"):
+    """What the user asks for, in integers: exactly this is hashed, signed for, executed and re-executed.
+
+    The sampler's fields mean what they mean in `SamplerSpec`; planning names the one that is out of bounds.
+    `top_logprobs`: None when no logprobs are wanted.
+    """
 
     model: Name
-    turns: Annotated[tuple[Turn, ...], Meta(min_length=1, max_length=1_024)]
-    max_tokens: Annotated[int, Meta(ge=1, le=2**20)]
+    prompt: Prompt
     temperature_ppm: Ppm
+    top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
     top_p_ppm: Annotated[int, Meta(ge=1, le=1_000_000)]
+    presence_ppm: SignedPpm = 0
+    frequency_ppm: SignedPpm = 0
+    bias: Annotated[tuple[tuple[TokenId, Millinats], ...], Meta(max_length=2**16)] = ()
+    max_tokens: Annotated[int, Meta(ge=1, le=2**20)]
     stop: Annotated[tuple[str, ...], Meta(max_length=4)]
+    grammar: GrammarSpec | None = None
+    choice: Choice = 0
+    top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     user_seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None
 
     def compute_hash(self) -> bytes:
@@ -41,17 +86,56 @@ class AnswerRequest(Record, frozen=True, kw_only=True):
         return hash_parts("answer-request", encode(self))
 
 
+class EmbedRequest(Record, frozen=True, tag="embed"):
+    """A text whose vector is wanted."""
+
+    model: Name
+    prompt: TextPrompt | TokenPrompt
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens that are written: none, so only the prompt is paid for."""
+        return 0
+
+    def compute_hash(self) -> bytes:
+        """What the voucher names as the prompt."""
+        return hash_parts("embed-request", encode(self))
+
+
+Request = AnswerRequest | EmbedRequest
+
+
 class TaskOrder(Record, frozen=True):
     """Relay to executor: do this, under this voucher."""
 
     voucher: Voucher
-    request: AnswerRequest
+    request: Request
+
+
+TopLogprob = tuple[TokenId, bytes, Logprob]
+"""Token id, the bytes it stands for, micronats."""
+
+
+class TokenLogprob(Record, frozen=True):
+    """One token of an answer, with how likely the plain model held it and its likeliest tokens, best first."""
+
+    token_id: TokenId
+    text_bytes: bytes
+    logprob_micronats: Logprob
+    top: Annotated[tuple[TopLogprob, ...], Meta(max_length=MAX_TOP_LOGPROBS)]
 
 
 class TextFrame(Record, frozen=True, tag="text"):
-    """Executor to relay: more text."""
+    """Executor to relay: more text; with the tokens made since the last frame when the request asks for logprobs."""
 
     text: str
+    tokens: tuple[TokenLogprob, ...] = ()
+
+
+class VectorFrame(Record, frozen=True, tag="vector"):
+    """Executor to relay: the embedding. `values`: fp32, little-endian, of unit length."""
+
+    values: Annotated[bytes, Meta(min_length=VALUE_BYTES, max_length=MAX_VECTOR_BYTES)]
 
 
 class EndFrame(Record, frozen=True, tag="end"):
@@ -70,7 +154,7 @@ class FailFrame(Record, frozen=True, tag="fail"):
     message: str
 
 
-Frame = TextFrame | EndFrame | FailFrame
+Frame = TextFrame | VectorFrame | EndFrame | FailFrame
 
 
 def decode_frame(data: bytes) -> Frame:
@@ -83,14 +167,18 @@ def decode_frame(data: bytes) -> Frame:
 
 
 class Payload(Record, frozen=True):
-    """What an executor keeps under the receipt's payload hash for checkers: the request and the transcript's bytes."""
+    """What an executor keeps under the receipt's payload hash for checkers: the request and what was claimed.
 
-    request: AnswerRequest
+    `transcript`: bytes of a `Transcript`, or of a `VectorClaim` when an embedding was asked for.
+    """
+
+    request: Request
     transcript: bytes
 
 
 def derive_sampler_seed(session_seed: bytes, task_id: bytes, request: AnswerRequest, owner: bytes) -> bytes:
     """Seed of the sampling noise, fixed before the work: from the beacon, or from the user's own seed (repeatable)."""
+    choice = request.choice.to_bytes(1, "big")
     if request.user_seed is None:
-        return hash_parts("sampler", session_seed, task_id)
-    return hash_parts("sampler-user", owner, request.user_seed.to_bytes(8, "big", signed=True))
+        return hash_parts("sampler", session_seed, task_id, choice)
+    return hash_parts("sampler-user", owner, request.user_seed.to_bytes(8, "big", signed=True), choice)

@@ -6,14 +6,13 @@ from it, the seed follows from the beacon. Only then the model is run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paceline.base.errors import Invalid, InvalidClaim
 from paceline.inference.check import check_transcript
 from paceline.inference.plan import plan_answer, plan_sampler
 from paceline.models.language import LanguageModel
-from paceline.protocol.answers import AnswerRequest, Payload, Turn, derive_sampler_seed
+from paceline.protocol.answers import AnswerRequest, Payload, derive_sampler_seed
 from paceline.protocol.messages import REJECTED, Verdict
 from paceline.protocol.transcripts import GenerationRequest, Transcript, decode_transcript
 from paceline.verification.answers import judge_answer
@@ -31,11 +30,6 @@ class Expected:
     completion_tokens: int
 
 
-def to_messages(turns: Sequence[Turn]) -> list[dict[str, str]]:
-    """Turns as the model's chat template takes them."""
-    return [{"role": turn.role, "content": turn.content} for turn in turns]
-
-
 def build_generation(model: LanguageModel, request: AnswerRequest, seed: bytes) -> GenerationRequest:
     """What the executor runs and a checker replays for a user's request: both come from here.
 
@@ -43,11 +37,16 @@ def build_generation(model: LanguageModel, request: AnswerRequest, seed: bytes) 
     """
     sampler = plan_sampler(
         temperature_ppm=request.temperature_ppm,
+        top_k=request.top_k,
         top_p_ppm=request.top_p_ppm,
+        presence_ppm=request.presence_ppm,
+        frequency_ppm=request.frequency_ppm,
+        bias=request.bias,
         max_tokens=request.max_tokens,
         stop=request.stop,
+        grammar=request.grammar,
     )
-    return plan_answer(model, to_messages(request.turns), sampler=sampler, seed=seed)
+    return plan_answer(model, request.prompt, sampler=sampler, seed=seed, choice=request.choice)
 
 
 def judge_payload(model: LanguageModel, payload: Payload, expected: Expected) -> Verdict:
@@ -56,6 +55,8 @@ def judge_payload(model: LanguageModel, payload: Payload, expected: Expected) ->
     Errors: WorkError when this node cannot re-run the request.
     """
     try:
+        if not isinstance(payload.request, AnswerRequest):
+            raise InvalidClaim("other-request", "an embedding is not judged as an answer")
         transcript = decode_transcript(payload.transcript)
         _check_bindings(model, payload.request, transcript, expected)
         evidence = check_transcript(model, transcript)

@@ -18,7 +18,7 @@ MASK = 2**64 - 1
 
 
 def spec(temperature_ppm=1_000_000, top_p_ppm=1_000_000):
-    return SamplerSpec(temperature_ppm, top_p_ppm, 8, ())
+    return SamplerSpec(temperature_ppm=temperature_ppm, top_p_ppm=top_p_ppm, max_tokens=8, stop=())
 
 
 def compute_noise_plainly(seed, position, token_id):

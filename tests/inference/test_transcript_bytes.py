@@ -8,10 +8,18 @@ import pytest
 from paceline.base.errors import InvalidClaim
 from paceline.protocol.codec import encode
 from paceline.protocol.transcripts import (
+    MAX_BIAS_ENTRIES,
+    MAX_BIAS_MILLINATS,
+    MAX_CHOICES,
+    MAX_GRAMMAR_BYTES,
+    MAX_PENALTY_PPM,
     MAX_STOP_BYTES,
     MAX_TOKENS,
+    MAX_TOP_K,
     MAX_TRANSCRIPT_BYTES,
+    TRANSCRIPT_VERSION,
     GenerationRequest,
+    GrammarSpec,
     SamplerSpec,
     Transcript,
     compute_payload_hash,
@@ -25,12 +33,12 @@ REQUEST = GenerationRequest(
     model_id="scripted",
     model_hash=bytes(32),
     engine="scripted-1",
-    sampler=SamplerSpec(700_000, 950_000, 4, ("END",)),
+    sampler=SamplerSpec(temperature_ppm=700_000, top_p_ppm=950_000, max_tokens=4, stop=("END",)),
     seed=bytes(range(32)),
     prompt_tokens=(1, 2, 3),
 )
 VALID = Transcript(
-    version=1,
+    version=TRANSCRIPT_VERSION,
     request=REQUEST,
     output_tokens=(5, 6),
     logprobs_micronats=(-1, 0),
@@ -66,8 +74,19 @@ def test_the_largest_transcript_fits_its_limit():
     largest = change(
         request=msgspec.structs.replace(
             REQUEST,
-            sampler=SamplerSpec(2_000_000, 1_000_000, MAX_TOKENS, ("é" * (MAX_STOP_BYTES // 2),) * 4),
+            sampler=SamplerSpec(
+                temperature_ppm=2_000_000,
+                top_k=MAX_TOP_K,
+                top_p_ppm=1_000_000,
+                presence_ppm=-MAX_PENALTY_PPM,
+                frequency_ppm=-MAX_PENALTY_PPM,
+                bias=tuple((2**31 - 1 - index, -MAX_BIAS_MILLINATS) for index in reversed(range(MAX_BIAS_ENTRIES))),
+                max_tokens=MAX_TOKENS,
+                stop=("é" * (MAX_STOP_BYTES // 2),) * 4,
+                grammar=GrammarSpec("json_schema", "é" * (MAX_GRAMMAR_BYTES // 2), "e" * 64),
+            ),
             prompt_tokens=(2**31 - 1,) * MAX_TOKENS,
+            choice=MAX_CHOICES - 1,
         ),
         output_tokens=(2**31 - 1,) * MAX_TOKENS,
         logprobs_micronats=(-1_000_000_000,) * MAX_TOKENS,
@@ -84,8 +103,8 @@ def test_an_answer_cancelled_before_its_first_token():
 @pytest.mark.parametrize(
     "transcript",
     [
-        change(version=0),
-        change(version=2),
+        change(version=1),
+        change(version=3),
         change(finish_reason="tired"),
         change(text_hash=bytes(31)),
         change(output_tokens=(-1, 6)),
@@ -103,6 +122,18 @@ def test_an_answer_cancelled_before_its_first_token():
         change_sampler(max_tokens=0),
         change_sampler(max_tokens=MAX_TOKENS + 1),
         change_sampler(stop=("",)),
+        change_sampler(top_k=-1),
+        change_sampler(top_k=MAX_TOP_K + 1),
+        change_sampler(presence_ppm=MAX_PENALTY_PPM + 1),
+        change_sampler(frequency_ppm=-MAX_PENALTY_PPM - 1),
+        change_sampler(bias=((1, MAX_BIAS_MILLINATS + 1),)),
+        change_sampler(bias=((-1, 0),)),
+        change_sampler(bias=tuple((token, 0) for token in range(MAX_BIAS_ENTRIES + 1))),
+        change_sampler(grammar=GrammarSpec("lark", "", "e-1")),
+        change_sampler(grammar=GrammarSpec("regex", "x" * (MAX_GRAMMAR_BYTES + 1), "e-1")),
+        change_request(choice=MAX_CHOICES),
+        change_request(choice=-1),
+        change(trace_root=bytes(31)),
         change_sampler(stop=("x",) * 5),
         change_request(prompt_tokens=(1,) * (MAX_TOKENS + 1)),
     ],
@@ -116,6 +147,9 @@ def test_invalid_counts():
     refuse(change(output_tokens=(1,) * 5, logprobs_micronats=(0,) * 5), "over-max-tokens")
     refuse(change(output_tokens=(), logprobs_micronats=()), "empty-answer")
     refuse(change_sampler(stop=("x" * (MAX_STOP_BYTES + 1),)), "stop-too-long")
+    refuse(change_sampler(bias=((2, 1), (1, 1))), "unsorted-bias")
+    refuse(change_sampler(bias=((1, 1), (1, 2))), "unsorted-bias")
+    refuse(change_sampler(grammar=GrammarSpec("regex", "é" * (MAX_GRAMMAR_BYTES // 2 + 1), "e-1")), "grammar-too-long")
 
 
 def test_invalid_bytes():
@@ -126,8 +160,8 @@ def test_invalid_bytes():
     refuse(bytes(MAX_TRANSCRIPT_BYTES + 1), "too-large")
     refuse(encode([*msgspec.msgpack.decode(data), 1]), "malformed")
     # The version written in two bytes instead of one: the same value, other bytes.
-    assert data[1:2] == b"\x01"
-    refuse(data[:1] + b"\xcc\x01" + data[2:], "non-canonical")
+    assert data[1:2] == b"\x02"
+    refuse(data[:1] + b"\xcc\x02" + data[2:], "non-canonical")
 
 
 def test_hashes_bind_every_field():
@@ -140,8 +174,15 @@ def test_hashes_bind_every_field():
             change_request(prompt_tokens=(1, 2, 4)),
             change_sampler(temperature_ppm=0),
             change_sampler(stop=()),
+            change_sampler(top_k=1),
+            change_sampler(presence_ppm=1),
+            change_sampler(frequency_ppm=1),
+            change_sampler(bias=((1, 1),)),
+            change_sampler(grammar=GrammarSpec("json_object", "", "e-1")),
+            change_sampler(grammar=GrammarSpec("json_object", "", "e-2")),
+            change_request(choice=1),
             change_request(engine="scripted-2"),
         )
     }
-    assert len(hashes) == 6
+    assert len(hashes) == 13
     assert compute_text_hash("a") != compute_text_hash("b")

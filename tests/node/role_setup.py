@@ -14,7 +14,7 @@ from paceline.ledger.state import State
 from paceline.node.ceremony import CeremonyKey
 from paceline.node.founding import Founder, Founding, build_genesis
 from paceline.node.serving import Serving
-from paceline.protocol.answers import AnswerRequest, TaskOrder, Turn
+from paceline.protocol.answers import AnswerRequest, ChatPrompt, TaskOrder, Turn
 from paceline.protocol.genesis import GenesisAccount
 from paceline.protocol.messages import OpenSession, Voucher
 from paceline.protocol.params import NICOIN_PER_COIN, TINY
@@ -29,7 +29,7 @@ USER = AccountKey.from_secret(b"u" * 32)
 FUNDS = 1_000 * NICOIN_PER_COIN
 REQUEST = AnswerRequest(
     model=MODEL,
-    turns=(Turn("user", "hi"),),
+    prompt=ChatPrompt((Turn("user", "hi"),)),
     max_tokens=8,
     temperature_ppm=0,
     top_p_ppm=1_000_000,

@@ -28,6 +28,7 @@ from paceline.node.home import write_whole
 from paceline.node.models import ModelHost
 from paceline.protocol.answers import (
     MAX_ORDER_BYTES,
+    AnswerRequest,
     EndFrame,
     FailFrame,
     Frame,
@@ -95,6 +96,8 @@ class ExecutorRole:
         if self._busy >= MAX_QUEUE:
             raise WorkError("this node is at its limit of waiting requests")
         model = await self._host.get(cheap=self._context.settings.cheat == CHEAP_MODEL)
+        if not isinstance(order.request, AnswerRequest):
+            raise Invalid("unsupported", "this node makes no embeddings")
         seed = derive_sampler_seed(session.seed, task_id, order.request, session.owner)
         generation = build_generation(model, order.request, seed)
         if self._compute_cost(len(generation.prompt_tokens), order.request.max_tokens) > order.voucher.max_cost:

@@ -21,7 +21,7 @@ from paceline.ledger.sessions import SESSIONS, Session, compute_session_id, comp
 from paceline.node.context import Context
 from paceline.node.models import ModelHost
 from paceline.node.views import Busy, OutOfFunds, UpstreamFailed
-from paceline.protocol.answers import AnswerRequest, EndFrame, FailFrame, TaskOrder, TextFrame, decode_frame
+from paceline.protocol.answers import EndFrame, FailFrame, Request, TaskOrder, TextFrame, VectorFrame, decode_frame
 from paceline.protocol.codec import encode
 from paceline.protocol.messages import MAX_SUPPLY, CloseSession, OpenSession, Voucher
 from paceline.protocol.params import NICOIN_PER_COIN
@@ -77,7 +77,7 @@ class Started:
     executor: bytes
 
 
-AnswerEvent = Started | TextFrame | EndFrame
+AnswerEvent = Started | TextFrame | VectorFrame | EndFrame
 
 
 class RelayRole:
@@ -90,8 +90,8 @@ class RelayRole:
         self._current: OpenedSession | None = None
         self._opening: asyncio.Task[OpenedSession] | None = None
 
-    async def ask(self, request: AnswerRequest, prompt_tokens: int) -> AsyncGenerator[AnswerEvent, None]:
-        """Yield Started, TextFrames, one EndFrame. Closing the generator stops the work.
+    async def ask(self, request: Request, prompt_tokens: int) -> AsyncGenerator[AnswerEvent, None]:
+        """Yield Started, TextFrames or one VectorFrame, one EndFrame. Closing the generator stops the work.
 
         Errors: OutOfFunds, Busy, UpstreamFailed; before Started nothing is charged.
         """
@@ -125,7 +125,7 @@ class RelayRole:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
 
-    async def _try_in_order(self, placed: Placed, request: AnswerRequest) -> AsyncGenerator[AnswerEvent, None]:
+    async def _try_in_order(self, placed: Placed, request: Request) -> AsyncGenerator[AnswerEvent, None]:
         problems: list[str] = []
         for executor in placed.executors:
             started = False
@@ -150,8 +150,8 @@ class RelayRole:
         )
 
     async def _stream(
-        self, placed: Placed, executor: bytes, request: AnswerRequest
-    ) -> AsyncGenerator[TextFrame | EndFrame, None]:
+        self, placed: Placed, executor: bytes, request: Request
+    ) -> AsyncGenerator[TextFrame | VectorFrame | EndFrame, None]:
         """Frames up to the end frame.
 
         Errors: TransportError when the executor fails or the stream ends without one.
@@ -167,7 +167,7 @@ class RelayRole:
                     return
         raise TransportError("the stream ended early")
 
-    def _make_voucher(self, placed: Placed, executor: bytes, request: AnswerRequest) -> Voucher:
+    def _make_voucher(self, placed: Placed, executor: bytes, request: Request) -> Voucher:
         unsigned = Voucher(
             placed.opened.session_id, placed.index, executor, request.compute_hash(), placed.max_cost, bytes(64)
         )
