@@ -75,7 +75,9 @@ class BatchStore:
                 (batch.owner, *OPEN),
             ).fetchone()
             if running >= MAX_OPEN:
-                raise RequestRefused(None, "too_many_batches", f"This key has {running} open batches; wait for one.", 429)
+                raise RequestRefused(
+                    None, "too_many_batches", f"This key has {running} open batches; wait for one.", 429
+                )
             connection.execute(
                 "INSERT INTO batches (id, owner, status, record) VALUES (?, ?, ?, ?)",
                 (kept.batch_id, kept.owner, kept.status, msgspec.msgpack.encode(kept)),
@@ -122,6 +124,13 @@ class BatchStore:
             "SELECT line, failed, result FROM batch_lines WHERE batch = ? ORDER BY line", batch_id
         )
         return {line: (bool(failed), result) for line, failed, result in rows}
+
+    def count_lines(self, batch_id: str) -> tuple[int, int]:
+        """Return how many lines succeeded and failed so far."""
+        rows = dict(
+            self._database.select("SELECT failed, count(*) FROM batch_lines WHERE batch = ? GROUP BY failed", batch_id)
+        )
+        return rows.get(0, 0), rows.get(1, 0)
 
     def drop_lines(self, batch_id: str) -> None:
         """Forget the lines of a batch whose output files are written."""

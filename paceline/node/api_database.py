@@ -17,23 +17,23 @@ from paceline.base.errors import ConfigError
 
 FORMAT_VERSION: Final = 1
 _APPLICATION_ID: Final = 0x7061_6170  # "paap": no other database is taken for this one
-_SCHEMA: Final = (
-    "CREATE TABLE files (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, owner TEXT NOT NULL,"
-    " name TEXT NOT NULL, purpose TEXT NOT NULL, created INTEGER NOT NULL, size INTEGER NOT NULL, content BLOB NOT NULL)",
-    "CREATE INDEX files_by_owner ON files (owner, number)",
-    "CREATE TABLE batches (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, owner TEXT NOT NULL,"
-    " status TEXT NOT NULL, record BLOB NOT NULL)",
-    "CREATE TABLE batch_lines (batch TEXT NOT NULL, line INTEGER NOT NULL, failed INTEGER NOT NULL, result BLOB NOT NULL,"
-    " PRIMARY KEY (batch, line)) WITHOUT ROWID",
-    "CREATE TABLE replies (id TEXT PRIMARY KEY, owner TEXT NOT NULL, created INTEGER NOT NULL, shown BLOB NOT NULL,"
-    " turns BLOB NOT NULL) WITHOUT ROWID",
-    "CREATE INDEX replies_by_owner ON replies (owner, created)",
-    "CREATE TABLE repeats (owner TEXT NOT NULL, key TEXT NOT NULL, digest BLOB NOT NULL, created INTEGER NOT NULL,"
-    " headers BLOB NOT NULL, body BLOB NOT NULL, PRIMARY KEY (owner, key)) WITHOUT ROWID",
-    "CREATE TABLE usage (owner TEXT NOT NULL, hour INTEGER NOT NULL, model TEXT NOT NULL, requests INTEGER NOT NULL,"
-    " prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cost INTEGER NOT NULL,"
-    " PRIMARY KEY (owner, hour, model)) WITHOUT ROWID",
-)
+_SCHEMA: Final = """
+CREATE TABLE files (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, owner TEXT NOT NULL,
+    name TEXT NOT NULL, purpose TEXT NOT NULL, created INTEGER NOT NULL, size INTEGER NOT NULL, content BLOB NOT NULL);
+CREATE INDEX files_by_owner ON files (owner, number);
+CREATE TABLE batches (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, owner TEXT NOT NULL,
+    status TEXT NOT NULL, record BLOB NOT NULL);
+CREATE TABLE batch_lines (batch TEXT NOT NULL, line INTEGER NOT NULL, failed INTEGER NOT NULL, result BLOB NOT NULL,
+    PRIMARY KEY (batch, line)) WITHOUT ROWID;
+CREATE TABLE replies (id TEXT PRIMARY KEY, owner TEXT NOT NULL, created INTEGER NOT NULL, shown BLOB NOT NULL,
+    turns BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX replies_by_owner ON replies (owner, created);
+CREATE TABLE repeats (owner TEXT NOT NULL, key TEXT NOT NULL, digest BLOB NOT NULL, created INTEGER NOT NULL,
+    headers BLOB NOT NULL, body BLOB NOT NULL, PRIMARY KEY (owner, key)) WITHOUT ROWID;
+CREATE TABLE usage (owner TEXT NOT NULL, hour INTEGER NOT NULL, model TEXT NOT NULL, requests INTEGER NOT NULL,
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cost INTEGER NOT NULL,
+    PRIMARY KEY (owner, hour, model)) WITHOUT ROWID
+"""
 
 
 class ApiDatabase:
@@ -84,7 +84,7 @@ class ApiDatabase:
         if tables:
             return
         with self.transaction():
-            for statement in _SCHEMA:
+            for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")

@@ -49,11 +49,20 @@ class FileStore:
 
         Errors: RequestRefused when the key's files would outgrow its quota.
         """
+        return self._insert(owner, name, purpose, content, now, self._quota_bytes)
+
+    def add_output(self, owner: str, name: str, purpose: str, content: bytes, now: int) -> StoredFile:
+        """Keep what a batch gave. It is paid for, so no quota refuses it; new uploads have to make room for it."""
+        return self._insert(owner, name, purpose, content, now, None)
+
+    def _insert(self, owner: str, name: str, purpose: str, content: bytes, now: int, quota: int | None) -> StoredFile:
         file_id = f"file-{secrets.token_hex(12)}"
         with self._database.transaction() as connection:
-            (used,) = connection.execute("SELECT coalesce(sum(size), 0) FROM files WHERE owner = ?", (owner,)).fetchone()
-            if used + len(content) > self._quota_bytes:
-                text = f"This key keeps {used} of {self._quota_bytes} bytes; delete files to make room for {len(content)} more."
+            (used,) = connection.execute(
+                "SELECT coalesce(sum(size), 0) FROM files WHERE owner = ?", (owner,)
+            ).fetchone()
+            if quota is not None and used + len(content) > quota:
+                text = f"This key keeps {used} of {quota} bytes; delete files to make room for {len(content)} more."
                 raise RequestRefused("file", "file_quota_exceeded", text)
             connection.execute(
                 "INSERT INTO files (id, owner, name, purpose, created, size, content) VALUES (?, ?, ?, ?, ?, ?, ?)",

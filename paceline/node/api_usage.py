@@ -176,7 +176,9 @@ class Meter:
             return
         used, held = self.get_today(account.key_id), self._held.get(account.key_id, (0, 0))
         wait = DAY_SECONDS - int(now) % DAY_SECONDS
-        asked = (("tokens", limits.tokens_per_day, used.prompt_tokens + used.completion_tokens, held[0], estimate.tokens),)
+        asked = (
+            ("tokens", limits.tokens_per_day, used.prompt_tokens + used.completion_tokens, held[0], estimate.tokens),
+        )
         cost = estimate.tokens * estimate.price_nicoin
         for name, limit, spent, reserved, more in (
             *asked,
