@@ -69,9 +69,13 @@ class BatchRunner:
         """Work until cancelled."""
         while True:
             self._wake.clear()
-            for batch in self._store.list_open():
-                await self._run_batch(batch.owner, batch.batch_id)
+            await self.run_open()
             await self._wake.wait()
+
+    async def run_open(self) -> None:
+        """Run every batch that is open now to its end."""
+        for batch in self._store.list_open():
+            await self._run_batch(batch.owner, batch.batch_id)
 
     async def _run_batch(self, owner: str, batch_id: str) -> None:
         batch = self._store.get(owner, batch_id)

@@ -35,12 +35,13 @@ class UsageRoutes:
         if query["bucket_width"] not in WIDTHS:
             raise RequestRefused("bucket_width", "invalid_value", "bucket_width must be 1h or 1d.")
         width = WIDTHS[query["bucket_width"]]
-        start = _read_time(query, "start_time", now - DEFAULT_DAYS * DAY_SECONDS) // width * width
+        start = _read_time(query, "start_time", now - DEFAULT_DAYS * DAY_SECONDS)
         end = _read_time(query, "end_time", now + 1)
         if not 0 < end - start <= MAX_BUCKETS * width:
             text = f"end_time must be after start_time, by at most {MAX_BUCKETS} buckets."
             raise RequestRefused("end_time", "conflicting_options", text)
-        rows = self._entry.desk.usage.rows(account.key_id, start // HOUR_SECONDS, -(-end // HOUR_SECONDS))
+        first_hour = start // width * (width // HOUR_SECONDS)
+        rows = self._entry.desk.usage.rows(account.key_id, first_hour, -(-end // HOUR_SECONDS))
         buckets = [
             _show_bucket(list(group), first * width, width)
             for first, group in groupby(rows, lambda row: row.hour * HOUR_SECONDS // width)

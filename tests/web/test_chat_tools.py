@@ -93,9 +93,7 @@ def test_forced_call_that_is_cut_short(client, gateway):
 @pytest.mark.parametrize(("text", "choice"), [(CALL, "auto"), (FORCED, "required")])
 def test_streamed_call(client, gateway, text, choice):
     gateway.texts = split(text, 7)
-    with client.chat.completions.stream(
-        model=MODEL, messages=MESSAGES, tools=[WEATHER], tool_choice=choice
-    ) as stream:
+    with client.chat.completions.stream(model=MODEL, messages=MESSAGES, tools=[WEATHER], tool_choice=choice) as stream:
         final = stream.get_final_completion().choices[0]
     assert final.finish_reason == "tool_calls"
     assert json.loads(final.message.tool_calls[0].function.arguments)["city"].startswith("Os")

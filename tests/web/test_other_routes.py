@@ -192,9 +192,7 @@ def test_response_of_a_schema(client, gateway):
 
 
 def test_response_logprobs(client, gateway):
-    answer = client.responses.create(
-        model=MODEL, input="hi", include=["message.output_text.logprobs"], top_logprobs=1
-    )
+    answer = client.responses.create(model=MODEL, input="hi", include=["message.output_text.logprobs"], top_logprobs=1)
     assert [token.token for token in answer.output[0].content[0].logprobs] == ["Hello", ", ", "world"]
 
 
