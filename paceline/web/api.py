@@ -5,6 +5,7 @@ Refuses to know: how an answer is made, paid or checked. Invariant: every route 
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter
@@ -24,6 +25,8 @@ from paceline.web.response_routes import ResponseOperation
 from paceline.web.settings import WebSettings
 from paceline.web.text_routes import TextOperation
 from paceline.web.usage_routes import UsageRoutes
+
+Handler = Callable[..., Awaitable[Response]]
 
 
 class Api:
@@ -45,34 +48,36 @@ class Api:
     def build_router(self) -> APIRouter:
         """Return the routes."""
         router = APIRouter()
-        router.add_api_route("/health", self.get_health, methods=["GET"])
-        router.add_api_route("/openapi.json", self.get_document, methods=["GET"])
-        router.add_api_route("/v1/models", self.get_models, methods=["GET"])
-        router.add_api_route("/v1/models/{model_id:path}", self.get_model, methods=["GET"])
-        for path, operation in self._operations.items():
-            router.add_api_route(path, self._make_handler(operation), methods=["POST"])
-        router.add_api_route("/v1/responses/{response_id}", self._responses.get_response, methods=["GET"])
-        router.add_api_route("/v1/responses/{response_id}", self._responses.delete_response, methods=["DELETE"])
-        files, batches = FileRoutes(self._entry), BatchRoutes(self._entry, self.runner)
-        router.add_api_route("/v1/files", files.add_file, methods=["POST"])
-        router.add_api_route("/v1/files", files.list_files, methods=["GET"])
-        router.add_api_route("/v1/files/{file_id}", files.get_file, methods=["GET"])
-        router.add_api_route("/v1/files/{file_id}", files.delete_file, methods=["DELETE"])
-        router.add_api_route("/v1/files/{file_id}/content", files.read_file, methods=["GET"])
-        router.add_api_route("/v1/batches", batches.add_batch, methods=["POST"])
-        router.add_api_route("/v1/batches", batches.list_batches, methods=["GET"])
-        router.add_api_route("/v1/batches/{batch_id}", batches.get_batch, methods=["GET"])
-        router.add_api_route("/v1/batches/{batch_id}/cancel", batches.cancel_batch, methods=["POST"])
-        router.add_api_route("/v1/usage", UsageRoutes(self._entry).get_usage, methods=["GET"])
+        for path, handlers in self._list_routes().items():
+            router.add_api_route(path, _make_door(handlers), methods=list(handlers))
         return router
 
-    async def get_health(self) -> Response:
+    def _list_routes(self) -> dict[str, dict[str, Handler]]:
+        files, batches = FileRoutes(self._entry), BatchRoutes(self._entry, self.runner)
+        kept = self._responses
+        return {
+            "/health": {"GET": self.get_health},
+            "/openapi.json": {"GET": self.get_document},
+            "/v1/models": {"GET": self.get_models},
+            "/v1/models/{model_id:path}": {"GET": self.get_model},
+            **{path: {"POST": self._make_handler(operation)} for path, operation in self._operations.items()},
+            "/v1/responses/{response_id}": {"GET": kept.get_response, "DELETE": kept.delete_response},
+            "/v1/files": {"GET": files.list_files, "POST": files.add_file},
+            "/v1/files/{file_id}": {"GET": files.get_file, "DELETE": files.delete_file},
+            "/v1/files/{file_id}/content": {"GET": files.read_file},
+            "/v1/batches": {"GET": batches.list_batches, "POST": batches.add_batch},
+            "/v1/batches/{batch_id}": {"GET": batches.get_batch},
+            "/v1/batches/{batch_id}/cancel": {"POST": batches.cancel_batch},
+            "/v1/usage": {"GET": UsageRoutes(self._entry).get_usage},
+        }
+
+    async def get_health(self, _request: Request) -> Response:
         """Say that this node answers, and at which height."""
         return reply_json({"status": "ok", "height": self._gateway.status().height})
 
-    async def get_document(self) -> Response:
+    async def get_document(self, _request: Request) -> Response:
         """Describe all this in OpenAPI."""
-        return reply_json(build_document())
+        return reply_json(build_document(tuple(model.model_id for model in self._gateway.models())))
 
     async def get_models(self, request: Request) -> Response:
         """List the models that requests may name."""
@@ -84,11 +89,20 @@ class Api:
         self._entry.authenticate(request)
         return reply_json(_show_model(self._entry.find_model(model_id)))
 
-    def _make_handler(self, operation: Operation) -> Any:
+    def _make_handler(self, operation: Operation) -> Handler:
         async def answer(request: Request) -> Response:
             return await self._entry.handle(operation, request)
 
         return answer
+
+
+def _make_door(handlers: dict[str, Handler]) -> Any:
+    """One route for all methods of a path, so that the refusal of any other names them all."""
+
+    async def answer(request: Request) -> Response:
+        return await handlers[request.method](request, **request.path_params)
+
+    return answer
 
 
 def _show_model(model: ModelView) -> dict[str, Any]:

@@ -5,11 +5,13 @@ Refuses to know: models and keys. Invariant: every route of the API is in it, wi
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
 from paceline.web.batch_routes import BATCH_SHAPE
 from paceline.web.embedding_routes import EMBEDDING_SHAPE
+from paceline.web.entry import IDEMPOTENCY_PATTERN
 from paceline.web.fields import BodyShape
 from paceline.web.file_routes import MAX_PAGE
 from paceline.web.openapi_replies import REPLIES, refer
@@ -42,16 +44,23 @@ IDEMPOTENCY = {
     "in": "header",
     "required": False,
     "description": "The same key and body within 24 hours get the same answer, paid once.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[!-~]+$"},
+    "schema": {"type": "string", "pattern": f"^{IDEMPOTENCY_PATTERN}$"},
 }
 
 
 @cache
-def build_document() -> dict[str, Any]:
-    """Return the document; it is the same for every node of one version."""
+def build_document(models: tuple[str, ...]) -> dict[str, Any]:
+    """Return the document of a node that can answer with these models."""
     schemas: dict[str, Any] = dict(REPLIES)
     for shape in SHAPES:
         schemas |= shape.to_schema()
+        if models and "model" in schemas[shape.name]["properties"]:
+            schemas[shape.name]["properties"]["model"] = {"enum": list(models)}
+    paths = {**_describe_reads(), **_describe_paid(), **_describe_files(), **_describe_batches()}
+    for path, methods in paths.items():
+        for method, described in methods.items():
+            described["operationId"] = name_operation(method, path)
+    _add_links(paths)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -62,8 +71,28 @@ def build_document() -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "security": [{"key": []}],
         "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}, "schemas": schemas},
-        "paths": {**_describe_reads(), **_describe_paid(), **_describe_files(), **_describe_batches()},
+        "paths": paths,
     }
+
+
+def name_operation(method: str, path: str) -> str:
+    """Return the id of an operation, such as `get_v1_files_file_id`."""
+    return "_".join([method, *(part for part in re.split(r"[^a-z0-9]+", path) if part)])
+
+
+def _add_links(paths: dict[str, Any]) -> None:
+    """Say that what a POST made is what the other routes of its kind take."""
+    for path, name in (("/v1/files", "file_id"), ("/v1/batches", "batch_id"), ("/v1/responses", "response_id")):
+        taken = {name: "$response.body#/id"}
+        paths[path]["post"]["responses"]["200"]["links"] = {
+            described["operationId"]: {"operationId": described["operationId"], "parameters": taken}
+            for other, methods in paths.items()
+            if other.startswith(f"{path}/{{")
+            for described in methods.values()
+        }
+    asked = {"input_file_id": "$response.body#/id", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    batch = {"operationId": name_operation("post", "/v1/batches"), "requestBody": asked}
+    paths["/v1/files"]["post"]["responses"]["200"]["links"]["batch"] = batch
 
 
 def _describe_reads() -> dict[str, Any]:
