@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from paceline.base.errors import Invalid
+from paceline.inference.grammar import ENGINE
 from paceline.inference.plan import encode_prompt
 from paceline.models.language import LanguageModel
 from paceline.node.views import (
@@ -49,8 +50,8 @@ class AnswerPlan:
     prompt_tokens: int
 
 
-def plan_answers(model: LanguageModel, asked: ChatRequest | CompletionRequest, grammar_engine: str) -> AnswerPlan:
-    """Plan the tasks of a request. `grammar_engine` names what this network's nodes hold grammars with, if anything.
+def plan_answers(model: LanguageModel, asked: ChatRequest | CompletionRequest) -> AnswerPlan:
+    """Plan the tasks of a request.
 
     Errors: RequestRefused naming the field.
     """
@@ -58,7 +59,7 @@ def plan_answers(model: LanguageModel, asked: ChatRequest | CompletionRequest, g
     try:
         prompt_tokens = len(encode_prompt(model, prompt))
         max_tokens = _find_limit(model, asked, prompt_tokens)
-        first = _make_request(asked, prompt, max_tokens, _make_grammar(asked, grammar_engine))
+        first = _make_request(asked, prompt, max_tokens)
         build_generation(model, first, bytes(SEED_BYTES))
     except Invalid as problem:
         code = "context_length_exceeded" if problem.code in {"messages", "prompt"} else "invalid_value"
@@ -116,16 +117,9 @@ def _find_limit(model: LanguageModel, asked: ChatRequest | CompletionRequest, pr
     return asked.max_tokens if asked.max_tokens is not None else min(room, DEFAULT_MAX_TOKENS)
 
 
-def _make_grammar(asked: AnswerOptions, engine: str) -> GrammarSpec | None:
-    if asked.grammar is None:
-        return None
-    if not engine:
-        text = "the nodes of this network hold no answer to a grammar: no JSON mode, no schemas, no forced tool choice"
-        raise RequestRefused("response_format", "unsupported_option", text)
-    return GrammarSpec(kind=asked.grammar.kind, text=asked.grammar.text, engine=engine)
-
-
-def _make_request(asked: AnswerOptions, prompt: Prompt, max_tokens: int, grammar: GrammarSpec | None) -> AnswerRequest:
+def _make_request(asked: AnswerOptions, prompt: Prompt, max_tokens: int) -> AnswerRequest:
+    wanted = asked.grammar
+    grammar = GrammarSpec(kind=wanted.kind, text=wanted.text, engine=ENGINE) if wanted is not None else None
     return AnswerRequest(
         model=asked.model,
         prompt=prompt,

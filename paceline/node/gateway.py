@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from collections.abc import AsyncGenerator
@@ -60,16 +61,13 @@ class DoorKeys:
 class NodeGateway:
     """Implements `views.Gateway` for one node."""
 
-    def __init__(
-        self, context: Context, host: ModelHost, relay: RelayRole, user: bytes, keys: DoorKeys, grammar_engine: str = ""
-    ) -> None:
+    def __init__(self, context: Context, host: ModelHost, relay: RelayRole, user: bytes, keys: DoorKeys) -> None:
         self._context = context
         self._host = host
         self._relay = relay
         self._user = user
         self._api_keys = keys.operator
         self._ring = keys.ring
-        self._grammar_engine = grammar_engine
         self._started_unix_seconds = int(time.time())
 
     def models(self) -> list[ModelView]:
@@ -131,7 +129,7 @@ class NodeGateway:
         """Ask the network for vectors, one task for each input."""
         del account  # every accepted key bills the one account whose key this node holds
         model = await self._get_model(request.model)
-        planned = plan_embeddings(model, request)
+        planned = await asyncio.to_thread(plan_embeddings, model, request)
         found: list[tuple[bytes, TaskCost]] = []
         for asked, tokens in planned:
             found.append(await self._embed_one(asked, tokens))
@@ -158,7 +156,8 @@ class NodeGateway:
         self, account: Account, request: ChatRequest | CompletionRequest
     ) -> AsyncGenerator[ChatEvent, None]:
         del account  # every accepted key bills the one account whose key this node holds
-        plan = plan_answers(await self._get_model(request.model), request, self._grammar_engine)
+        # A megabyte of text or a large schema takes a thread's time, not that of everybody who waits for tokens.
+        plan = await asyncio.to_thread(plan_answers, await self._get_model(request.model), request)
         sources = [self._answer_one(asked, plan.prompt_tokens) for asked in plan.requests]
         async with aclosing(sources[0] if len(sources) == 1 else merge_streams(sources)) as events:
             async for event in events:
