@@ -21,6 +21,7 @@ SEAMS = {
     "paceline/engine/abci/server.py": 1,
     "paceline/network/server.py": 1,
     "paceline/web/app.py": 1,
+    "paceline/web/batch_runner.py": 1,
 }
 _BROAD = frozenset({"Exception", "BaseException"})
 _CATCHING_CALLS = frozenset({"suppress", "exception_handler", "add_exception_handler"})

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from paceline.base.errors import ConfigError, PacelineError, UpgradeNeeded
+from paceline.cli.api_keys import api_key_app
 from paceline.cli.audit import audit_app
 from paceline.cli.econ import econ_app
 from paceline.cli.environment import get_default_home
@@ -33,6 +34,7 @@ app.add_typer(race_app, name="race")
 app.add_typer(audit_app, name="audit")
 app.add_typer(keys_app, name="keys")
 app.add_typer(econ_app, name="econ")
+app.add_typer(api_key_app, name="api-key")
 app.add_typer(state_app, name="state")
 upgrade = typer.Typer(no_args_is_help=True, help="Planned changes of the network's rules.")
 app.add_typer(upgrade, name="upgrade")

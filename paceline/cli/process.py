@@ -17,6 +17,7 @@ from starlette.routing import Mount
 
 from paceline.cli.environment import get_cache_path
 from paceline.models.threads import use_one_thread
+from paceline.node.api_desk import ApiDesk
 from paceline.node.control import Control
 from paceline.node.gateway import NodeGateway
 from paceline.node.home import Home
@@ -73,7 +74,7 @@ def _stop_with_supervisor(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) 
     threading.Thread(target=wait_for_end, daemon=True).start()
 
 
-def _build_web(gateway: NodeGateway, control: Control, keys_required: bool) -> Starlette:
-    app = create_app(gateway, WebSettings(api_keys_required=keys_required))
+def _build_web(gateway: NodeGateway, control: Control, desk: ApiDesk, keys_required: bool) -> Starlette:
+    app = create_app(gateway, WebSettings(api_keys_required=keys_required), desk)
     app.router.routes.insert(0, Mount("/control", control.create_app()))
     return app

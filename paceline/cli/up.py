@@ -41,7 +41,7 @@ def run_up(options: UpOptions, console: Console) -> None:
     Errors: ConfigError before anything is started; TransportError when a node does not come up.
     """
     listen = Listen(host=options.host, port=options.port, api_keys=options.api_keys)
-    require_closed_door(listen)
+    require_closed_door(listen, options.home)
     home = Home(options.home)
     if home.exists:
         _require_same(options, home)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 
-from paceline.base.errors import Invalid
 from paceline.economy.pay import compute_task_cost
 from paceline.ledger import clock, nodes, race, training
 from paceline.ledger.state import State
 from paceline.ledger.tasks import GUILTY, TASKS, Task
+from paceline.models.language import LanguageModel
+from paceline.node.answer_plans import plan_answers, plan_embeddings, show_delta
+from paceline.node.api_keys import KeyRing
 from paceline.node.chain import is_alive
+from paceline.node.choices import merge_streams
 from paceline.node.context import Context
 from paceline.node.models import ModelHost
 from paceline.node.roles.relay import RelayRole, Started
@@ -20,47 +25,58 @@ from paceline.node.settings import COMETBFT
 from paceline.node.views import (
     Account,
     BlockView,
-    ChatDelta,
     ChatEnd,
     ChatEvent,
     ChatRequest,
     ChatStart,
+    CompletionRequest,
+    EmbedView,
+    EmbedViewRequest,
     ModelView,
     NetworkStatus,
     NodeStatus,
-    RequestRefused,
+    TaskCost,
     TaskView,
     Topic,
     TrainingView,
     UnknownKey,
     UnknownModel,
+    UpstreamFailed,
     VerdictView,
 )
-from paceline.protocol.answers import AnswerRequest, ChatPrompt, EndFrame, TextFrame, Turn
-from paceline.verification.payloads import build_generation
+from paceline.protocol.answers import AnswerRequest, EmbedRequest, EndFrame, TextFrame, VectorFrame
 
 MICRO = 1_000_000
-DEFAULT_MAX_TOKENS = 1_024
-SEED_BYTES = 32
+DEMO, OPERATOR = "demo", "operator"
+
+
+@dataclass(frozen=True)
+class DoorKeys:
+    """Who may ask: the operator's own keys, and those of the home's ring. Without any, anybody on this machine."""
+
+    operator: tuple[str, ...]
+    ring: KeyRing
 
 
 class NodeGateway:
     """Implements `views.Gateway` for one node."""
 
-    def __init__(
-        self, context: Context, host: ModelHost, relay: RelayRole, user: bytes, api_keys: tuple[str, ...]
-    ) -> None:
+    def __init__(self, context: Context, host: ModelHost, relay: RelayRole, user: bytes, keys: DoorKeys) -> None:
         self._context = context
         self._host = host
         self._relay = relay
         self._user = user
-        self._api_keys = api_keys
+        self._api_keys = keys.operator
+        self._ring = keys.ring
         self._started_unix_seconds = int(time.time())
 
     def models(self) -> list[ModelView]:
         """Models that nodes of this network serve."""
         state = self._context.chain.read()
-        served = sorted({model for _, node in nodes.NODES.items(state) for model in node.serves})
+        hosts: dict[str, list[str]] = {}
+        for _, node in nodes.NODES.items(state):
+            for name in node.serves:
+                hosts.setdefault(name, []).append(node.name)
         model = self._host.loaded
         return [
             ModelView(
@@ -69,30 +85,94 @@ class NodeGateway:
                 created_unix_seconds=self._started_unix_seconds,
                 context_tokens=model.context_tokens if model is not None else 0,
                 price_nicoin=self._context.params.token_price,
+                precision=model.engine if model is not None else "",
+                hosts=tuple(sorted(hosts[name])),
             )
-            for name in served
+            for name in sorted(hosts)
         ]
 
     def authenticate(self, api_key: str | None) -> Account:
-        """Any key on loopback; one of the operator's keys otherwise."""
-        known = any(hmac.compare_digest((api_key or "").encode(), key.encode()) for key in self._api_keys)
-        if self._api_keys and not known:
+        """Any key on loopback; otherwise one of the operator's, or of those given out with `paceline api-key`."""
+        given = api_key or ""
+        if any(hmac.compare_digest(given.encode(), key.encode()) for key in self._api_keys):
+            return Account(address=self._user.hex(), name="operator", key_id=OPERATOR)
+        found = self._ring.find(given) if given else None
+        if found is not None:
+            return Account(address=self._user.hex(), name=found.name, key_id=found.key_id, limits=found.limits)
+        if self._api_keys or self._ring.list_keys():
             raise UnknownKey("the API key is missing or unknown; the operator of this node gives keys out")
-        return Account(address=self._user.hex(), name="demo")
+        return Account(address=self._user.hex(), name=DEMO, key_id=DEMO)
+
+    def find_account(self, key_id: str) -> Account:
+        """The account of a key by its id, as long as the key is good."""
+        found = self._ring.find_by_id(key_id)
+        if found is not None:
+            return Account(address=self._user.hex(), name=found.name, key_id=key_id, limits=found.limits)
+        is_open = not self._api_keys and not self._ring.list_keys()
+        if (key_id == OPERATOR and self._api_keys) or (key_id == DEMO and is_open):
+            return Account(address=self._user.hex(), name=key_id, key_id=key_id)
+        raise UnknownKey(f"the API key {key_id} is no longer good")
 
     async def chat(self, account: Account, request: ChatRequest) -> AsyncGenerator[ChatEvent, None]:
         """Ask the network. Closing the generator stops the work."""
+        async with aclosing(self._answer(account, request)) as events:
+            async for event in events:
+                yield event
+
+    async def complete(self, account: Account, request: CompletionRequest) -> AsyncGenerator[ChatEvent, None]:
+        """Ask the network to go on from a bare text."""
+        async with aclosing(self._answer(account, request)) as events:
+            async for event in events:
+                yield event
+
+    async def embed(self, account: Account, request: EmbedViewRequest) -> EmbedView:
+        """Ask the network for vectors, one task for each input."""
         del account  # every accepted key bills the one account whose key this node holds
-        asked, prompt_tokens = await self._prepare(request)
+        model = await self._get_model(request.model)
+        planned = await asyncio.to_thread(plan_embeddings, model, request)
+        found: list[tuple[bytes, TaskCost]] = []
+        for asked, tokens in planned:
+            found.append(await self._embed_one(asked, tokens))
+        return EmbedView(
+            vectors=tuple(values for values, _ in found),
+            tasks=tuple(task for _, task in found),
+            prompt_tokens=sum(tokens for _, tokens in planned),
+        )
+
+    async def _embed_one(self, asked: EmbedRequest, tokens: int) -> tuple[bytes, TaskCost]:
+        task_id, executor, values = "", "", b""
+        async with aclosing(self._relay.ask(asked, tokens)) as events:
+            async for event in events:
+                if isinstance(event, Started):
+                    task_id, executor = event.task_id.hex(), self._context.peers.name_of(event.executor)
+                elif isinstance(event, VectorFrame):
+                    values = event.values
+        if not values:
+            raise UpstreamFailed("the executor sent no vector")
+        cost = compute_task_cost(tokens, 0, self._context.params.token_price)
+        return values, TaskCost(task_id=task_id, executor=executor, cost_nicoin=cost)
+
+    async def _answer(
+        self, account: Account, request: ChatRequest | CompletionRequest
+    ) -> AsyncGenerator[ChatEvent, None]:
+        del account  # every accepted key bills the one account whose key this node holds
+        # A megabyte of text or a large schema takes a thread's time, not that of everybody who waits for tokens.
+        plan = await asyncio.to_thread(plan_answers, await self._get_model(request.model), request)
+        sources = [self._answer_one(asked, plan.prompt_tokens) for asked in plan.requests]
+        async with aclosing(sources[0] if len(sources) == 1 else merge_streams(sources)) as events:
+            async for event in events:
+                yield event
+
+    async def _answer_one(self, asked: AnswerRequest, prompt_tokens: int) -> AsyncGenerator[ChatEvent, None]:
         task_id = ""
         async with aclosing(self._relay.ask(asked, prompt_tokens)) as events:
             async for event in events:
                 if isinstance(event, Started):
                     task_id = event.task_id.hex()
                     name = self._context.peers.name_of(event.executor)
-                    yield ChatStart(task_id=task_id, executor=name, model=request.model)
+                    yield ChatStart(task_id=task_id, executor=name, model=asked.model, choice=asked.choice)
                 elif isinstance(event, TextFrame):
-                    yield ChatDelta(event.text)
+                    yield show_delta(event, asked.choice)
                 elif isinstance(event, EndFrame):
                     price = self._context.params.token_price
                     yield ChatEnd(
@@ -101,6 +181,7 @@ class NodeGateway:
                         completion_tokens=event.completion_tokens,
                         cost_nicoin=compute_task_cost(event.prompt_tokens, event.completion_tokens, price),
                         task_id=task_id,
+                        choice=asked.choice,
                     )
 
     def status(self) -> NetworkStatus:
@@ -168,33 +249,10 @@ class NodeGateway:
                     training_before = training_now
                     yield "training"
 
-    async def _prepare(self, request: ChatRequest) -> tuple[AnswerRequest, int]:
-        if request.model != self._host.model_id:
-            raise UnknownModel(request.model)
-        model = await self._host.get()
-        prompt = ChatPrompt(tuple(Turn(message.role, message.content) for message in request.messages))
-        prompt_tokens = len(model.encode_chat([{"role": turn.role, "content": turn.content} for turn in prompt.turns]))
-        room = model.context_tokens - prompt_tokens
-        if room < 1:
-            text = f"the prompt has {prompt_tokens} tokens, the model's context holds {model.context_tokens}"
-            raise RequestRefused("messages", "context_length_exceeded", text)
-        if request.max_tokens is not None and request.max_tokens > room:
-            text = f"max_tokens is {request.max_tokens}; the prompt leaves room for {room} tokens"
-            raise RequestRefused("max_tokens", "context_length_exceeded", text)
-        asked = AnswerRequest(
-            model=request.model,
-            prompt=prompt,
-            max_tokens=request.max_tokens if request.max_tokens is not None else min(room, DEFAULT_MAX_TOKENS),
-            temperature_ppm=round(request.temperature * MICRO),
-            top_p_ppm=max(1, round(request.top_p * MICRO)),
-            stop=request.stop,
-            user_seed=request.seed,
-        )
-        try:
-            build_generation(model, asked, bytes(SEED_BYTES))
-        except Invalid as problem:
-            raise RequestRefused(problem.code, "invalid_value", problem.message) from None
-        return asked, prompt_tokens
+    async def _get_model(self, name: str) -> LanguageModel:
+        if name != self._host.model_id:
+            raise UnknownModel(name)
+        return await self._host.get()
 
     def _describe_node(self, state: State, address: bytes, node: nodes.Node) -> NodeStatus:
         chain, own = self._context.chain, address == self._context.address

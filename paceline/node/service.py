@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import uvicorn
 
@@ -23,6 +23,8 @@ from paceline.network.client import PeerClient
 from paceline.network.public import PublicPath
 from paceline.network.server import Handler, PeerIdentity, create_peer_app
 from paceline.network.wire import PeerRequest
+from paceline.node.api_desk import ApiDesk
+from paceline.node.api_keys import KeyRing
 from paceline.node.beacon_answers import answer_beacon
 from paceline.node.chain import Standing
 from paceline.node.context import Context
@@ -31,7 +33,7 @@ from paceline.node.directory import Directory
 from paceline.node.duties import Duties, Threads
 from paceline.node.engine_door import EngineDoor
 from paceline.node.engines import build_chain
-from paceline.node.gateway import NodeGateway
+from paceline.node.gateway import DoorKeys, NodeGateway
 from paceline.node.home import Home
 from paceline.node.models import ModelHost
 from paceline.node.peers import Peers, encode_many
@@ -62,7 +64,7 @@ class WebDoor:
     host: str
     port: int
     api_keys: tuple[str, ...]
-    build: Callable[[NodeGateway, Control, bool], object]
+    build: Callable[[NodeGateway, Control, ApiDesk, bool], object]
 
 
 class Role(Protocol):
@@ -88,6 +90,7 @@ class NodeService:
         folder = home.node_path(name)
         self._home = home
         self._door = door
+        self._desk: ApiDesk | None = None
         self._settings = load_settings(folder / "node.toml")
         self._key = home.load_key(name)
         self._store = SqliteStateStore(folder / "chain.sqlite", durable=self._settings.sequencer == name)
@@ -178,6 +181,8 @@ class NodeService:
         if self._engine_door is not None:
             await self._engine_door.close()
         self._context.threads.stop()
+        if self._desk is not None:
+            self._desk.close()
         self._store.close()
 
     def _make_peer_server(self) -> uvicorn.Server:
@@ -206,9 +211,13 @@ class NodeService:
         return {**paths, **self._engine_door.paths} if self._engine_door is not None else paths
 
     def _make_web_server(self, door: WebDoor, relay: RelayRole, user: AccountKey) -> uvicorn.Server:
-        gateway = NodeGateway(self._context, self._host, relay, user.address, door.api_keys)
+        keys = DoorKeys(door.api_keys, KeyRing(self._home.path))
+        gateway = NodeGateway(self._context, self._host, relay, user.address, keys)
         control = Control(self._context, gateway, user, self._home.load_token())
-        return _make_server(door.build(gateway, control, bool(door.api_keys)), door.host, door.port)
+        self._desk = ApiDesk(self._home.node_path(self._settings.name) / "api.sqlite")
+        app = door.build(gateway, control, self._desk, bool(door.api_keys or keys.ring.list_keys()))
+        # Batches run from the application's startup to its shutdown.
+        return _make_server(app, door.host, door.port, lifespan="on")
 
     async def _on_transaction(self, request: PeerRequest) -> bytes:
         return await self._context.chain.accept_transaction(request.body)
@@ -225,14 +234,14 @@ class NodeService:
         return answer_beacon(self._context.chain.read(), self._context.params, request.body)
 
 
-def _make_server(app: object, host: str, port: int) -> uvicorn.Server:
+def _make_server(app: object, host: str, port: int, lifespan: Literal["on", "off"] = "off") -> uvicorn.Server:
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]  # any ASGI application
         host=host,
         port=port,
         log_config=None,
         access_log=False,
-        lifespan="off",
+        lifespan=lifespan,
         timeout_graceful_shutdown=1,
     )
     return QuietServer(config)

@@ -21,6 +21,7 @@ import httpx
 import msgspec
 
 from paceline.base.errors import ConfigError, TransportError, UpgradeNeeded
+from paceline.node.api_keys import KeyRing
 from paceline.node.exits import UPGRADE_CODE
 from paceline.node.home import Home, Running
 from paceline.node.links import compute_engine_id
@@ -43,10 +44,11 @@ class Listen:
     """Empty: any key is fine and bills the demo account; allowed on loopback only."""
 
 
-def require_closed_door(listen: Listen) -> None:
+def require_closed_door(listen: Listen, home: Path) -> None:
     """Errors: ConfigError when others could reach the endpoint without a key."""
-    if listen.host not in LOOPBACK_HOSTS and not listen.api_keys:
-        raise ConfigError(f"--host {listen.host} is reachable by others: give at least one --api-key")
+    if listen.host not in LOOPBACK_HOSTS and not listen.api_keys and not KeyRing(home).list_keys():
+        text = "give at least one --api-key, or make keys with `paceline api-key add`"
+        raise ConfigError(f"--host {listen.host} is reachable by others: {text}")
 
 
 class Supervisor:
@@ -125,7 +127,7 @@ class Supervisor:
         self.home.save_running(None)
 
     def _prepare(self) -> None:
-        require_closed_door(self._listen)
+        require_closed_door(self._listen, self.home.path)
         running = self.home.load_running()
         if running is not None:
             raise ConfigError(f"{self.home.path} runs already (process {running.pid}); stop it or use another --home")

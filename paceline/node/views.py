@@ -1,12 +1,12 @@
 """What a node shows to people: frozen views, the chat events, and the `Gateway` that the web room calls.
 
 Refuses to know: sockets, torch, web frameworks, how any number came to be. Plain data, safe to hand to another thread.
-Invariant: amounts are integers of nicoin; only a training loss, which nobody pays by, is a float.
+Invariant: amounts are integers of nicoin; floats are what nobody pays by: training losses, options and logprobs as shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -44,6 +44,20 @@ class UnknownKey(GatewayError):
     """The API key is missing or belongs to no account."""
 
 
+class KeyForbidden(GatewayError):
+    """The API key is good, but not for what was asked."""
+
+
+class KeyLimited(GatewayError):
+    """The API key has used up a limit that its operator set. Nothing was charged."""
+
+    def __init__(self, message: str, code: str, retry_after_seconds: int, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after_seconds = retry_after_seconds
+        self.headers = headers
+
+
 class OutOfFunds(GatewayError):
     """The account cannot cover the most that this request may cost. Nothing was charged."""
 
@@ -61,18 +75,34 @@ class UpstreamFailed(GatewayError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeyLimits:
+    """What an API key may do; None and an empty tuple set no limit. Days are those of UTC."""
+
+    requests_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    nicoin_per_day: int | None = None
+    models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Account:
-    """Who pays. `address` is the ledger account in hex, `name` is for people."""
+    """Who asks and who pays. `address` is the paying ledger account in hex, `name` is for people.
+
+    `key_id` names the API key without telling it: files, batches, stored answers and usage belong to that.
+    """
 
     address: str
     name: str
+    key_id: str = "demo"
+    limits: KeyLimits = KeyLimits()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelView:
     """A model that requests may name.
 
-    Units: price in nicoin for each token, read or written; `context_tokens` is 0 while this node does not know it.
+    Units: price in nicoin for each token, read or written; `context_tokens` is 0 while this node does not know it,
+    `precision` empty likewise. `hosts` are names of the nodes that serve it.
     """
 
     model_id: str
@@ -80,6 +110,8 @@ class ModelView:
     created_unix_seconds: int
     context_tokens: int
     price_nicoin: int
+    precision: str = ""
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,43 +123,113 @@ class ChatMessage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatRequest:
-    """A validated request. `max_tokens` None leaves the limit to the model's context."""
+class Grammar:
+    """The form that an answer must have: any JSON object, JSON of the schema in `text`, or the pattern in `text`."""
+
+    kind: Literal["json_object", "json_schema", "regex"]
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerOptions:
+    """How answers are made, under OpenAI's names and in its units. `max_tokens` None leaves the limit to the context.
+
+    `n` answers are made, told apart by `choice` in every event. `top_logprobs` None asks for no logprobs.
+    `logit_bias` pairs token ids with what is added to their logits, sorted by id.
+    """
 
     model: str
-    messages: tuple[ChatMessage, ...]
     max_tokens: int | None = None
     temperature: float = 1.0
     top_p: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    top_logprobs: int | None = None
+    n: int = 1
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    grammar: Grammar | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatRequest(AnswerOptions):
+    """A validated conversation to go on with. Tools are part of its turns and grammar already."""
+
+    messages: tuple[ChatMessage, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionRequest(AnswerOptions):
+    """A validated text, or token ids, to go on from."""
+
+    prompt: str | tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedViewRequest:
+    """Texts, or token ids, to turn into vectors."""
+
+    model: str
+    inputs: tuple[str | tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedView:
+    """One vector for each input, as little-endian fp32 of unit length, and the task behind each."""
+
+    vectors: tuple[bytes, ...]
+    tasks: tuple[TaskCost, ...]
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskCost:
+    """One paid task of a request. Units: cost in nicoin."""
+
+    task_id: str
+    executor: str
+    cost_nicoin: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChatStart:
-    """First event of every answer: which node took the task. Identifiers are printable ASCII."""
+    """First event of every choice: which node took the task. Identifiers are printable ASCII."""
 
     task_id: str
     executor: str
     model: str
+    choice: int = 0
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """One token of an answer. Units: natural logarithm of its probability; `top` pairs bytes with the same."""
+
+    content: bytes
+    logprob: float
+    top: tuple[tuple[bytes, float], ...] = ()
 
 
 @dataclass(frozen=True)
 class ChatDelta:
-    """More text of the answer."""
+    """More text of one choice; `tokens` only when logprobs were asked for."""
 
     text: str
+    choice: int = 0
+    tokens: tuple[TokenView, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChatEnd:
-    """Last event of a complete answer. Units: cost in nicoin."""
+    """Last event of a complete choice. Units: cost in nicoin."""
 
     finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
     cost_nicoin: int
     task_id: str
+    choice: int = 0
 
 
 ChatEvent = ChatStart | ChatDelta | ChatEnd
@@ -217,17 +319,35 @@ class Gateway(Protocol):
         ...
 
     def authenticate(self, api_key: str | None) -> Account:
-        """Return who pays for requests with this key.
+        """Return who asks and pays with this key.
 
         Errors: UnknownKey, for the web room to answer 401.
         """
         ...
 
+    def find_account(self, key_id: str) -> Account:
+        """Return the account of a key whose work goes on without it, such as a batch.
+
+        Errors: UnknownKey when the key is no longer good.
+        """
+        ...
+
     def chat(self, account: Account, request: ChatRequest) -> AsyncGenerator[ChatEvent, None]:
-        """Yield one ChatStart, ChatDeltas, one ChatEnd.
+        """Yield, for each choice, one ChatStart, ChatDeltas, one ChatEnd; choices may interleave.
 
         Errors: GatewayError before the first event means nothing was charged. Effects: closing or cancelling the
         generator means the client is gone: the work stops and only what was produced is charged.
+        """
+        ...
+
+    def complete(self, account: Account, request: CompletionRequest) -> AsyncGenerator[ChatEvent, None]:
+        """Do the same for a bare text."""
+        ...
+
+    async def embed(self, account: Account, request: EmbedViewRequest) -> EmbedView:
+        """Return the vectors of the inputs.
+
+        Errors: GatewayError.
         """
         ...
 

@@ -6,11 +6,15 @@ reply in the one error shape, and a cause that is not ours to expect is logged.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from paceline.node.api_desk import ApiDesk
 from paceline.node.views import Gateway
 from paceline.web.api import Api
 from paceline.web.dashboard import Dashboard
@@ -21,16 +25,30 @@ from paceline.web.streams import EVENT_STREAM_HEADERS, encode_data, end_reply
 LOG = logging.getLogger(__name__)
 
 
-def create_app(gateway: Gateway, settings: WebSettings | None = None) -> FastAPI:
-    """Build the application over a node.
+def create_app(gateway: Gateway, settings: WebSettings | None = None, desk: ApiDesk | None = None) -> FastAPI:
+    """Build the application over a node. Without a desk, files, batches and usage live in memory.
 
-    Effects: none until a server runs it. A server that stops should end `gateway.changes()` first, since
-    open dashboards end with it.
+    Effects: none until a server runs it; batches go on from its startup to its shutdown. A server that stops should end
+    `gateway.changes()` first, since open dashboards end with it.
     """
     settings = settings or WebSettings()
-    # The generated document pages load scripts from elsewhere.
-    app = FastAPI(title="Paceline", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.include_router(Api(gateway, settings).build_router())
+    api = Api(gateway, settings, desk or ApiDesk())
+
+    @asynccontextmanager
+    async def live(_app: FastAPI) -> AsyncIterator[None]:
+        runner = asyncio.create_task(api.runner.run())
+        runner.add_done_callback(_log_end)
+        try:
+            yield
+        finally:
+            runner.cancel()
+            await asyncio.gather(runner, return_exceptions=True)
+
+    # The generated document pages load scripts from elsewhere; the document itself is ours.
+    app = FastAPI(
+        title="Paceline", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=live
+    )
+    app.include_router(api.build_router())
     app.include_router(Dashboard(gateway, settings).build_router())
     add_error_handlers(app)
     app.add_middleware(WebSeam)
@@ -63,6 +81,11 @@ class WebSeam:
             if not _is_event_stream(started[0]):
                 raise
             await end_reply(send, encode_data(INTERNAL_ERROR.encode()))
+
+
+def _log_end(runner: asyncio.Task[None]) -> None:
+    if not runner.cancelled() and (error := runner.exception()) is not None:
+        LOG.error("batches stand still until the next start", exc_info=error)
 
 
 def _is_event_stream(start: Message) -> bool:

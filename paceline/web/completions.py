@@ -1,7 +1,7 @@
 """The bytes of chat completions, whole and streamed.
 
-Refuses to know: who asked and who answered beyond their names. Invariant: a streamed answer is role first, then
-text, then a chunk with the reason it ended, then usage if asked for, then `[DONE]`.
+Refuses to know: who asked and who answered beyond their names. Invariant: each choice of a streamed answer is role first,
+then text or calls, then a chunk with the reason it ended; after all of them usage if asked for, then `[DONE]`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from typing import Any
 
 import msgspec
 
-from paceline.node.views import ChatEnd, ChatStart
+from paceline.node.views import ChatDelta, ChatEnd, ChatStart, TokenView
+from paceline.web.gather import Gathered, get_receipt, get_receipts, get_usage, make_call_id, show_token
 from paceline.web.streams import encode_data
+from paceline.web.tool_reader import CallStart, Piece, Reader, TextPiece
 
 DONE = encode_data(b"[DONE]")
+MARKER = "\x00"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +26,11 @@ class CompletionHead:
 
     start: ChatStart
     created: int
+    prefix: str = "chatcmpl"
 
     def to_fields(self, kind: str) -> dict[str, Any]:
         """Return the members that come first in every object."""
-        name = f"chatcmpl-{self.start.task_id}"
+        name = f"{self.prefix}-{self.start.task_id}"
         model = self.start.model
         return {"id": name, "object": kind, "created": self.created, "model": model, "system_fingerprint": None}
 
@@ -36,60 +40,100 @@ class CompletionHead:
 
 
 class ChunkEncoder:
-    """Encodes the events of one streamed answer; what all chunks share is encoded once."""
+    """Encodes the events of one choice of a streamed answer; what all its chunks share is encoded once."""
 
-    def __init__(self, head: CompletionHead, *, include_usage: bool) -> None:
+    def __init__(self, head: CompletionHead, start: ChatStart, reader: Reader, *, include_usage: bool) -> None:
         self._head = head
-        self._include_usage = include_usage
+        self._start = start
+        self._reader = reader
         self._usage: dict[str, Any] = {"usage": None} if include_usage else {}
-        marker = "\x00"
-        whole = self._encode_choice({"content": marker}, None)
-        self._before, _, self._after = whole.partition(msgspec.json.encode(marker))
+        whole = self._encode_choice({"content": MARKER}, None)
+        self._before, _, self._after = whole.partition(msgspec.json.encode(MARKER))
 
     def encode_role(self) -> bytes:
         """Encode the first chunk."""
         return self._encode_choice({"role": "assistant", "content": "", "refusal": None}, None)
 
-    def encode_text(self, text: str) -> bytes:
-        """Encode more text."""
-        return self._before + msgspec.json.encode(text) + self._after
+    def encode_delta(self, delta: ChatDelta) -> bytes:
+        """Encode more text, or calls found in it."""
+        return self._encode_pieces(self._reader.feed(delta.text), delta.tokens)
 
     def encode_end(self, end: ChatEnd) -> bytes:
         """Encode everything that follows the last text."""
-        parts = [self._encode_choice({}, end.finish_reason, {"paceline": get_receipt(self._head.start, end)})]
-        if self._include_usage:
-            fields = self._head.to_fields("chat.completion.chunk")
-            parts.append(_encode_event({**fields, "choices": [], "usage": get_usage(end)}))
-        return b"".join([*parts, DONE])
+        rest = self._encode_pieces(self._reader.finish(), ())
+        reason: str = end.finish_reason
+        if self._reader.calls and reason == "stop":
+            reason = "tool_calls"
+        return rest + self._encode_choice({}, reason, extra={"paceline": get_receipt(self._start, end)})
 
-    def _encode_choice(self, delta: dict[str, Any], reason: str | None, extra: dict[str, Any] | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+    def _encode_pieces(self, pieces: list[Piece], tokens: tuple[TokenView, ...]) -> bytes:
+        if not tokens and len(pieces) == 1 and isinstance(pieces[0], TextPiece):
+            return self._before + msgspec.json.encode(pieces[0].text) + self._after
+        parts = []
+        if tokens:
+            # The text of a token may still be held back; its logprobs are told when it is made.
+            text = "".join(piece.text for piece in pieces if isinstance(piece, TextPiece))
+            parts.append(self._encode_choice({"content": text}, None, tokens=tokens))
+            pieces = [piece for piece in pieces if not isinstance(piece, TextPiece)]
+        parts += [self._encode_choice(self._show_piece(piece), None) for piece in pieces]
+        return b"".join(parts)
+
+    def _show_piece(self, piece: Piece) -> dict[str, Any]:
+        if isinstance(piece, TextPiece):
+            return {"content": piece.text}
+        if isinstance(piece, CallStart):
+            function = {"name": piece.name, "arguments": ""}
+            name = make_call_id(self._start, piece.index)
+            return {"tool_calls": [{"index": piece.index, "id": name, "type": "function", "function": function}]}
+        return {"tool_calls": [{"index": piece.index, "function": {"arguments": piece.text}}]}
+
+    def _encode_choice(
+        self,
+        delta: dict[str, Any],
+        reason: str | None,
+        *,
+        tokens: tuple[TokenView, ...] = (),
+        extra: dict[str, Any] | None = None,
+    ) -> bytes:
+        logprobs = {"content": [show_token(token) for token in tokens], "refusal": None} if tokens else None
+        choice = {"index": self._start.choice, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         fields = self._head.to_fields("chat.completion.chunk")
         return _encode_event({**fields, "choices": [choice], **self._usage, **(extra or {})})
 
 
-def encode_completion(head: CompletionHead, text: str, end: ChatEnd) -> bytes:
+def encode_last(head: CompletionHead, kind: str, ends: list[ChatEnd], *, include_usage: bool) -> bytes:
+    """Encode what follows the last choice."""
+    if not include_usage:
+        return DONE
+    return _encode_event({**head.to_fields(kind), "choices": [], "usage": get_usage(ends)}) + DONE
+
+
+def encode_completion(head: CompletionHead, answers: list[Gathered], *, with_logprobs: bool) -> bytes:
     """Encode a whole answer."""
-    message = {"role": "assistant", "content": text, "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": end.finish_reason}
+    choices = [_show_choice(answer, with_logprobs=with_logprobs) for answer in answers]
+    ends = [answer.end for answer in answers if answer.end is not None]
     fields = head.to_fields("chat.completion")
-    receipt = get_receipt(head.start, end)
-    return msgspec.json.encode({**fields, "choices": [choice], "usage": get_usage(end), "paceline": receipt})
+    return msgspec.json.encode(
+        {**fields, "choices": choices, "usage": get_usage(ends), "paceline": get_receipts(answers)}
+    )
 
 
-def get_usage(end: ChatEnd) -> dict[str, int]:
-    """Return the token counts under OpenAI's names."""
-    total = end.prompt_tokens + end.completion_tokens
+def _show_choice(answer: Gathered, *, with_logprobs: bool) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text or None, "refusal": None}
+    if answer.calls:
+        message["tool_calls"] = [
+            {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in answer.calls
+        ]
+    else:
+        message["content"] = answer.text
+    content = [show_token(token) for token in answer.tokens]
     return {
-        "prompt_tokens": end.prompt_tokens,
-        "completion_tokens": end.completion_tokens,
-        "total_tokens": total,
+        "index": answer.start.choice,
+        "message": message,
+        "logprobs": {"content": content, "refusal": None} if with_logprobs else None,
+        "finish_reason": answer.finish_reason,
     }
-
-
-def get_receipt(start: ChatStart, end: ChatEnd) -> dict[str, str | int]:
-    """Return what this network adds: the task, the node that did it, and what it cost."""
-    return {"task": end.task_id, "executor": start.executor, "cost_nicoin": end.cost_nicoin}
 
 
 def _encode_event(fields: dict[str, Any]) -> bytes:

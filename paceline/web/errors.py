@@ -18,6 +18,8 @@ from starlette.responses import Response
 from paceline.base.errors import PacelineError, TransportError, WorkError
 from paceline.node.views import (
     Busy,
+    KeyForbidden,
+    KeyLimited,
     OutOfFunds,
     RequestRefused,
     UnknownKey,
@@ -77,12 +79,19 @@ def get_api_error(error: PacelineError) -> ApiError:
             told = ApiError(status=404, message=text, param="model", code="model_not_found")
         case UnknownKey():
             told = ApiError(status=401, message=text, code="invalid_api_key", headers={"www-authenticate": "Bearer"})
+        case KeyForbidden():
+            told = ApiError(status=403, message=text, code="key_forbidden")
+        case KeyLimited():
+            retry = {"retry-after": str(error.retry_after_seconds), **error.headers}
+            # A client that waits for midnight blocks its caller; it is told when, and that it should not wait.
+            headers = retry if error.code == "rate_limit_exceeded" else {**retry, **NO_RETRY}
+            told = ApiError(status=429, message=text, kind="rate_limit_error", code=error.code, headers=headers)
         case OutOfFunds():
             code = "insufficient_quota"
             told = ApiError(status=429, message=text, kind=code, code=code, headers=NO_RETRY)
         case Busy():
             retry = {"retry-after": str(error.retry_after_seconds)}
-            told = ApiError(status=503, message=text, kind="server_error", code="busy", headers=retry)
+            told = ApiError(status=429, message=text, kind="rate_limit_error", code="busy", headers=retry)
         case UpstreamFailed() | TransportError() | WorkError():
             told = ApiError(status=502, message=text, kind="server_error", code="upstream_failed", headers=NO_RETRY)
         case _:

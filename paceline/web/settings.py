@@ -14,6 +14,7 @@ class WebSettings:
 
     api_keys_required: bool = False
     body_limit_bytes: int = 1 << 20
+    file_limit_bytes: int = 32 << 20
     body_timeout_seconds: float = 30.0
     refresh_seconds: float = 0.25
     max_viewers: int = 64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -12,6 +13,7 @@ from typing import Self
 
 import uvicorn
 
+from paceline.node.api_desk import ApiDesk
 from paceline.node.views import (
     Account,
     BlockView,
@@ -20,10 +22,16 @@ from paceline.node.views import (
     ChatEvent,
     ChatRequest,
     ChatStart,
+    CompletionRequest,
+    EmbedView,
+    EmbedViewRequest,
+    KeyLimits,
     ModelView,
     NetworkStatus,
     NodeStatus,
+    TaskCost,
     TaskView,
+    TokenView,
     Topic,
     TrainingView,
     UnknownKey,
@@ -60,6 +68,13 @@ def build_status(*nodes: NodeStatus, height: int = 1) -> NetworkStatus:
     return NetworkStatus(height=height, app_hash="aa" * 32, engine=ENGINE, epoch=0, phase="race", nodes=nodes)
 
 
+def make_tokens(text: str, top: int | None) -> tuple[TokenView, ...]:
+    """One token for a text, when logprobs were asked for."""
+    if top is None:
+        return ()
+    return (TokenView(text.encode(), -0.5, tuple((f"t{rank}".encode(), -1.0 - rank) for rank in range(top))),)
+
+
 class ScriptedGateway:
     """Answers with `texts`; `fail_before` and `fail_after` raise; `hang` waits after the texts until it is closed."""
 
@@ -72,7 +87,10 @@ class ScriptedGateway:
         self.finish_reason = "stop"
         self.model_ids = [MODEL]
         self.known_keys: set[str | None] = {None, GOOD_KEY}
+        self.limits = KeyLimits()
         self.chats: list[tuple[Account, ChatRequest]] = []
+        self.completions: list[tuple[Account, CompletionRequest]] = []
+        self.embeds: list[tuple[Account, EmbedViewRequest]] = []
         self.calls: Counter[str] = Counter()
         self.open_chats = 0
         self.produced = 0
@@ -88,26 +106,59 @@ class ScriptedGateway:
 
     def models(self) -> list[ModelView]:
         return [
-            ModelView(model_id=name, owner="paceline", created_unix_seconds=1, context_tokens=2048, price_nicoin=1000)
+            ModelView(
+                model_id=name,
+                owner="paceline",
+                created_unix_seconds=1,
+                context_tokens=2048,
+                price_nicoin=1000,
+                precision="bf16-cpu",
+                hosts=("node-1", "node-3"),
+            )
             for name in self.model_ids
         ]
 
     def authenticate(self, api_key: str | None) -> Account:
         if api_key not in self.known_keys:
             raise UnknownKey("This API key belongs to no account.")
-        return Account(address="00" * 20, name=api_key or "demo")
+        return Account(address="00" * 20, name=api_key or "demo", key_id=f"id-{api_key or 'demo'}", limits=self.limits)
+
+    def find_account(self, key_id: str) -> Account:
+        key = key_id.removeprefix("id-")
+        return self.authenticate(None if key == "demo" else key)
 
     async def chat(self, account: Account, request: ChatRequest) -> AsyncGenerator[ChatEvent, None]:
         self.chats.append((account, request))
+        async for event in self._answer(f"task-{len(self.chats)}", request):
+            yield event
+
+    async def complete(self, account: Account, request: CompletionRequest) -> AsyncGenerator[ChatEvent, None]:
+        self.completions.append((account, request))
+        async for event in self._answer(f"text-{len(self.completions)}", request):
+            yield event
+
+    async def embed(self, account: Account, request: EmbedViewRequest) -> EmbedView:
+        self.embeds.append((account, request))
         if self.fail_before:
             raise self.fail_before
-        task_id = f"task-{len(self.chats)}"
+        count = len(request.inputs)
+        vectors = tuple(struct.pack("<2f", 1.0, -float(number)) for number in range(count))
+        tasks = tuple(TaskCost(task_id=f"embed-{n}", executor=EXECUTOR, cost_nicoin=5) for n in range(count))
+        return EmbedView(vectors=vectors, tasks=tasks, prompt_tokens=2 * count)
+
+    async def _answer(self, task_id: str, request: ChatRequest | CompletionRequest) -> AsyncGenerator[ChatEvent, None]:
+        """Choices take turns; their task ids differ from the second on."""
+        if self.fail_before:
+            raise self.fail_before
+        names = [task_id if choice == 0 else f"{task_id}-{choice}" for choice in range(request.n)]
         self.open_chats += 1
         try:
-            yield ChatStart(task_id=task_id, executor=EXECUTOR, model=request.model)
+            for choice, name in enumerate(names):
+                yield ChatStart(task_id=name, executor=EXECUTOR, model=request.model, choice=choice)
             for text in self.texts:
-                self.produced += 1
-                yield ChatDelta(text)
+                for choice in range(request.n):
+                    self.produced += 1
+                    yield ChatDelta(text, choice, make_tokens(text, request.top_logprobs))
             while self.endless:
                 self.produced += 1
                 yield ChatDelta("x" * 4096)
@@ -115,13 +166,15 @@ class ScriptedGateway:
                 await asyncio.Event().wait()
             if self.fail_after:
                 raise self.fail_after
-            yield ChatEnd(
-                finish_reason=self.finish_reason,
-                prompt_tokens=7,
-                completion_tokens=len(self.texts),
-                cost_nicoin=10_000,
-                task_id=task_id,
-            )
+            for choice, name in enumerate(names):
+                yield ChatEnd(
+                    finish_reason=self.finish_reason,
+                    prompt_tokens=7,
+                    completion_tokens=len(self.texts),
+                    cost_nicoin=10_000,
+                    task_id=name,
+                    choice=choice,
+                )
         finally:
             self.open_chats -= 1
             self.closed.set()
@@ -175,13 +228,15 @@ class _Server(uvicorn.Server):
 class LoopbackServer:
     """The web application over a gateway, on a free port of 127.0.0.1."""
 
-    def __init__(self, gateway: ScriptedGateway, settings: WebSettings | None = None) -> None:
+    def __init__(
+        self, gateway: ScriptedGateway, settings: WebSettings | None = None, desk: ApiDesk | None = None
+    ) -> None:
         self.gateway = gateway
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(
-            create_app(gateway, settings), log_level="critical", lifespan="off", timeout_graceful_shutdown=2
+            create_app(gateway, settings, desk), log_level="critical", lifespan="on", timeout_graceful_shutdown=2
         )
         self._server = _Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})

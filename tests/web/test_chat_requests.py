@@ -9,7 +9,9 @@ import pytest
 from scripted_gateway import MODEL
 
 from paceline.node.views import ChatMessage, ModelView, RequestRefused
-from paceline.web.requests import MAX_INT64, MAX_MESSAGES, UNSUPPORTED, check_limit, decode_chat_call
+from paceline.web.fields import MAX_INT64
+from paceline.web.requests import UNSUPPORTED, check_limit, decode_chat_call
+from paceline.web.shapes import MAX_MESSAGES
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 
@@ -79,22 +81,8 @@ def test_unsupported_options_that_ask_nothing_pass(name, value):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("n", 2),
-        ("n", 0),
-        ("n", True),
-        ("n", "1"),
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("tool_choice", "required"),
         ("functions", [{"name": "f"}]),
         ("function_call", {"name": "f"}),
-        ("parallel_tool_calls", True),
-        ("logprobs", True),
-        ("logprobs", 0),
-        ("top_logprobs", 2),
-        ("logit_bias", {"5": 1}),
-        ("presence_penalty", 0.1),
-        ("frequency_penalty", -1),
-        ("response_format", {"type": "json_object"}),
         ("metadata", {"a": "b"}),
         ("store", True),
         ("modalities", ["text", "audio"]),
@@ -129,7 +117,7 @@ def test_every_unsupported_option_has_a_refused_case():
         ("messages", [{"role": "user", "content": None}], "messages[0].content", "invalid_type"),
         ("messages", [{"role": "user", "content": []}], "messages[0].content", "invalid_value"),
         ("messages", [{"role": "user", "content": 1}], "messages[0].content", "invalid_type"),
-        ("messages", [{"role": "tool", "content": "x"}], "messages[0].role", "invalid_value"),
+        ("messages", [{"role": "tool", "content": "x"}], "messages[0]", "invalid_value"),
         ("messages", [*MESSAGES, {"role": "user", "content": "x", "name": "y"}], "messages[1].name", "invalid_type"),
         ("messages", [{"role": "user", "content": "x", "mood": 1}], "messages[0]", "invalid_value"),
         ("max_tokens", 0, "max_tokens", "invalid_value"),
@@ -151,9 +139,24 @@ def test_every_unsupported_option_has_a_refused_case():
         ("seed", "1", "seed", "invalid_type"),
         ("stream", "true", "stream", "invalid_type"),
         ("stream", 1, "stream", "invalid_type"),
-        ("stream_options", {"include_usage": True}, "stream_options", "invalid_value"),
+        ("stream_options", {"include_usage": True}, "stream_options", "conflicting_options"),
         ("user", 5, "user", "invalid_type"),
         ("top_k", 5, "top_k", "unknown_parameter"),
+        ("n", 0, "n", "invalid_value"),
+        ("n", 129, "n", "invalid_value"),
+        ("n", True, "n", "invalid_type"),
+        ("n", "1", "n", "invalid_type"),
+        ("logprobs", 0, "logprobs", "invalid_type"),
+        ("top_logprobs", 2, "top_logprobs", "conflicting_options"),
+        ("top_logprobs", 21, "top_logprobs", "invalid_value"),
+        ("logit_bias", {"5": 101}, "logit_bias[...]", "invalid_value"),
+        ("logit_bias", {"x": 1}, "logit_bias", "invalid_value"),
+        ("logit_bias", {"05": 1}, "logit_bias", "invalid_value"),
+        ("presence_penalty", 2.01, "presence_penalty", "invalid_value"),
+        ("frequency_penalty", -2.01, "frequency_penalty", "invalid_value"),
+        ("tool_choice", "required", "tool_choice", "conflicting_options"),
+        ("tool_choice", "some", "tool_choice", "invalid_value"),
+        ("response_format", {"type": "grammar"}, "response_format.type", "invalid_value"),
     ],
 )
 def test_invalid_option(name, value, field, code):
@@ -240,8 +243,10 @@ def test_boundary_values_pass(name, edge):
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_boundary_of_the_context(name):
     model = ModelView(model_id=MODEL, owner="o", created_unix_seconds=1, context_tokens=100, price_nicoin=1)
-    check_limit(decode(**{name: 100}), model)
+    for asked, view in ((100, model), (MAX_INT64, replace(model, context_tokens=0))):
+        call = decode(**{name: asked})
+        check_limit(call.request.max_tokens, call.limit_field, view)
+    call = decode(**{name: 101})
     with pytest.raises(RequestRefused) as caught:
-        check_limit(decode(**{name: 101}), model)
+        check_limit(call.request.max_tokens, call.limit_field, model)
     assert caught.value.field == name
-    check_limit(decode(**{name: MAX_INT64}), replace(model, context_tokens=0))

@@ -24,9 +24,7 @@ def read_error(reply: httpx.Response) -> dict[str, str | None]:
     return error
 
 
-@pytest.mark.parametrize(
-    "path", ["/nothing", "/v1/embeddings", "/v1/v1/models", "/static/0/x.js", "/docs", "/openapi.json"]
-)
+@pytest.mark.parametrize("path", ["/nothing", "/v1/images", "/v1/v1/models", "/static/0/x.js", "/docs", "/redoc"])
 def test_invalid_route(http: httpx.Client, path):
     reply = http.get(path)
     assert (reply.status_code, read_error(reply)["code"]) == (404, "unknown_url")
@@ -44,10 +42,10 @@ def test_invalid_method(http: httpx.Client):
         (b"{", None, "invalid_json"),
         (b'{"model":"\xff"}', None, "invalid_json"),
         (json.dumps(BODY | {"max_tokens": -1}).encode(), "max_tokens", "invalid_value"),
-        (json.dumps(BODY | {"max_tokens": 2049}).encode(), "max_tokens", "invalid_value"),
+        (json.dumps(BODY | {"max_tokens": 2049}).encode(), "max_tokens", "context_length_exceeded"),
         (json.dumps(BODY | {"max_tokens": 10**40}).encode(), "max_tokens", "invalid_value"),
         (json.dumps(BODY | {"messages": []}).encode(), "messages", "invalid_value"),
-        (json.dumps(BODY | {"n": 3}).encode(), "n", "unsupported_option"),
+        (json.dumps(BODY | {"n": 300}).encode(), "n", "invalid_value"),
     ],
 )
 def test_invalid_body(http: httpx.Client, gateway: ScriptedGateway, body, param, code):
