@@ -93,10 +93,13 @@ class LlamaNetwork:
         self._cos, self._sin = _compute_rotary_tables(shape)
 
     @torch.inference_mode()
-    def compute_hidden(self, token_ids: torch.Tensor, cache: KeyValueCache) -> torch.Tensor:
-        """Run tokens through every block, appending to the cache.
+    def compute_hidden(
+        self, token_ids: torch.Tensor, cache: KeyValueCache, taps: Mapping[int, list[torch.Tensor]] | None = None
+    ) -> torch.Tensor:
+        """Run tokens through every block, appending to the cache; `taps` takes the states after the layers it names.
 
         Shapes: token_ids (T,), either any T on an empty cache or T = 1; returns (T, hidden_size) after the last norm.
+        Effects: appends one (T, hidden_size) bf16 tensor to the list of each layer in `taps`, first layer 0.
         """
         shape, start, count = self.shape, cache.length_tokens, len(token_ids)
         assert start == 0 or count == 1, "a prompt is one prefill, then single tokens follow"
@@ -108,6 +111,8 @@ class LlamaNetwork:
             x = x + self._attend(normed, layer, rotary, cache, index)
             normed = F.rms_norm(x, (shape.hidden_size,), layer.mlp_norm, shape.rms_norm_eps)
             x = x + F.linear(F.silu(F.linear(normed, layer.gate)) * F.linear(normed, layer.up), layer.down)
+            if taps is not None and index in taps:
+                taps[index].append(x)
         cache.length_tokens += count
         return F.rms_norm(x, (shape.hidden_size,), self._final_norm, shape.rms_norm_eps)
 
