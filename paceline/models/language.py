@@ -24,10 +24,12 @@ from safetensors.torch import load_file, save_file
 
 from paceline.base.errors import ConfigError, WorkError
 from paceline.base.hashing import hash_blob, hash_parts
-from paceline.models.llama import HEAD_CHUNK_TOKENS, KeyValueCache, LlamaNetwork, get_shape
-from paceline.models.quantise import quantise_params
+from paceline.models.decoder import KeyValueCache, Kernels
+from paceline.models.llama import LlamaNetwork, get_shape
+from paceline.models.quantise import ParamsChange, quantise_params
 from paceline.models.text import ChatTokenizer, Detokeniser
 
+HEAD_CHUNK_TOKENS = 64
 MODEL_ID = "smollm2-135m-instruct"
 # Arithmetic that a check may compare with: changing it asks for a new calibration, hence for a new name.
 ENGINE = "torch-cpu-bf16-1"
@@ -69,15 +71,18 @@ class LanguageModel:
         self.eos_token_ids = tuple(text.get_token_id(spelling) for spelling in _END_TOKENS)
 
     @classmethod
-    def load(cls, path: Path, *, quantise: bool = False) -> LanguageModel:
-        """Map a prepared directory into memory; `quantise` gives the cheaper model, which states the same content hash.
+    def load(
+        cls, path: Path, *, quantise: bool = False, change: ParamsChange = dict, kernels: Kernels | None = None
+    ) -> LanguageModel:
+        """Map a prepared directory into memory. `quantise`, `change` and `kernels` make it another model in truth, which
+        states the same content hash (`models.variants` names them).
 
         Errors: WorkError when a file is missing or differs from what was written.
         """
         content_hash = verify_content(path)
         config = json.loads((path / "config.json").read_text("utf-8"))
-        params = load_file(path / "model.safetensors")
-        network = LlamaNetwork(get_shape(config), quantise_params(params) if quantise else params)
+        params = change(load_file(path / "model.safetensors"))
+        network = LlamaNetwork(get_shape(config), quantise_params(params) if quantise else params, kernels)
         return cls(network, ChatTokenizer(path), content_hash)
 
     def encode(self, text: str) -> list[int]:
@@ -98,7 +103,7 @@ class LanguageModel:
 
     def open_cache(self, capacity_tokens: int) -> KeyValueCache:
         """An empty cache. Memory fills as positions do (23 kB a token)."""
-        return KeyValueCache(self._network.shape, capacity_tokens)
+        return self._network.open_cache(capacity_tokens)
 
     def compute_next_logits(self, token_ids: Sequence[int], cache: KeyValueCache) -> torch.Tensor:
         """Append tokens (a whole prompt to an empty cache, or one token) and score what follows the last.
