@@ -39,7 +39,7 @@ class DecoderShape(Protocol):
 
 
 def attend_fused(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-    """torch's own attention. Shapes: (1, heads, T, D) against (1, groups, S, D); mask (T, S), True where seen."""
+    """Fused attention, as torch brings it. Shapes: (1, heads, T, D) against (1, groups, S, D); mask (T, S), True where seen."""
     grouped = queries.shape[1] != keys.shape[1]
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
 
@@ -54,7 +54,8 @@ def attend_eager(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | N
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    return scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
+    weights: Tensor = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
+    return weights @ values
 
 
 def keep_unchanged(states: Tensor) -> Tensor:
@@ -100,17 +101,21 @@ class Batch:
 
     segments: Sequence[Segment]
     positions: Tensor | slice
-    rows: int = field(init=False)
+    _masks: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "rows", sum(segment.count for segment in self.segments))
+    def get_window_mask(self, length: int, window: int) -> Tensor:
+        """The mask of a prompt in layers that see `window` positions, made once a pass."""
+        if (length, window) not in self._masks:
+            self._masks[length, window] = _build_window_mask(length, window)
+        return self._masks[length, window]
 
 
 class DecoderNetwork(ABC):
-    """A causal network whose output head is its embedding. A family says what a layer is."""
+    """A causal network. A family says what a layer is."""
 
     shape: DecoderShape
     _embedding: Tensor
+    _head: Tensor
     _kernels: Kernels
 
     @property
@@ -152,7 +157,7 @@ class DecoderNetwork(ABC):
     @torch.inference_mode()
     def compute_logits(self, hidden: Tensor) -> Tensor:
         """Logits of the next token. Shapes: (T, hidden_size) -> (T, vocab_size) in fp32, products rounded to `dtype`."""
-        return F.linear(hidden, self._embedding).float()
+        return F.linear(hidden, self._head).float()
 
     @abstractmethod
     def _embed(self, token_ids: Tensor) -> Tensor: ...
@@ -175,10 +180,15 @@ class DecoderNetwork(ABC):
             cache, end = segment.cache, segment.start + segment.count
             cache.keys[index, :, segment.start : end] = keys[rows].transpose(0, 1)
             cache.values[index, :, segment.start : end] = values[rows].transpose(0, 1)
-            mixed.append(self._attend_segment(queries[rows], segment, index, window))
+            mask = None
+            if window is not None and 1 < segment.count and window < end:
+                mask = batch.get_window_mask(end, window)
+            mixed.append(self._attend_segment(queries[rows], segment, index, window, mask))
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
-    def _attend_segment(self, queries: Tensor, segment: Segment, index: int, window: int | None) -> Tensor:
+    def _attend_segment(
+        self, queries: Tensor, segment: Segment, index: int, window: int | None, mask: Tensor | None
+    ) -> Tensor:
         count, heads, dim = queries.shape
         groups, end = self.shape.num_key_value_heads, segment.start + segment.count
         # One query needs only what it sees, and no mask.
@@ -189,7 +199,6 @@ class DecoderNetwork(ABC):
             # With one query position, the heads that share a key-value head are just more queries of that head.
             grouped = queries.reshape(1, groups, heads // groups, dim)
             return self._kernels.attend(grouped, keys, values, None, False).reshape(1, heads * dim)
-        mask = None if window is None or end <= window else _build_window_mask(end, window)
         mixed = self._kernels.attend(queries.transpose(0, 1)[None], keys, values, mask, mask is None)
         return mixed[0].transpose(0, 1).reshape(count, heads * dim)
 

@@ -61,14 +61,13 @@ _LAYER_NAMES = {
 }
 
 
-def get_shape(config: Mapping[str, Any]) -> LlamaShape:
+def get_llama_shape(config: Mapping[str, Any]) -> LlamaShape:
     """The shape stated by a parsed config.json.
 
     Errors: ConfigError naming what this forward pass does not cover.
     """
     rope = config["rope_parameters"]
     found = {
-        "tie_word_embeddings": (config["tie_word_embeddings"], True),
         "hidden_act": (config["hidden_act"], "silu"),
         "rope_type": (rope["rope_type"], "default"),
         "attention_bias": (config.get("attention_bias", False), False),
@@ -82,7 +81,7 @@ def get_shape(config: Mapping[str, Any]) -> LlamaShape:
 
 
 class LlamaNetwork(DecoderNetwork):
-    """A causal Llama whose output head is its embedding, in the type of its parameters."""
+    """A causal Llama in the type of its parameters. Without a head of its own, the embedding is its head."""
 
     shape: LlamaShape
 
@@ -90,6 +89,7 @@ class LlamaNetwork(DecoderNetwork):
         self.shape = shape
         self._kernels = kernels or Kernels()
         self._embedding = params["model.embed_tokens.weight"]
+        self._head = params.get("lm_head.weight", self._embedding)
         self._final_norm = params["model.norm.weight"]
         self._layers = [_get_layer(params, index) for index in range(shape.num_hidden_layers)]
         self._cos, self._sin = compute_rotary_tables(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -39,7 +39,7 @@ class Variant:
 
     meaning: str
     change: ParamsChange = dict
-    kernels: Kernels = Kernels()
+    kernels: Kernels = field(default_factory=Kernels)
     honest: bool = False
 
 
