@@ -181,7 +181,7 @@ class DecoderNetwork(ABC):
             cache.keys[index, :, segment.start : end] = keys[rows].transpose(0, 1)
             cache.values[index, :, segment.start : end] = values[rows].transpose(0, 1)
             mask = None
-            if window is not None and 1 < segment.count and window < end:
+            if window is not None and segment.count > 1 and window < end:
                 mask = batch.get_window_mask(end, window)
             mixed.append(self._attend_segment(queries[rows], segment, index, window, mask))
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed)

@@ -54,7 +54,7 @@ FAMILIES: Mapping[str, Family] = {
 
 def get_family(config: Mapping[str, Any]) -> Family:
     """Errors: ConfigError for a family without a forward pass here."""
-    found = config.get("model_type")
+    found = str(config.get("model_type"))
     if found not in FAMILIES:
         raise ConfigError(f"model_type is {found!r}: forward passes exist for {', '.join(FAMILIES)}")
     return FAMILIES[found]

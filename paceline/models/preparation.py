@@ -22,6 +22,7 @@ from paceline.base.errors import ConfigError
 from paceline.models.catalogue import DEFAULT_MODEL, ModelEntry, get_entry
 from paceline.models.families import select_config
 from paceline.models.files import (
+    ENTRY_FILE,
     WEIGHTS_FILE,
     build_directory,
     hash_file,
@@ -45,7 +46,7 @@ def prepare_model(cache_dir: Path, model_id: str = DEFAULT_MODEL, *, progress: C
     directory.
     """
     final = cache_dir / model_id
-    if (final / "entry.json").is_file() and is_intact(final):
+    if (final / ENTRY_FILE).is_file() and is_intact(final):
         return final
     entry = get_entry(model_id)
     with lock_model(cache_dir, model_id):

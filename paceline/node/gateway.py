@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 from paceline.base.errors import Invalid
 from paceline.economy.pay import compute_task_cost
 from paceline.ledger import clock, nodes, race, training
+from paceline.ledger.sessions import SESSIONS
 from paceline.ledger.state import State
 from paceline.ledger.tasks import GUILTY, TASKS, Task
+from paceline.models.catalogue import BF16
 from paceline.node.chain import is_alive
 from paceline.node.context import Context
 from paceline.node.models import ModelHost
@@ -48,30 +50,28 @@ class NodeGateway:
     """Implements `views.Gateway` for one node."""
 
     def __init__(
-        self, context: Context, host: ModelHost, relay: RelayRole, user: bytes, api_keys: tuple[str, ...]
+        self,
+        context: Context,
+        host: ModelHost,
+        relays: Mapping[str, RelayRole],
+        user: bytes,
+        api_keys: tuple[str, ...],
     ) -> None:
         self._context = context
         self._host = host
-        self._relay = relay
+        self._relays = relays
         self._user = user
         self._api_keys = api_keys
         self._started_unix_seconds = int(time.time())
 
     def models(self) -> list[ModelView]:
-        """Models that nodes of this network serve."""
+        """Models that requests may name here: nodes serve them, and this node has their tokenizer."""
         state = self._context.chain.read()
-        served = sorted({model for _, node in nodes.NODES.items(state) for model in node.serves})
-        model = self._host.loaded
-        return [
-            ModelView(
-                model_id=name,
-                owner="paceline",
-                created_unix_seconds=self._started_unix_seconds,
-                context_tokens=model.context_tokens if model is not None else 0,
-                price_nicoin=self._context.params.token_price,
-            )
-            for name in served
-        ]
+        hosts: dict[str, list[str]] = {}
+        for _, node in nodes.NODES.items(state):
+            for name in node.serves:
+                hosts.setdefault(name, []).append(node.name)
+        return [self._describe_model(name, hosts[name]) for name in sorted(hosts) if name in self._relays]
 
     def authenticate(self, api_key: str | None) -> Account:
         """Any key on loopback; one of the operator's keys otherwise."""
@@ -85,7 +85,7 @@ class NodeGateway:
         del account  # every accepted key bills the one account whose key this node holds
         asked, prompt_tokens = await self._prepare(request)
         task_id = ""
-        async with aclosing(self._relay.ask(asked, prompt_tokens)) as events:
+        async with aclosing(self._relays[request.model].ask(asked, prompt_tokens)) as events:
             async for event in events:
                 if isinstance(event, Started):
                     task_id = event.task_id.hex()
@@ -169,9 +169,9 @@ class NodeGateway:
                     yield "training"
 
     async def _prepare(self, request: ChatRequest) -> tuple[AnswerRequest, int]:
-        if request.model != self._host.model_id:
+        if request.model not in self._relays:
             raise UnknownModel(request.model)
-        model = await self._host.get()
+        model = await self._host.get(request.model)
         turns = tuple(Turn(message.role, message.content) for message in request.messages)
         prompt_tokens = len(model.encode_chat(to_messages(turns)))
         room = model.context_tokens - prompt_tokens
@@ -196,6 +196,18 @@ class NodeGateway:
             raise RequestRefused(problem.code, "invalid_value", problem.message) from None
         return asked, prompt_tokens
 
+    def _describe_model(self, name: str, hosts: list[str]) -> ModelView:
+        model = self._host.get_loaded(name)
+        return ModelView(
+            model_id=name,
+            owner="paceline",
+            created_unix_seconds=self._started_unix_seconds,
+            context_tokens=model.context_tokens if model is not None else 0,
+            price_nicoin=self._context.params.token_price,
+            precision=BF16 if model is not None else "",
+            hosts=tuple(sorted(hosts)),
+        )
+
     def _describe_node(self, state: State, address: bytes, node: nodes.Node) -> NodeStatus:
         chain, own = self._context.chain, address == self._context.address
         sighting = chain.sightings.get(address)
@@ -219,11 +231,12 @@ class NodeGateway:
         )
 
     def _describe_task(self, task_id: bytes, task: Task) -> TaskView:
+        session = SESSIONS.get(self._context.chain.read(), task.session)
         return TaskView(
             task_id=task_id.hex(),
             executor=self._name(task.executor),
             relay=self._name(task.relay),
-            model=self._host.model_id,
+            model=session.model if session is not None else "",
             status=task.status,
             checkers=tuple(self._name(address) for address in task.drawn),
             verdicts=tuple(

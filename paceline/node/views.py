@@ -72,7 +72,8 @@ class Account:
 class ModelView:
     """A model that requests may name.
 
-    Units: price in nicoin for each token, read or written; `context_tokens` is 0 while this node does not know it.
+    Units: price in nicoin for each token, read or written; `context_tokens` is 0 while this node does not know it,
+    `precision` empty likewise. `hosts` are names of the nodes that serve it.
     """
 
     model_id: str
@@ -80,6 +81,8 @@ class ModelView:
     created_unix_seconds: int
     context_tokens: int
     price_nicoin: int
+    precision: str = ""
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

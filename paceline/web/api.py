@@ -171,6 +171,8 @@ def _show_model(model: ModelView) -> dict[str, Any]:
         "owned_by": model.owner,
         "context_tokens": model.context_tokens,
         "price_nicoin": model.price_nicoin,
+        "precision": model.precision,
+        "hosts": list(model.hosts),
     }
 
 

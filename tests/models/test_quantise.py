@@ -70,7 +70,7 @@ def test_fp8_keeps_four_significant_bits():
     highest = matrix.abs().amax(-1, keepdim=True)
     large = matrix.abs() > highest / 100
     share = (round_rows_fp8(matrix) - matrix).abs() / matrix.abs()
-    assert 0.01 < share[large].mean() and share[large].max() <= 1 / 16 * 1.001
+    assert share[large].mean() > 0.01 and share[large].max() <= 1 / 16 * 1.001
 
 
 @pytest.mark.parametrize("rounding", [round_rows_int8, round_rows_fp8])

@@ -158,8 +158,8 @@ def small_model(setting, monkeypatch):
             if should_stop():
                 return
 
-    async def get(*, cheap=False):
-        return SimpleNamespace(cheap=cheap)
+    async def get(model_id, *, cheap=False):
+        return SimpleNamespace(model_id=model_id, cheap=cheap)
 
     async def run(_kind, function, *arguments):
         return await asyncio.to_thread(function, *arguments)

@@ -68,6 +68,6 @@ class CheckerRole:
             prompt_tokens=task.prompt_tokens,
             completion_tokens=task.completion_tokens,
         )
-        model = await self._host.get()
+        model = await self._host.get(payload.request.model)
         verdict = await context.threads.run("check", judge_payload, model, payload, expected)
         await context.chain.send(JudgeTask(task_id, verdict))

@@ -94,7 +94,7 @@ class ExecutorRole:
         session, task_id = self._check_order(self._context.chain.read(), request.sender_address, order)
         if self._busy >= MAX_QUEUE:
             raise WorkError("this node is at its limit of waiting requests")
-        model = await self._host.get(cheap=self._context.settings.cheat == CHEAP_MODEL)
+        model = await self._host.get(order.request.model, cheap=self._context.settings.cheat == CHEAP_MODEL)
         seed = derive_sampler_seed(session.seed, task_id, order.request, session.owner)
         generation = build_generation(model, order.request, seed)
         if self._compute_cost(len(generation.prompt_tokens), order.request.max_tokens) > order.voucher.max_cost:
@@ -125,6 +125,8 @@ class ExecutorRole:
             raise Invalid("not-drawn", "this node was not drawn for the task")
         if is_paid(state, voucher.session, voucher.index) or task_id in self._accepted:
             raise Invalid("already-done", "this task was answered before")
+        if order.request.model != session.model:
+            raise Invalid("wrong-model", f"the session is for {session.model}, the request for {order.request.model}")
         if voucher.prompt_hash != order.request.compute_hash():
             raise Invalid("wrong-prompt", "the voucher names another request")
         signed = voucher.signed_bytes(self._context.chain.chain_id)
