@@ -152,10 +152,10 @@ def _read_end_tokens(folder: Path, config: Mapping[str, Any], tokenizer: Tokeniz
     if stated is None:
         raise ConfigError(f"{folder} names no eos_token_id, in generation_config.json or config.json")
     ids = stated if isinstance(stated, list) else [stated]
-    spelled = [tokenizer.id_to_token(token_id) for token_id in ids]
-    if None in spelled:
+    spelled = tuple(token for token_id in ids if (token := tokenizer.id_to_token(token_id)) is not None)
+    if len(spelled) < len(ids):
         raise ConfigError(f"{folder}: eos_token_id {stated} is outside its tokenizer")
-    return tuple(spelled)
+    return spelled
 
 
 def _read_template(folder: Path) -> str:
