@@ -44,6 +44,22 @@ _ID_DIGITS = 12
 _MAX_SLUG = 40
 
 
+class _NotedParams(dict[str, torch.Tensor]):
+    """Notes which tensors a network takes."""
+
+    def __init__(self, params: Mapping[str, torch.Tensor]) -> None:
+        super().__init__(params)
+        self.noted: set[str] = set()
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        self.noted.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: torch.Tensor) -> torch.Tensor:  # type: ignore[override]  # as networks call it
+        self.noted.add(name)
+        return super().get(name, default)
+
+
 def import_folder(folder: Path, cache_dir: Path, *, progress: Callable[[str], None]) -> str:
     """Convert a folder into the cache and return the id under which `prepare_model` finds it.
 
@@ -114,21 +130,19 @@ def _try_network(folder: Path, config: Mapping[str, Any], params: Mapping[str, t
     """One token through the network: what is missing or misshapen shows now and not at the first request."""
     if not config["tie_word_embeddings"] and TIED_HEAD not in params:
         raise ConfigError(f"{folder}: its config.json promises {TIED_HEAD}, its weights lack it")
-    used = {
-        name for name in params if name.startswith(("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head."))
-    }
-    if strange := sorted(set(params) - used)[:3]:
-        raise ConfigError(f"{folder} holds tensors that no forward pass here uses: {', '.join(strange)}")
     if biases := sorted(name for name in params if name.endswith(".bias"))[:3]:
         raise ConfigError(f"{folder} holds biases, which no forward pass here adds: {', '.join(biases)}")
+    read = _NotedParams(params)
     try:
-        network = build_network(config, params, context_tokens=2)
+        network = build_network(config, read, context_tokens=2)
         hidden = network.compute_hidden(torch.tensor([0]), network.open_cache(1))
         logits = network.compute_logits(hidden)
     except KeyError as problem:
         raise ConfigError(f"{folder} lacks the tensor {problem}") from None
     except (RuntimeError, IndexError) as problem:
         raise ConfigError(f"the tensors of {folder} do not fit its config.json: {problem}") from None
+    if ignored := sorted(set(params) - read.noted)[:3]:
+        raise ConfigError(f"{folder} holds tensors that its forward pass here would ignore: {', '.join(ignored)}")
     if logits.shape != (1, config["vocab_size"]):
         raise ConfigError(f"{folder} scores {logits.shape[1]} tokens, its config.json says {config['vocab_size']}")
 
