@@ -141,6 +141,13 @@ def test_invalid_prompt_and_voucher(setting):
         setting.role._check_order(setting.state, RELAY.address, dearer)
 
 
+def test_invalid_model_other_than_the_sessions(setting):
+    order = make_order(setting.session_id, setting.executor)
+    other = TaskOrder(order.voucher, msgspec.structs.replace(order.request, model="gemma-3-270m"))
+    with pytest.raises(Invalid, match="wrong-model"):
+        setting.role._check_order(setting.state, RELAY.address, other)
+
+
 def test_invalid_bytes_are_no_order(setting):
     request = PeerRequest(sender=RELAY.public_key, sender_address=RELAY.address, path="task", body=b"\x91\x00")
     with pytest.raises(Invalid, match="malformed"):
