@@ -28,7 +28,7 @@ from paceline.ledger.sessions import compute_task_id
 from paceline.network.wire import PeerRequest
 from paceline.node.roles import executor
 from paceline.node.roles.executor import Answer, ExecutorRole
-from paceline.protocol.answers import EndFrame, FailFrame, TextFrame, decode_frame
+from paceline.protocol.answers import EndFrame, FailFrame, TaskOrder, TextFrame, decode_frame
 from paceline.protocol.codec import encode
 from paceline.protocol.messages import Receipt, SubmitReceipts
 from paceline.protocol.params import TINY
