@@ -12,7 +12,7 @@ MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
 @pytest.fixture(scope="module")
 def net(tmp_path_factory):
     home = tmp_path_factory.mktemp("network") / "home"
-    with paceline.local_network(nodes=3, home=home, seed=17, models=MODELS, preset="brief") as network:
+    with paceline.local_network(nodes=3, home=home, seed=17, models=MODELS) as network:
         network.wait(lambda report: report.race.phase == "done", 180, "the first Race")
         yield network
 
