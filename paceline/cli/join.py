@@ -18,10 +18,13 @@ from rich.console import Console
 
 from paceline.base.errors import ConfigError, Invalid, PacelineError, TransportError
 from paceline.cli.doctor import Finding, examine_machine, print_findings
+from paceline.cli.environment import get_cache_path
+from paceline.cli.models import resolve_models
 from paceline.cli.run import RunOptions, run_home
 from paceline.engine.cometbft import find_binary
 from paceline.engine.light_rpc import HttpLightProvider
 from paceline.ledger.groups import form_first_group
+from paceline.models.catalogue import DEFAULT_MODEL
 from paceline.network.settings import get_unix_milliseconds
 from paceline.network.wire import CLOCK_SKEW_MILLISECONDS
 from paceline.node.directory import MAX_DESCRIPTION_BYTES, NetworkDescription
@@ -53,6 +56,8 @@ class JoinOptions:
     advertise: str | None
     """None: the address that the network sees this machine under."""
     serves: bool
+    models: tuple[str, ...]
+    """Names or folders; empty for the default."""
     trains: bool
     chain_id: str | None
     trust_height: int | None
@@ -89,10 +94,12 @@ def run_join(options: JoinOptions, console: Console) -> None:
     if options.check_only:
         console.print("Ready to join. Nothing was written.")
         return
+    models = resolve_models(options.models, get_cache_path(), console.print)
     joining = Joining(
         name=candidate.name,
         doors=candidate.doors,
         serves=options.serves,
+        models=models or (DEFAULT_MODEL,),
         trains=options.trains,
         trusted=choose_trusted(candidate, options),
     )

@@ -76,6 +76,10 @@ def up(
     engine: Annotated[
         str | None, typer.Option(help="Who orders blocks of a new network: solo or cometbft. Default: solo")
     ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="What the nodes serve: a name of `paceline doctor` or a folder; may be repeated."),
+    ] = None,
     advertise: Annotated[
         str | None, typer.Option(help="Host under which others reach the nodes: opens the network to other machines.")
     ] = None,
@@ -93,6 +97,7 @@ def up(
         api_keys=keys,
         home=home or get_default_home(),
         engine=engine,
+        models=tuple(model or ()),
         advertise=advertise,
         peer_port=peer_port,
     )
@@ -109,6 +114,9 @@ def join(
     ] = None,
     peer_port: PeerPortOption = 8100,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port of the own API and dashboard.")] = 8000,
+    model: Annotated[
+        list[str] | None, typer.Option(help="What to serve: a name of `paceline doctor` or a folder; may be repeated.")
+    ] = None,
     serves: Annotated[bool, typer.Option("--serve/--no-serve", help="Load the model, answer and check.")] = True,
     trains: Annotated[bool, typer.Option("--train/--no-train", help="Take seats in training runs.")] = True,
     chain_id: Annotated[str | None, typer.Option(help="Refuse any other network.")] = None,
@@ -128,6 +136,7 @@ def join(
         peer_port=peer_port,
         advertise=advertise,
         serves=serves,
+        models=tuple(model or ()),
         trains=trains,
         chain_id=chain_id,
         trust_height=trust_height,

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 
 from paceline.base.errors import ConfigError
+from paceline.cli.environment import get_cache_path
+from paceline.cli.models import resolve_models
 from paceline.cli.run import RunOptions, run_home
 from paceline.engine.cometbft import find_binary
+from paceline.models.catalogue import DEFAULT_MODEL
 from paceline.node.home import Home, NewHome, create_home
 from paceline.node.joining import open_doors, require_host
 from paceline.node.settings import COMETBFT, SOLO, load_settings
@@ -30,6 +34,8 @@ class UpOptions:
     home: Path
     engine: str | None
     """None: solo for a new network, its own for a continued one."""
+    models: tuple[str, ...]
+    """Names or folders; empty: the default for a new network, as they are for a continued one."""
     advertise: str | None
     """Under what host others reach the nodes; None leaves it as it was, on this machine only for a new network."""
     peer_port: int
@@ -43,21 +49,30 @@ def run_up(options: UpOptions, console: Console) -> None:
     listen = Listen(host=options.host, port=options.port, api_keys=options.api_keys)
     require_closed_door(listen, options.home)
     home = Home(options.home)
+    models = resolve_models(options.models, get_cache_path(), console.print)
     if home.exists:
         _require_same(options, home)
+        _change_models(home, models)
         console.print(f"Continuing the network in {home.path} ({len(home.node_names())} nodes)")
     else:
         nodes = DEFAULT_NODES if options.nodes is None else options.nodes
         engine = options.engine or SOLO
         if engine == COMETBFT:
             find_binary()
-        home = create_home(options.home, NewHome(nodes=nodes, engine=engine))
+        home = create_home(options.home, NewHome(nodes=nodes, engine=engine, models=models or (DEFAULT_MODEL,)))
         console.print(f"New network in {home.path} ({nodes} nodes, engine {engine})")
     lines: tuple[str, ...] = ()
     if options.advertise is not None:
         url = open_doors(home, require_host(options.advertise), options.peer_port)
         lines = (f"Others join paceline join {url}",)
     run_home(home, RunOptions(listen=listen, lines=lines), console)
+
+
+def _change_models(home: Home, models: tuple[str, ...]) -> None:
+    """Every node serves these from now on; each tells the ledger itself."""
+    for name in home.node_names() if models else ():
+        settings = load_settings(home.node_path(name) / "node.toml")
+        home.save_settings(msgspec.structs.replace(settings, models=models))
 
 
 def _require_same(options: UpOptions, home: Home) -> None:

@@ -1,4 +1,4 @@
-"""The Llama forward pass on one CPU thread: plain functions over memory-mapped parameters and a growing cache.
+"""The Llama layers on one CPU thread: plain functions over memory-mapped parameters and a growing cache.
 
 It knows tensors and positions only: no tokenizer, no sampling, no file names, no peers. transformers' own Llama is the
 slow twin: it costs seconds to import and about a sixth of the speed at one token a step; a test holds both together.
@@ -14,7 +14,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name everybody uses for it)
 
-HEAD_CHUNK_TOKENS = 64
+from paceline.base.errors import ConfigError
+from paceline.models.decoder import Batch, DecoderNetwork, Kernels, compute_rotary_tables, rotate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,106 +61,66 @@ _LAYER_NAMES = {
 }
 
 
-def get_shape(config: Mapping[str, Any]) -> LlamaShape:
-    """The shape stated by a parsed config.json with default rotary embeddings and tied embeddings."""
-    assert config["tie_word_embeddings"] and config["hidden_act"] == "silu"
-    assert config["rope_parameters"]["rope_type"] == "default"
-    names = [name for name in LlamaShape.__dataclass_fields__ if name != "rope_theta"]
-    return LlamaShape(rope_theta=config["rope_parameters"]["rope_theta"], **{name: config[name] for name in names})
+def get_llama_shape(config: Mapping[str, Any]) -> LlamaShape:
+    """The shape stated by a parsed config.json.
 
-
-class KeyValueCache:
-    """Keys and values of the positions seen so far.
-
-    Memory is reserved for `capacity_tokens` and touched only as positions fill.
+    Errors: ConfigError naming what this forward pass does not cover.
     """
+    rope = config["rope_parameters"]
+    found = {
+        "hidden_act": (config["hidden_act"], "silu"),
+        "rope_type": (rope["rope_type"], "default"),
+        "attention_bias": (config.get("attention_bias", False), False),
+        "mlp_bias": (config.get("mlp_bias", False), False),
+    }
+    for name, (value, wanted) in found.items():
+        if value != wanted:
+            raise ConfigError(f"{name} is {value!r}: this Llama runs with {wanted!r} only")
+    names = [name for name in LlamaShape.__dataclass_fields__ if name != "rope_theta"]
+    return LlamaShape(rope_theta=rope["rope_theta"], **{name: config[name] for name in names})
 
-    def __init__(self, shape: LlamaShape, capacity_tokens: int) -> None:
-        self.capacity_tokens = capacity_tokens
-        self.length_tokens = 0
-        size = (shape.num_hidden_layers, shape.num_key_value_heads, capacity_tokens, shape.head_dim)
-        self.keys = torch.empty(size, dtype=torch.bfloat16)
-        self.values = torch.empty(size, dtype=torch.bfloat16)
 
+class LlamaNetwork(DecoderNetwork):
+    """A causal Llama in the type of its parameters. Without a head of its own, the embedding is its head."""
 
-class LlamaNetwork:
-    """A causal Llama in bf16 whose output head is its embedding."""
+    shape: LlamaShape
 
-    def __init__(self, shape: LlamaShape, params: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, shape: LlamaShape, params: Mapping[str, torch.Tensor], kernels: Kernels | None = None) -> None:
         self.shape = shape
+        self._kernels = kernels or Kernels()
         self._embedding = params["model.embed_tokens.weight"]
+        self._head = params.get("lm_head.weight", self._embedding)
         self._final_norm = params["model.norm.weight"]
         self._layers = [_get_layer(params, index) for index in range(shape.num_hidden_layers)]
-        self._cos, self._sin = _compute_rotary_tables(shape)
+        self._cos, self._sin = compute_rotary_tables(
+            shape.head_dim, shape.max_position_embeddings, shape.rope_theta, self.dtype
+        )
 
-    @torch.inference_mode()
-    def compute_hidden(
-        self, token_ids: torch.Tensor, cache: KeyValueCache, taps: Mapping[int, list[torch.Tensor]] | None = None
-    ) -> torch.Tensor:
-        """Run tokens through every block, appending to the cache; `taps` takes the states after the layers it names.
+    def _embed(self, token_ids: torch.Tensor) -> torch.Tensor:
+        return self._embedding[token_ids]
 
-        Shapes: token_ids (T,), either any T on an empty cache or T = 1; returns (T, hidden_size) after the last norm.
-        Effects: appends one (T, hidden_size) bf16 tensor to the list of each layer in `taps`, first layer 0.
-        """
-        shape, start, count = self.shape, cache.length_tokens, len(token_ids)
-        assert start == 0 or count == 1, "a prompt is one prefill, then single tokens follow"
-        assert start + count <= cache.capacity_tokens
-        rotary = self._cos[start : start + count, None], self._sin[start : start + count, None]
-        x = self._embedding[token_ids]
-        for index, layer in enumerate(self._layers):
-            normed = F.rms_norm(x, (shape.hidden_size,), layer.attention_norm, shape.rms_norm_eps)
-            x = x + self._attend(normed, layer, rotary, cache, index)
-            normed = F.rms_norm(x, (shape.hidden_size,), layer.mlp_norm, shape.rms_norm_eps)
-            x = x + F.linear(F.silu(F.linear(normed, layer.gate)) * F.linear(normed, layer.up), layer.down)
-            if taps is not None and index in taps:
-                taps[index].append(x)
-        cache.length_tokens += count
-        return F.rms_norm(x, (shape.hidden_size,), self._final_norm, shape.rms_norm_eps)
+    def _run_layer(self, x: torch.Tensor, index: int, batch: Batch) -> torch.Tensor:
+        layer, project = self._layers[index], self._kernels.project
+        x = x + self._mix(self._normalise(x, layer.attention_norm), layer, index, batch)
+        normed = self._normalise(x, layer.mlp_norm)
+        return x + project(F.silu(project(normed, layer.gate)) * project(normed, layer.up), layer.down)
 
-    @torch.inference_mode()
-    def compute_logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits of the next token. Shapes: (T, hidden_size) -> (T, vocab_size) in fp32, products rounded to bf16."""
-        return F.linear(hidden, self._embedding).float()
+    def _normalise_last(self, x: torch.Tensor) -> torch.Tensor:
+        return self._normalise(x, self._final_norm)
 
-    def _attend(
-        self,
-        normed: torch.Tensor,
-        layer: LayerParams,
-        rotary: tuple[torch.Tensor, torch.Tensor],
-        cache: KeyValueCache,
-        index: int,
-    ) -> torch.Tensor:
-        shape, count = self.shape, len(normed)
+    def _normalise(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x, (self.shape.hidden_size,), scale, self.shape.rms_norm_eps)
+
+    def _mix(self, normed: torch.Tensor, layer: LayerParams, index: int, batch: Batch) -> torch.Tensor:
+        shape, count, project = self.shape, len(normed), self._kernels.project
         heads, groups, dim = shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim
-        start, end = cache.length_tokens, cache.length_tokens + count
-        rotated = torch.cat((F.linear(normed, layer.query), F.linear(normed, layer.key)), -1)
-        rotated = _rotate(rotated.view(count, heads + groups, dim), *rotary)
-        cache.keys[index, :, start:end] = rotated[:, heads:].transpose(0, 1)
-        cache.values[index, :, start:end] = F.linear(normed, layer.value).view(count, groups, dim).transpose(0, 1)
-        keys, values = cache.keys[index : index + 1, :, :end], cache.values[index : index + 1, :, :end]
-        if count == 1:
-            # With one query position, the heads that share a key-value head are just more queries of that head.
-            queries = rotated[:, :heads].reshape(1, groups, heads // groups, dim)
-            mixed = F.scaled_dot_product_attention(queries, keys, values).reshape(1, heads * dim)
-        else:
-            queries = rotated[:, :heads].transpose(0, 1)[None]
-            mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
-            mixed = mixed[0].transpose(0, 1).reshape(count, heads * dim)
-        return F.linear(mixed, layer.output)
+        rotated = torch.cat((project(normed, layer.query), project(normed, layer.key)), -1)
+        cos, sin = self._cos[batch.positions, None], self._sin[batch.positions, None]
+        rotated = rotate(rotated.view(count, heads + groups, dim), cos, sin)
+        values = project(normed, layer.value).view(count, groups, dim)
+        mixed = self._attend(rotated[:, :heads], rotated[:, heads:], values, index=index, batch=batch)
+        return project(mixed, layer.output)
 
 
 def _get_layer(params: Mapping[str, torch.Tensor], index: int) -> LayerParams:
     return LayerParams(**{field: params[f"model.layers.{index}.{name}.weight"] for field, name in _LAYER_NAMES.items()})
-
-
-def _compute_rotary_tables(shape: LlamaShape) -> tuple[torch.Tensor, torch.Tensor]:
-    exponents = torch.arange(0, shape.head_dim, 2, dtype=torch.float32) / shape.head_dim
-    angles = torch.arange(shape.max_position_embeddings).float()[:, None] / shape.rope_theta**exponents
-    cos, sin = angles.cos(), angles.sin()
-    # The minus sign of the rotated half lives in the table, which saves one pass per layer.
-    return torch.cat((cos, cos), -1).bfloat16(), torch.cat((-sin, sin), -1).bfloat16()
-
-
-def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    half = x.shape[-1] // 2
-    return x * cos + torch.cat((x[..., half:], x[..., :half]), -1) * sin

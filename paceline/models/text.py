@@ -7,13 +7,18 @@ Invariant: what a `Detokeniser` emits, joined, is the decoding of all its tokens
 from __future__ import annotations
 
 import codecs
+import functools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 
 from paceline.base.errors import WorkError
+
+_BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
+_SPACE_MARK = "\u2581"
 
 
 class Detokeniser:
@@ -68,15 +73,29 @@ class ChatTokenizer:
 
 def _build_token_bytes(tokenizer: Tokenizer) -> list[bytes]:
     """Bytes of each token id; special tokens have none."""
-    special = tokenizer.get_added_tokens_decoder()
-    byte_of_character = _build_byte_alphabet()
+    added = tokenizer.get_added_tokens_decoder()
+    read = _read_byte_level if isinstance(tokenizer.decoder, decoders.ByteLevel) else _read_byte_fallback
     table: list[bytes] = [b""] * tokenizer.get_vocab_size(with_added_tokens=True)
     for spelling, token_id in tokenizer.get_vocab(with_added_tokens=True).items():
-        if token_id not in special:
-            table[token_id] = bytes([byte_of_character[character] for character in spelling])
+        if token_id not in added or not added[token_id].special:
+            table[token_id] = read(spelling)
     return table
 
 
+def _read_byte_level(spelling: str) -> bytes:
+    """Vocabularies in which a character stands for a byte."""
+    alphabet = _build_byte_alphabet()
+    return bytes([alphabet[character] for character in spelling])
+
+
+def _read_byte_fallback(spelling: str) -> bytes:
+    """Vocabularies of pieces of text, with a token for every byte that no piece covers."""
+    if _BYTE_TOKEN.fullmatch(spelling):
+        return bytes.fromhex(spelling[3:5])
+    return spelling.replace(_SPACE_MARK, " ").encode("utf-8")
+
+
+@functools.cache
 def _build_byte_alphabet() -> dict[str, int]:
     """Byte behind each printable character of byte-level vocabularies (GPT-2's alphabet)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from paceline.economy.pay import compute_task_cost
 from paceline.ledger import clock, nodes, race, training
+from paceline.ledger.sessions import SESSIONS
 from paceline.ledger.state import State
 from paceline.ledger.tasks import GUILTY, TASKS, Task
 from paceline.models.language import LanguageModel
@@ -61,35 +62,25 @@ class DoorKeys:
 class NodeGateway:
     """Implements `views.Gateway` for one node."""
 
-    def __init__(self, context: Context, host: ModelHost, relay: RelayRole, user: bytes, keys: DoorKeys) -> None:
+    def __init__(
+        self, context: Context, host: ModelHost, relays: Mapping[str, RelayRole], user: bytes, keys: DoorKeys
+    ) -> None:
         self._context = context
         self._host = host
-        self._relay = relay
+        self._relays = relays
         self._user = user
         self._api_keys = keys.operator
         self._ring = keys.ring
         self._started_unix_seconds = int(time.time())
 
     def models(self) -> list[ModelView]:
-        """Models that nodes of this network serve."""
+        """Models that requests may name here: nodes serve them, and this node has their tokenizer."""
         state = self._context.chain.read()
         hosts: dict[str, list[str]] = {}
         for _, node in nodes.NODES.items(state):
             for name in node.serves:
                 hosts.setdefault(name, []).append(node.name)
-        model = self._host.loaded
-        return [
-            ModelView(
-                model_id=name,
-                owner="paceline",
-                created_unix_seconds=self._started_unix_seconds,
-                context_tokens=model.context_tokens if model is not None else 0,
-                price_nicoin=self._context.params.token_price,
-                precision=model.engine if model is not None else "",
-                hosts=tuple(sorted(hosts[name])),
-            )
-            for name in sorted(hosts)
-        ]
+        return [self._describe_model(name, hosts[name]) for name in sorted(hosts) if name in self._relays]
 
     def authenticate(self, api_key: str | None) -> Account:
         """Any key on loopback; otherwise one of the operator's, or of those given out with `paceline api-key`."""
@@ -141,7 +132,7 @@ class NodeGateway:
 
     async def _embed_one(self, asked: EmbedRequest, tokens: int) -> tuple[bytes, TaskCost]:
         task_id, executor, values = "", "", b""
-        async with aclosing(self._relay.ask(asked, tokens)) as events:
+        async with aclosing(self._relays[asked.model].ask(asked, tokens)) as events:
             async for event in events:
                 if isinstance(event, Started):
                     task_id, executor = event.task_id.hex(), self._context.peers.name_of(event.executor)
@@ -165,7 +156,7 @@ class NodeGateway:
 
     async def _answer_one(self, asked: AnswerRequest, prompt_tokens: int) -> AsyncGenerator[ChatEvent, None]:
         task_id = ""
-        async with aclosing(self._relay.ask(asked, prompt_tokens)) as events:
+        async with aclosing(self._relays[asked.model].ask(asked, prompt_tokens)) as events:
             async for event in events:
                 if isinstance(event, Started):
                     task_id = event.task_id.hex()
@@ -250,9 +241,21 @@ class NodeGateway:
                     yield "training"
 
     async def _get_model(self, name: str) -> LanguageModel:
-        if name != self._host.model_id:
+        if name not in self._relays:
             raise UnknownModel(name)
-        return await self._host.get()
+        return await self._host.get(name)
+
+    def _describe_model(self, name: str, hosts: list[str]) -> ModelView:
+        model = self._host.get_loaded(name)
+        return ModelView(
+            model_id=name,
+            owner="paceline",
+            created_unix_seconds=self._started_unix_seconds,
+            context_tokens=model.context_tokens if model is not None else 0,
+            price_nicoin=self._context.params.token_price,
+            precision=model.engine if model is not None else "",
+            hosts=tuple(sorted(hosts)),
+        )
 
     def _describe_node(self, state: State, address: bytes, node: nodes.Node) -> NodeStatus:
         chain, own = self._context.chain, address == self._context.address
@@ -277,11 +280,12 @@ class NodeGateway:
         )
 
     def _describe_task(self, task_id: bytes, task: Task) -> TaskView:
+        session = SESSIONS.get(self._context.chain.read(), task.session)
         return TaskView(
             task_id=task_id.hex(),
             executor=self._name(task.executor),
             relay=self._name(task.relay),
-            model=self._host.model_id,
+            model=session.model if session is not None else "",
             status=task.status,
             checkers=tuple(self._name(address) for address in task.drawn),
             verdicts=tuple(

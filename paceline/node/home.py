@@ -16,6 +16,7 @@ import msgspec
 from paceline.base.errors import ConfigError, Invalid
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import AccountKey
+from paceline.models.catalogue import DEFAULT_MODEL
 from paceline.node.ceremony import CeremonyKey
 from paceline.node.founding import Founder, Founding, build_genesis
 from paceline.node.settings import ENGINES, SOLO, NodeSettings, PeerEntry, encode_settings
@@ -51,7 +52,8 @@ class NewHome:
     """(node name, cheat) pairs."""
     trainers: tuple[str, ...] = ()
     """Nodes that train; empty for all."""
-    model: str = "smollm2-135m-instruct"
+    models: tuple[str, ...] = (DEFAULT_MODEL,)
+    """Served by every node."""
     cache: str = ""
 
 
@@ -181,7 +183,7 @@ def create_home(path: Path, new: NewHome) -> Home:
                     consensus_key=consensus_keys[name].public_key,
                     ceremony_key=CeremonyKey(keys[name].address, group_secrets[name]),
                     weight=GENESIS_WEIGHT,
-                    serves=(new.model,),
+                    serves=new.models,
                 )
                 for name in names
             ],
@@ -222,6 +224,7 @@ def _write_node(home: Home, new: NewHome, name: str, keys: dict[str, AccountKey]
         peers=peers,
         trains=not new.trainers or name in new.trainers,
         cheat=dict(new.cheats).get(name, ""),
+        models=new.models,
         cache=new.cache,
         engine=new.engine,
         block_seconds=new.block_seconds,

@@ -14,6 +14,7 @@ import msgspec
 
 from paceline.base.errors import ConfigError
 from paceline.base.keys import SECRET_BYTES, AccountKey
+from paceline.models.catalogue import DEFAULT_MODEL
 from paceline.node.directory import NetworkDescription
 from paceline.node.home import Home, write_secret, write_whole
 from paceline.node.links import compute_engine_id
@@ -63,6 +64,7 @@ class Joining:
     name: str
     doors: Doors
     serves: bool = True
+    models: tuple[str, ...] = (DEFAULT_MODEL,)
     trains: bool = True
     cache: str = ""
     trusted: TrustedHeader | None = None
@@ -124,6 +126,7 @@ def _build_settings(network: NetworkDescription, joining: Joining, key: AccountK
         peers=(*others, own),
         trains=joining.trains,
         serves=joining.serves,
+        models=joining.models,
         engine=network.engine,
         engine_external=f"{doors.host}:{doors.port + 1}",
         engine_exchange_peers=True,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,12 +113,14 @@ class NodeService:
             serving=Serving(),
             work_path=work_path,
         )
-        self._host = ModelHost(Path(self._settings.cache) if self._settings.cache else cache, threads)
+        self._host = ModelHost(
+            Path(self._settings.cache) if self._settings.cache else cache, threads, self._settings.models
+        )
         self._executor = ExecutorRole(self._context, self._host)
         self._trainer = TrainerRole(self._context)
         ceremony_key = home.load_ceremony_key(name)
         keys = NodeKeys(self._key, home.load_consensus_key(name), ceremony_key)
-        served = (self._host.model_id,) if self._settings.serves else ()
+        served = self._host.model_ids if self._settings.serves else ()
         self._directory = Directory(self._context, genesis, keys, served)
         self._engine_door = EngineDoor(self._settings.engine_rpc) if self._settings.engine == COMETBFT else None
         self._roles: list[Role] = [
@@ -133,24 +135,24 @@ class NodeService:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set or something breaks."""
         servers = [self._make_peer_server()]
-        relay: RelayRole | None = None
+        relays: dict[str, RelayRole] = {}
         if self._door is not None:
             user = self._home.load_key("user")
-            relay = RelayRole(self._context, self._host, user)
-            servers.append(self._make_web_server(self._door, relay, user))
+            relays = {model: RelayRole(self._context, model, user) for model in self._host.model_ids}
+            servers.append(self._make_web_server(self._door, relays, user))
         if self._settings.serves:
             # Load before the first poll: the sequencer waits for everybody, and the Race should not share a core with it.
-            await self._host.get()
+            await self._host.load_served()
         runners: list[asyncio.Future[Any]] = [asyncio.create_task(server.serve()) for server in servers]
-        runners += [asyncio.create_task(self._context.chain.run()), asyncio.create_task(self._watch(relay))]
+        runners += [asyncio.create_task(self._context.chain.run()), asyncio.create_task(self._watch(relays))]
         runners += [asyncio.create_task(stop.wait()), self._context.duties.failure]
         done, _ = await asyncio.wait(runners, return_when=asyncio.FIRST_COMPLETED)
-        await self._shut_down(servers, runners, relay)
+        await self._shut_down(servers, runners, relays)
         for finished in done:
             if not finished.cancelled() and (problem := finished.exception()) is not None:
                 raise problem
 
-    async def _watch(self, relay: RelayRole | None) -> None:
+    async def _watch(self, relays: Mapping[str, RelayRole]) -> None:
         async with aclosing(self._context.chain.watch()) as heights:
             async for height in heights:
                 if height == 0:
@@ -159,11 +161,11 @@ class NodeService:
                 self._peers.learn(state)
                 for role in self._roles:
                     role.on_block(state)
-                if relay is not None:
+                for relay in relays.values():
                     relay.prepare()
 
     async def _shut_down(
-        self, servers: list[uvicorn.Server], runners: list[asyncio.Future[Any]], relay: RelayRole | None
+        self, servers: list[uvicorn.Server], runners: list[asyncio.Future[Any]], relays: Mapping[str, RelayRole]
     ) -> None:
         self._trainer.stop()
         await self._context.chain.stop()
@@ -174,7 +176,7 @@ class NodeService:
         for runner in runners:
             runner.cancel()
         await asyncio.gather(*runners, return_exceptions=True)
-        if relay is not None:
+        for relay in relays.values():
             await relay.stop()
         await self._context.duties.stop()
         await self._client.close()
@@ -210,9 +212,9 @@ class NodeService:
         }
         return {**paths, **self._engine_door.paths} if self._engine_door is not None else paths
 
-    def _make_web_server(self, door: WebDoor, relay: RelayRole, user: AccountKey) -> uvicorn.Server:
+    def _make_web_server(self, door: WebDoor, relays: Mapping[str, RelayRole], user: AccountKey) -> uvicorn.Server:
         keys = DoorKeys(door.api_keys, KeyRing(self._home.path))
-        gateway = NodeGateway(self._context, self._host, relay, user.address, keys)
+        gateway = NodeGateway(self._context, self._host, relays, user.address, keys)
         control = Control(self._context, gateway, user, self._home.load_token())
         self._desk = ApiDesk(self._home.node_path(self._settings.name) / "api.sqlite")
         app = door.build(gateway, control, self._desk, bool(door.api_keys or keys.ring.list_keys()))

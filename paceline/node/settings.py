@@ -11,9 +11,11 @@ from pathlib import Path
 import msgspec
 
 from paceline.base.errors import ConfigError
+from paceline.models.catalogue import DEFAULT_MODEL
 
 SOLO, COMETBFT = "solo", "cometbft"
 ENGINES = (SOLO, COMETBFT)
+MAX_MODELS = 16
 CHEATS = ("", "race-padding", "cheap-model", "untrained-update")
 
 
@@ -38,7 +40,9 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     trains: bool = True
     """Takes a seat in training runs when one is free."""
     serves: bool = True
-    """Loads the language model and answers or checks requests."""
+    """Loads the language models and answers or checks requests."""
+    models: tuple[str, ...] = (DEFAULT_MODEL,)
+    """Models it serves: names of the catalogue, or of folders that were imported into its cache. Each needs its memory."""
     listen: str = ""
     """host:port on which it listens to peers; empty for the one of its own url."""
     public_url: str = ""
@@ -78,6 +82,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ConfigError(f"cheat: {self.cheat!r} is none of {', '.join(repr(cheat) for cheat in CHEATS)}")
         if self.engine not in ENGINES:
             raise ConfigError(f"engine: {self.engine!r} is none of {', '.join(ENGINES)}")
+        if not 1 <= len(self.models) <= MAX_MODELS or len(set(self.models)) != len(self.models):
+            raise ConfigError(f"models: between 1 and {MAX_MODELS} different names are wanted")
         if self.block_seconds <= 0 or self.idle_seconds < self.block_seconds:
             raise ConfigError("block_seconds must be above 0 and idle_seconds at least as long")
         if self.snapshot_blocks < 0 or self.keep_blocks < 0:

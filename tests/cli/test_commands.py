@@ -165,7 +165,20 @@ def test_invalid_second_up_names_the_process_that_runs(run, started, home, monke
 def test_up_passes_on_what_was_asked(run, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(up, "run_up", lambda options, _: asked.append(options))
-    options = ("--nodes", 7, "--port", 0, "--host", "0.0.0.0", "--api-key", "a", "--api-key", "b")
+    options = (
+        "--nodes",
+        7,
+        "--port",
+        0,
+        "--host",
+        "0.0.0.0",
+        "--api-key",
+        "a",
+        "--api-key",
+        "b",
+        "--model",
+        "gemma-3-270m",
+    )
     result = run("up", *options, "--engine", "cometbft", "--advertise", "10.0.0.1", "--peer-port", 9000)
     assert result.exit_code == 0
     assert asked == [
@@ -176,6 +189,7 @@ def test_up_passes_on_what_was_asked(run, monkeypatch, tmp_path):
             api_keys=("a", "b"),
             home=tmp_path / "default",
             engine="cometbft",
+            models=("gemma-3-270m",),
             advertise="10.0.0.1",
             peer_port=9000,
         )

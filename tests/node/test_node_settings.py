@@ -97,3 +97,14 @@ def test_pauses_may_be_equal_and_no_shorter():
         make(block_seconds=1.0, idle_seconds=0.999)
     with pytest.raises(ConfigError, match="block_seconds"):
         make(block_seconds=0.0)
+
+
+def test_models_are_one_to_sixteen_different_names():
+    assert make().models == ("smollm2-135m-instruct",)
+    assert len(make(models=tuple(f"m-{number}" for number in range(16))).models) == 16
+
+
+@pytest.mark.parametrize("models", [(), ("a", "a"), tuple(f"m-{number}" for number in range(17))])
+def test_invalid_models(models):
+    with pytest.raises(ConfigError, match="models"):
+        make(models=models)

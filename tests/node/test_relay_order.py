@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from types import SimpleNamespace
 
 import pytest
 from role_setup import (
@@ -68,7 +67,7 @@ class Setting:
         self.session_id = open_session(self.state)
         self.peers = FakePeers()
         self.context = make_context(self.state, RELAY, folder, peers=self.peers)
-        self.role = RelayRole(self.context, SimpleNamespace(model_id=MODEL), USER)
+        self.role = RelayRole(self.context, MODEL, USER)
         session = SESSIONS.get(self.state, self.session_id)
         self.opened = OpenedSession(self.session_id, session)
         self.role._current = self.opened

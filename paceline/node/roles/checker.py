@@ -64,7 +64,7 @@ class CheckerRole:
             return Verdict(REJECTED, "payload withheld", ())
         except Invalid as problem:
             return Verdict(REJECTED, f"malformed payload ({problem.code})", ())
-        model = await self._host.get()
+        model = await self._host.get(payload.request.model)
         seed = get_draw_seed(state, task_id, task)
         opening: bytes | None = None
         if commits_states(model, payload):

@@ -103,7 +103,7 @@ class ExecutorRole:
         session, task_id = self._check_order(self._context.chain.read(), request.sender_address, order)
         if self._busy >= MAX_QUEUE:
             raise WorkError("this node is at its limit of waiting requests")
-        model = await self._host.get(cheap=self._context.settings.cheat == CHEAP_MODEL)
+        model = await self._host.get(order.request.model, cheap=self._context.settings.cheat == CHEAP_MODEL)
         generation = _plan(model, order.request, session, task_id)
         if self._compute_cost(len(generation.prompt_tokens), order.request.max_tokens) > order.voucher.max_cost:
             raise Invalid("over-maximum", "the voucher does not pay for prompt and max_tokens")
@@ -137,6 +137,8 @@ class ExecutorRole:
             raise Invalid("not-drawn", "this node was not drawn for the task")
         if is_paid(state, voucher.session, voucher.index) or task_id in self._accepted:
             raise Invalid("already-done", "this task was answered before")
+        if order.request.model != session.model:
+            raise Invalid("wrong-model", f"the session is for {session.model}, the request for {order.request.model}")
         if voucher.prompt_hash != order.request.compute_hash():
             raise Invalid("wrong-prompt", "the voucher names another request")
         signed = voucher.signed_bytes(self._context.chain.chain_id)

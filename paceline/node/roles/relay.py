@@ -19,7 +19,6 @@ from paceline.ledger import clock, nodes
 from paceline.ledger.accounts import get_account
 from paceline.ledger.sessions import SESSIONS, Session, compute_session_id, compute_task_id, get_executors
 from paceline.node.context import Context
-from paceline.node.models import ModelHost
 from paceline.node.views import Busy, OutOfFunds, UpstreamFailed
 from paceline.protocol.answers import EndFrame, FailFrame, Request, TaskOrder, TextFrame, VectorFrame, decode_frame
 from paceline.protocol.codec import encode
@@ -81,11 +80,11 @@ AnswerEvent = Started | TextFrame | VectorFrame | EndFrame
 
 
 class RelayRole:
-    """Sessions and requests of the accounts whose keys this relay holds."""
+    """Sessions for one model, and requests, of the accounts whose keys this relay holds."""
 
-    def __init__(self, context: Context, host: ModelHost, user: AccountKey) -> None:
+    def __init__(self, context: Context, model_id: str, user: AccountKey) -> None:
         self._context = context
-        self._host = host
+        self._model_id = model_id
         self._user = user
         self._current: OpenedSession | None = None
         self._opening: asyncio.Task[OpenedSession] | None = None
@@ -116,7 +115,7 @@ class RelayRole:
         state = self._context.chain.read()
         relays = nodes.NODES.get(state, self._context.address) is not None
         rich = get_account(state, self._user.address).balance > DEPOSIT
-        if relays and rich and nodes.is_served(state, self._host.model_id):
+        if relays and rich and nodes.is_served(state, self._model_id):
             self._open_ahead()
 
     async def stop(self) -> None:
@@ -243,7 +242,7 @@ class RelayRole:
         balance = get_account(chain.read(), self._user.address).balance
         if balance < deposit + fee or deposit > MAX_SUPPLY:
             raise OutOfFunds(f"the account holds {balance} nicoin; this request may cost {deposit}")
-        message = OpenSession(self._context.address, self._host.model_id, deposit)
+        message = OpenSession(self._context.address, self._model_id, deposit)
         try:
             digest, _ = await chain.send(message, key=self._user)
         except (InvalidTransaction, TransportError) as problem:
