@@ -22,7 +22,7 @@ from paceline.inference.noise import compute_noise
 from paceline.inference.trace import compute_distances, compute_sketch
 from paceline.lab.engines import ENGINES, Cache, EngineNetwork, build_networks
 from paceline.models.language import LanguageModel
-from paceline.models.llama import get_shape
+from paceline.models.llama import get_llama_shape
 
 ANSWER_TOKENS = 64
 BATCH = 8
@@ -120,7 +120,7 @@ class Laboratory:
 
     def __init__(self, path: Path, cheaper: Sequence[str] = CHEAPER) -> None:
         self.model = LanguageModel.load(path)
-        shape = get_shape(json.loads((path / "config.json").read_text("utf-8")))
+        shape = get_llama_shape(json.loads((path / "config.json").read_text("utf-8")))
         names = ["bf16", "fp32", "eager", *cheaper]
         params = load_file(path / "model.safetensors")
         self._networks = build_networks(shape, params, names, self.model.traced_layers)
