@@ -20,6 +20,7 @@ from paceline.ledger import (
     clock,
     evidence,
     groups,
+    indices,
     nodes,
     race,
     registration,
@@ -212,6 +213,7 @@ class Application:
         ceremony.end_block(state, self.params, self.chain_id)
         beacon.end_block(state, self.params)
         sessions.end_block(state)
+        indices.end_block(state, self.params, epoch)
         tasks.end_block(state, self.params, epoch)
         training.end_block(state, self.params, epoch)
         if clock.is_last(self.params, state.height):

@@ -17,6 +17,7 @@ from paceline.ledger import (
     tasks,
     training,
     upgrades,
+    vouchers,
 )
 from paceline.ledger.admission import Admitted
 from paceline.ledger.state import State
@@ -57,7 +58,7 @@ def _execute_on_power(  # noqa: C901, PLR0912 - one arm per message
         case m.RegisterNode():
             registration.apply_registration(state, params, chain_id, sender, message.registration, epoch)
         case m.DescribeNode():
-            registration.apply_description(state, sender, message)
+            registration.apply_description(state, params, sender, message)
         case m.LeaveNetwork():
             registration.apply_leave(state, sender, message, epoch)
         case m.PlanUpgrade():
@@ -99,6 +100,8 @@ def _execute_on_work(  # noqa: C901 - one arm per message
             sessions.apply_close(state, sender, message)
         case m.SubmitReceipts():
             tasks.apply_receipts(state, params, chain_id, sender, message.receipts, epoch)
+        case m.ProveVouchers():
+            vouchers.apply_proof(state, chain_id, sender, message)
         case m.JudgeTask():
             tasks.apply_verdict(state, params, sender, message)
         case m.OpenRun():

@@ -1,7 +1,7 @@
 """The end of an epoch: held pay is released, the floor issuance is shared, reputation moves.
 
-A node is paid what its finished work earned, times the validation criterion and the share of blocks that it did not
-miss to sign; a node found guilty in the epoch gets
+A node is paid what its finished work earned, times the criteria of checking and of drawn work, and the share of
+blocks that it did not miss to sign; a node found guilty in the epoch gets
 nothing and its held pay goes back to the reserve. To the unit: what leaves held pay and the reserve arrives elsewhere.
 Source: seed 001, sections 6 and 8, Appendix F.
 """
@@ -11,9 +11,9 @@ from __future__ import annotations
 import msgspec
 
 from paceline.base.integers import PPM, mul_div_floor, split_proportionally
-from paceline.economy.pay import Pay, compute_criterion_ppm, compute_pay
+from paceline.economy.pay import Pay, compute_criterion_ppm, compute_pay, compute_work_criterion_ppm
 from paceline.economy.supply import compute_floor_issuance
-from paceline.ledger import bonds, nodes
+from paceline.ledger import attendance, bonds, nodes
 from paceline.ledger.accounts import HELD_PAY, RESERVE, TRAINING_FUND, get_account, move_coins
 from paceline.ledger.evidence import take_missed
 from paceline.ledger.nodes import NODES, Node
@@ -49,6 +49,7 @@ def get_settlement(state: State, epoch: int) -> tuple[Line, ...] | None:
 
 def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     """Release or forfeit everything that is final, issue the floor, write the table of the epoch."""
+    attendance.end_epoch(state, params)
     due = _collect_due(state, params)
     shares = _compute_issuance(state, params, due, epoch)
     _pay_bounties(state, params, due, epoch)
@@ -124,6 +125,8 @@ def _settle_node(
 ) -> Line:
     guilty = _is_guilty(state, address, epoch)
     criterion = 0 if guilty else compute_criterion_ppm(node.fulfilled, node.duties)
+    present = compute_work_criterion_ppm(node.answered - node.marks, node.drawn, params.tasks.absence_ppm)
+    criterion = mul_div_floor(criterion, present, PPM)
     missed = min(take_missed(state, address), params.epoch_blocks)
     criterion = mul_div_floor(criterion, params.epoch_blocks - missed, params.epoch_blocks)
     released = mul_div_floor(due, criterion, PPM)
@@ -149,6 +152,9 @@ def _settle_node(
         checks=0,
         duties=0,
         fulfilled=0,
+        drawn=0,
+        answered=0,
+        marks=0,
         refunded=0,
         earned=node.earned + earned,
         forfeited=node.forfeited + forfeited,

@@ -12,9 +12,8 @@ import msgspec
 from paceline.base.draws import derive_seed, draw_happens
 from paceline.base.errors import InvalidTransaction
 from paceline.base.integers import PPM
-from paceline.base.keys import verify_signature
 from paceline.economy.pay import compute_task_cost
-from paceline.ledger import beacon, nodes
+from paceline.ledger import attendance, beacon, indices, nodes, vouchers
 from paceline.ledger.accounts import HELD_PAY, SESSION_ESCROW, move_coins
 from paceline.ledger.disputes import Vote, compute_majority, get_outcomes, has_voted
 from paceline.ledger.sessions import (
@@ -22,9 +21,6 @@ from paceline.ledger.sessions import (
     SESSIONS,
     Session,
     compute_task_id,
-    get_executors,
-    is_paid,
-    mark_paid,
 )
 from paceline.ledger.state import State, Table
 from paceline.protocol.codec import Record
@@ -92,13 +88,16 @@ def _apply_receipt(
     if session is None or not session.seed or state.height > session.expires_at + GRACE_BLOCKS:
         raise InvalidTransaction("unknown-session", "no running session has this id")
     task_id = compute_task_id(voucher.session, voucher.index)
-    _check_voucher(state, chain_id, sender, session, receipt, task_id)
+    _check_receipt(state, chain_id, sender, session, receipt)
     cost = compute_task_cost(receipt.prompt_tokens, receipt.completion_tokens, params.token_price)
     if cost > voucher.max_cost:
         raise InvalidTransaction("over-maximum", f"cost {cost} is above the user's maximum {voucher.max_cost}")
     if cost > session.left:
         raise InvalidTransaction("over-escrow", f"cost {cost} is above the escrow's rest {session.left}")
-    SESSIONS.put(state, voucher.session, msgspec.structs.replace(session, left=session.left - cost))
+    freed = session.freed + voucher.max_cost - cost
+    session = msgspec.structs.replace(session, left=session.left - cost, freed=freed)
+    session = attendance.apply_skips(state, params, epoch, session, voucher)
+    SESSIONS.put(state, voucher.session, indices.mark_paid(state, params, session, voucher))
     move_coins(state, SESSION_ESCROW, HELD_PAY, cost)
     task = Task(
         session=voucher.session,
@@ -119,25 +118,21 @@ def _apply_receipt(
     )
     TASKS.put(state, task_id, task)
     OPEN_TASKS.put(state, task_id, 0)
-    mark_paid(state, voucher.session, voucher.index)
     nodes.add_to_node(state, sender, tasks=1)
+    attendance.note_answer(state, params, sender)
     state.emit("task", task=task_id.hex(), executor=sender.hex(), cost=cost, status=DRAWING)
 
 
-def _check_voucher(
-    state: State, chain_id: str, sender: bytes, session: Session, receipt: Receipt, task_id: bytes
-) -> None:
+def _check_receipt(state: State, chain_id: str, sender: bytes, session: Session, receipt: Receipt) -> None:
     voucher = receipt.voucher
     if voucher.index >= session.max_tasks:
         raise InvalidTransaction("over-tasks", f"the session has {session.max_tasks} tasks")
-    if is_paid(state, voucher.session, voucher.index):
+    if indices.is_paid(state, voucher.session, voucher.index):
         raise InvalidTransaction("already-paid", "this task has a receipt")
     if voucher.executor != sender:
         raise InvalidTransaction("not-the-executor", "the voucher names another node")
-    if sender == session.relay or sender not in get_executors(state, session, task_id):
-        raise InvalidTransaction("not-drawn", "this node was not drawn for the task")
-    if not verify_signature(session.owner_key, voucher.signed_bytes(chain_id), voucher.signature):
-        raise InvalidTransaction("bad-voucher", "the voucher is not signed by the session's owner")
+    vouchers.check_place(state, chain_id, session, voucher)
+    vouchers.check_owner(chain_id, session, voucher)
 
 
 def apply_verdict(state: State, params: NetworkParams, sender: bytes, message: JudgeTask) -> None:

@@ -14,6 +14,8 @@ from paceline.protocol.codec import Record, decode, encode
 MAX_TRANSACTION_BYTES = 256 * 1024
 MAX_SUPPLY = 10**18
 PARTIAL_BYTES = 48
+MAX_SKIPS = 32
+BUSY, LATE = "busy", "late"
 
 AddressBytes = Annotated[bytes, Meta(min_length=20, max_length=20)]
 Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -249,7 +251,20 @@ class CloseSession(Record, frozen=True, tag="close-session"):
     session: Id
 
 
-class Voucher(Record, frozen=True):
+class Skip(Record, frozen=True):
+    """Why a node that was drawn earlier does not do a task: `busy` in its own words, `late` in the relay's."""
+
+    node: AddressBytes
+    kind: Annotated[str, Meta(pattern="^(busy|late)$")]
+    height: Height
+    signature: SignatureBytes
+
+    def signed_bytes(self, chain_id: str, session: bytes, index: int) -> bytes:
+        """What the skipped node or the relay signs."""
+        return b"paceline-skip" + encode((chain_id, session, index, self.node, self.kind, self.height))
+
+
+class Voucher(Record, frozen=True, kw_only=True):
     """The session owner's word on one task: who may do it, on what prompt, for how much at most."""
 
     session: Id
@@ -257,12 +272,15 @@ class Voucher(Record, frozen=True):
     executor: AddressBytes
     prompt_hash: Digest
     max_cost: Amount
+    total: Amount
+    """Maximum costs of all indices up to this one, added up."""
+    skips: Annotated[tuple[Skip, ...], Meta(max_length=MAX_SKIPS)] = ()
+    """Every node that was drawn before the executor, in the drawn order."""
     signature: SignatureBytes
 
     def signed_bytes(self, chain_id: str) -> bytes:
         """What the owner signs."""
-        parts = (chain_id, self.session, self.index, self.executor, self.prompt_hash, self.max_cost)
-        return b"paceline-voucher" + encode(parts)
+        return b"paceline-voucher" + encode((chain_id, *_without_signature(self)))
 
 
 class Receipt(Record, frozen=True):
@@ -278,6 +296,13 @@ class SubmitReceipts(Record, frozen=True, tag="submit-receipts"):
     """A batch of receipts of one executor."""
 
     receipts: Annotated[tuple[Receipt, ...], Meta(min_length=1, max_length=64)]
+
+
+class ProveVouchers(Record, frozen=True, tag="prove-vouchers"):
+    """Two vouchers of one session that no honest owner signs: they contradict each other."""
+
+    first: Voucher
+    second: Voucher
 
 
 class JudgeTask(Record, frozen=True, tag="judge-task"):
@@ -356,6 +381,7 @@ Message = (
     | OpenSession
     | CloseSession
     | SubmitReceipts
+    | ProveVouchers
     | JudgeTask
     | OpenRun
     | JoinRun
@@ -419,5 +445,5 @@ def decode_transaction(data: bytes) -> tuple[Transaction, TransactionBody]:
     return envelope, decode(TransactionBody, envelope.body, limit_bytes=MAX_TRANSACTION_BYTES)
 
 
-def _without_signature(record: Registration) -> tuple[object, ...]:
+def _without_signature(record: Registration | Voucher) -> tuple[object, ...]:
     return tuple(getattr(record, field) for field in record.__struct_fields__ if field != "signature")

@@ -57,6 +57,25 @@ class RaceParams(Record, kw_only=True, frozen=True):
     """At how many heights of an epoch that chance is drawn."""
 
 
+class TaskParams(Record, kw_only=True, frozen=True):
+    """Who answers a session's tasks, and who checks them (decision 027)."""
+
+    away_blocks: int = 40
+    """How long a node that was marked late has to show itself; then it counts as away until it does."""
+    late_limit: int = 16
+    """Late marks that end a session; beyond twice as many its vouchers are void."""
+    late_credit: int = 16
+    """Late marks that a relay may have in an epoch above the tasks that it answered, or nobody opens sessions with it."""
+    absence_ppm: int = 50_000
+    """Share of its drawn work that a node may miss for its maintenance; three deviations and one task come on top."""
+    unused_blocks: int = 1_200
+    """How long an index may stay unused after a later one has its receipt."""
+    unused_charge: int = 8_000_000
+    """Nicoin that an unused index pays to the node that was drawn for it."""
+    least_indices: int = 4
+    """Indices that a drawn session pays for in any case."""
+
+
 class NetworkParams(Record, kw_only=True, frozen=True):
     """All shared numbers of a network."""
 
@@ -122,6 +141,7 @@ class NetworkParams(Record, kw_only=True, frozen=True):
     """Segments that are replayed per update."""
     auditors: int
     """Auditors drawn per update."""
+    tasks: TaskParams = TaskParams()
 
 
 TINY = NetworkParams(

@@ -74,7 +74,8 @@ def test_invalid_receipts(chain):
     assert send(chain.receipt(session_id, 0, executor), key=other) == "not-the-executor"
     assert send(chain.receipt(session_id, 0, chain.keys[0]), key=chain.keys[0]) == "not-drawn"
     assert send(chain.receipt(session_id, 0, executor, max_cost=COST - 1)) == "over-maximum"
-    assert send(chain.receipt(session_id, 0, executor, prompt=10_001, max_cost=10**12)) == "over-escrow"
+    assert send(chain.receipt(session_id, 0, executor, prompt=10_001, max_cost=10**12, total=1)) == "over-escrow"
+    assert send(chain.receipt(session_id, 0, executor, total=10**10 + 1)) == "over-total"
     assert send(chain.receipt(bytes(16), 0, executor)) == "unknown-session"
     assert send(chain.receipt(session_id, chain.params.session_tasks, executor)) == "over-tasks"
     forger = AccountKey.from_secret(b"f" * 32)
@@ -177,7 +178,9 @@ def test_what_a_session_does_not_spend_returns(chain):
     chain.tick()
     fee = chain.params.transfer_fee
     chain.run_until(lambda: SESSIONS.get(chain.state, session_id) is None, limit=GRACE_BLOCKS + 5)
-    assert get_account(chain.state, chain.user.address).balance == before + 10**10 - COST - fee
+    # The first few indices of a drawn session are paid for, used or not.
+    charged = (chain.params.tasks.least_indices - 1) * chain.params.tasks.unused_charge
+    assert get_account(chain.state, chain.user.address).balance == before + 10**10 - COST - charged - fee
 
 
 def test_invalid_sessions(chain):
