@@ -6,7 +6,9 @@ from paceline.ledger import (
     accounts,
     beacon,
     ceremony,
+    checks,
     clock,
+    inquiries,
     nodes,
     race,
     race_checks,
@@ -14,6 +16,7 @@ from paceline.ledger import (
     race_reviews,
     registration,
     sessions,
+    task_reports,
     tasks,
     training,
     upgrades,
@@ -84,7 +87,7 @@ def _execute_on_power(  # noqa: C901, PLR0912 - one arm per message
     return True
 
 
-def _execute_on_work(  # noqa: C901 - one arm per message
+def _execute_on_work(  # noqa: C901, PLR0912 - one arm per message
     state: State, params: NetworkParams, chain_id: str, admitted: Admitted
 ) -> None:
     """Messages on coins and on work for coins."""
@@ -102,8 +105,14 @@ def _execute_on_work(  # noqa: C901 - one arm per message
             tasks.apply_receipts(state, params, chain_id, sender, message.receipts, epoch)
         case m.ProveVouchers():
             vouchers.apply_proof(state, chain_id, sender, message)
+        case m.CommitVerdict():
+            checks.apply_commitment(state, sender, message)
         case m.JudgeTask():
-            tasks.apply_verdict(state, params, sender, message)
+            checks.apply_verdict(state, sender, message)
+        case m.JudgeNode():
+            inquiries.apply_verdict(state, sender, message)
+        case m.ReportTask():
+            task_reports.apply_report(state, params, sender, message)
         case m.OpenRun():
             training.apply_open(state, params, sender, admitted.transaction_hash, message)
         case m.JoinRun():

@@ -51,6 +51,8 @@ class Node(Record, frozen=True):
     """Of these, the ones that it answered."""
     marks: int = 0
     """Late marks that it made as a relay in the running epoch, except those against who was away."""
+    held: int = 0
+    """Nicoin of the running epoch's receipts, which it loses when it is found guilty."""
     refunded: int = 0
     """Nicoin of the running epoch that went back to users because of its guilt."""
     earned: int = 0

@@ -12,7 +12,7 @@ import msgspec
 from paceline.base.bls import verify_possession
 from paceline.base.errors import InvalidTransaction
 from paceline.base.keys import ADDRESS_BYTES, compute_address, verify_signature
-from paceline.ledger import attendance, ceremony, evidence, groups, nodes, seeds
+from paceline.ledger import attendance, ceremony, evidence, groups, nodes, seeds, suspicion
 from paceline.ledger.accounts import NODE_DEPOSITS, move_coins
 from paceline.ledger.nodes import DESCRIBED, NAMES, NODES, Node
 from paceline.ledger.race_claims import CLAIMS_TABLE
@@ -127,6 +127,7 @@ def remove_left(state: State, epoch: int) -> None:
         if address in named or node.voting_power > 0:
             continue
         NODES.delete(state, address)
+        suspicion.clear(state, address)
         NAMES.delete(state, node.name.encode("ascii"))
         DESCRIBED.put(state, b"", state.height)
         move_coins(state, NODE_DEPOSITS, node.sponsor, node.deposit)
@@ -159,6 +160,7 @@ def _find_named(state: State) -> dict[bytes, None]:
     named.update(dict.fromkeys(address for address, _ in seeds.CONTRIBUTIONS.items(state)))
     for _, task in TASKS.items(state):
         named[task.executor] = None
+    named.update(dict.fromkeys(address for address, _ in suspicion.INQUIRIES.items(state)))
     for _, run in RUNS.items(state):
         if run.phase != ENDED:
             named.update(dict.fromkeys((*run.joined, *run.trainers)))

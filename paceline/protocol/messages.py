@@ -9,6 +9,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from paceline.base.hashing import hash_parts
 from paceline.protocol.codec import Record, decode, encode
 
 MAX_TRANSACTION_BYTES = 256 * 1024
@@ -305,11 +306,36 @@ class ProveVouchers(Record, frozen=True, tag="prove-vouchers"):
     second: Voucher
 
 
+class CommitVerdict(Record, frozen=True, tag="commit-verdict"):
+    """A drawn checker binds itself to a verdict on a task before any of them is shown."""
+
+    task: Digest
+    digest: Digest
+
+
 class JudgeTask(Record, frozen=True, tag="judge-task"):
-    """A verdict on a task, by a drawn checker or, once flagged, by anybody with weight."""
+    """A verdict on a task: what a drawn checker committed to or, once flagged, the word of anybody with weight."""
 
     task: Digest
     verdict: Verdict
+    salt: Digest = bytes(32)
+
+    def compute_commitment(self, voter: bytes) -> bytes:
+        """What `CommitVerdict` carries: nobody else can commit to the same without knowing the verdict."""
+        return hash_parts("task-verdict", voter, encode((self.task, self.verdict, self.salt)))
+
+
+class JudgeNode(Record, frozen=True, tag="judge-node"):
+    """A verdict on a suspected node, over its kept tasks: rejected when the own numbers make it as suspect."""
+
+    node: AddressBytes
+    verdict: Verdict
+
+
+class ReportTask(Record, frozen=True, tag="report-task"):
+    """The user who paid for an answer doubts it, and pays for checks by fresh checkers."""
+
+    task: Digest
 
 
 class OpenRun(Record, frozen=True, tag="open-run"):
@@ -382,7 +408,10 @@ Message = (
     | CloseSession
     | SubmitReceipts
     | ProveVouchers
+    | CommitVerdict
     | JudgeTask
+    | JudgeNode
+    | ReportTask
     | OpenRun
     | JoinRun
     | CommitUpdate
@@ -408,7 +437,9 @@ DUTIES = (
     AccuseReport,
     JudgeReport,
     SubmitReceipts,
+    CommitVerdict,
     JudgeTask,
+    JudgeNode,
     JoinRun,
     CommitUpdate,
     JudgeUpdate,

@@ -74,6 +74,30 @@ class TaskParams(Record, kw_only=True, frozen=True):
     """Nicoin that an unused index pays to the node that was drawn for it."""
     least_indices: int = 4
     """Indices that a drawn session pays for in any case."""
+    reveal_blocks: int = 60
+    """Time for the checkers of a task to reveal what they committed to."""
+    suspicion_micronats: int = 13_815_511
+    """Logarithm of a million: a sum of evidence that an honest node reaches with a chance of a millionth, ever."""
+    evidence_low_micronats: int = -20_203
+    """Least that one answer adds: what a stake of 2 % loses at most (decision 024)."""
+    evidence_high_micronats: int = 5_303_306
+    """Most that one answer adds: what this stake wins at most."""
+    kept_checks: int = 16
+    """Checked tasks kept per node for an inquiry: those that weigh most."""
+    inquiry_slots: int = 5
+    """Outsiders drawn to confirm a suspicion."""
+    inquiry_confirmations: int = 2
+    """How many of them bring it before everybody."""
+    report_fee: int = 500_000_000
+    """Nicoin that a user's report of an answer costs; they come back when it is proven."""
+    report_blocks: int = 1_200
+    """How long after its receipt an answer may be reported; its epoch's settlement ends the time as well."""
+    report_checkers: int = 2
+    """Fresh checkers of a reported answer."""
+    report_limit: int = 8
+    """Reports of one account per epoch."""
+    report_reward: int = 100_000_000
+    """Most nicoin that a proven report earns out of what the cheater forfeits."""
 
 
 class NetworkParams(Record, kw_only=True, frozen=True):
