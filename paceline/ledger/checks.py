@@ -145,7 +145,8 @@ def _close_commitments(state: State, params: NetworkParams, task_id: bytes, task
 def _close_reveals(state: State, params: NetworkParams, task_id: bytes, task: Task) -> None:
     if state.height < task.deadline and not all(has_voted(task.votes, checker) for checker, _ in task.commitments):
         return
-    if any(vote.outcome == REJECTED for vote in task.votes):
+    # Only the draw under way counts: a reported answer may have been flagged, and cleared, before.
+    if any(vote.outcome == REJECTED and vote.voter in task.asked for vote in task.votes):
         deadline = state.height + params.dispute_blocks
         TASKS.put(state, task_id, msgspec.structs.replace(task, status=DISPUTED, deadline=deadline))
         return

@@ -13,7 +13,7 @@ import msgspec
 from paceline.base.integers import PPM, mul_div_floor, split_proportionally
 from paceline.economy.pay import Pay, compute_criterion_ppm, compute_pay, compute_work_criterion_ppm
 from paceline.economy.supply import compute_floor_issuance
-from paceline.ledger import attendance, bonds, nodes, task_pay
+from paceline.ledger import attendance, bonds, nodes, task_pay, task_reports
 from paceline.ledger.accounts import HELD_PAY, RESERVE, TRAINING_FUND, get_account, move_coins
 from paceline.ledger.evidence import take_missed
 from paceline.ledger.nodes import NODES, Node
@@ -49,6 +49,7 @@ def get_settlement(state: State, epoch: int) -> tuple[Line, ...] | None:
 def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     """Release or forfeit everything that is final, issue the floor, write the table of the epoch."""
     attendance.end_epoch(state, params)
+    task_reports.end_epoch(state)
     due = _collect_due(state, params)
     shares = _compute_issuance(state, params, due, epoch)
     _pay_bounties(state, params, due, epoch)
