@@ -57,6 +57,10 @@ def play_task(chain, session_id, index, log_e, outcome=m.UNDECIDED):
     return task_id, executor
 
 
+def await_confirmations(chain, suspect):
+    chain.run_until(lambda: INQUIRIES.get(chain.state, suspect).status == CONFIRMING)
+
+
 def open_inquiry(chain, session_id):
     """Tasks with the highest evidence until a node is suspected; its key and its tasks."""
     played = {}
@@ -64,7 +68,7 @@ def open_inquiry(chain, session_id):
         task_id, executor = play_task(chain, session_id, index, HIGH + 5)
         played.setdefault(executor.address, []).append(task_id)
         if INQUIRIES.get(chain.state, executor.address) is not None:
-            chain.run_until(lambda: INQUIRIES.get(chain.state, executor.address).status == CONFIRMING)
+            await_confirmations(chain, executor.address)
             return executor, played[executor.address]
     raise AssertionError("nobody became suspect")
 
@@ -165,7 +169,7 @@ def test_invalid_verdicts_on_nodes(chain):
     suspect, _ = open_inquiry(chain, session_id)
     drawn = INQUIRIES.get(chain.state, suspect.address).drawn
     assert refuse(chain, suspect, m.JudgeNode(suspect.address, verdict)) == "no-vote"
-    assert refuse(chain, chain.user, m.JudgeNode(suspect.address, verdict)) == "not-drawn"
+    assert refuse(chain, chain.user, m.JudgeNode(suspect.address, verdict)) == "not-a-node"
     empty = m.JudgeNode(suspect.address, m.Verdict(m.REJECTED, "test", ()))
     assert refuse(chain, key_of(chain, drawn[0]), empty) == "no-numbers"
     judge(chain, suspect, drawn[:1], m.REJECTED)
