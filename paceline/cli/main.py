@@ -162,6 +162,22 @@ def sponsor(
 
 
 @app.command()
+def report(
+    *,
+    task: Annotated[
+        str, typer.Argument(help="The answer's task: 64 hex digits, as its receipt or the header x-paceline-task says.")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Pay without asking.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Doubt an answer: fresh checkers run it again. The fee comes back when it was wrong, and pays them when it was not."""
+    from paceline.cli.report import ReportOptions, run_report  # noqa: PLC0415 - loads the node
+
+    options = ReportOptions(task=task, home=home or get_default_home(), yes=yes)
+    run_command(lambda: run_report(options, Console()))
+
+
+@app.command()
 def leave(
     *,
     name: Annotated[

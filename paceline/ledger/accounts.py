@@ -36,6 +36,7 @@ SESSION_ESCROW = pool_address("session-escrow")
 HELD_PAY = pool_address("held-pay")
 RUN_ESCROW = pool_address("run-escrow")
 RACE_BONDS = pool_address("race-bonds")
+REPORT_FEES = pool_address("report-fees")
 NODE_DEPOSITS = pool_address("node-deposits")
 POOLS = {
     "core reserve": RESERVE,
@@ -47,6 +48,7 @@ POOLS = {
     "held pay": HELD_PAY,
     "run escrow": RUN_ESCROW,
     "race bonds": RACE_BONDS,
+    "report fees": REPORT_FEES,
     "node deposits": NODE_DEPOSITS,
 }
 

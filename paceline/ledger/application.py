@@ -17,14 +17,18 @@ from paceline.ledger import (
     accounts,
     beacon,
     ceremony,
+    checks,
     clock,
     evidence,
     groups,
+    indices,
+    inquiries,
     nodes,
     race,
     registration,
     sessions,
     settlement,
+    suspicion,
     tasks,
     training,
     upgrades,
@@ -188,6 +192,7 @@ class Application:
             or beacon.is_waiting(state)
             or any(True for _ in tasks.OPEN_TASKS.scan(state))
             or any(True for _ in sessions.DRAWING.scan(state))
+            or any(True for _ in suspicion.INQUIRIES.scan(state))
             # Trainers at work need no blocks; what they send in the end brings the next one by itself.
             or any(run.phase not in {training.TRAINING, training.ENDED} for _, run in training.RUNS.scan(state))
         )
@@ -212,7 +217,9 @@ class Application:
         ceremony.end_block(state, self.params, self.chain_id)
         beacon.end_block(state, self.params)
         sessions.end_block(state)
-        tasks.end_block(state, self.params, epoch)
+        indices.end_block(state, self.params, epoch)
+        checks.end_block(state, self.params, epoch)
+        inquiries.end_block(state, self.params, epoch)
         training.end_block(state, self.params, epoch)
         if clock.is_last(self.params, state.height):
             settlement.settle_epoch(state, self.params, epoch)

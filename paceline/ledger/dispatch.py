@@ -6,7 +6,9 @@ from paceline.ledger import (
     accounts,
     beacon,
     ceremony,
+    checks,
     clock,
+    inquiries,
     nodes,
     race,
     race_checks,
@@ -14,9 +16,11 @@ from paceline.ledger import (
     race_reviews,
     registration,
     sessions,
+    task_reports,
     tasks,
     training,
     upgrades,
+    vouchers,
 )
 from paceline.ledger.admission import Admitted
 from paceline.ledger.state import State
@@ -57,7 +61,7 @@ def _execute_on_power(  # noqa: C901, PLR0912 - one arm per message
         case m.RegisterNode():
             registration.apply_registration(state, params, chain_id, sender, message.registration, epoch)
         case m.DescribeNode():
-            registration.apply_description(state, sender, message)
+            registration.apply_description(state, params, sender, message)
         case m.LeaveNetwork():
             registration.apply_leave(state, sender, message, epoch)
         case m.PlanUpgrade():
@@ -83,7 +87,7 @@ def _execute_on_power(  # noqa: C901, PLR0912 - one arm per message
     return True
 
 
-def _execute_on_work(  # noqa: C901 - one arm per message
+def _execute_on_work(  # noqa: C901, PLR0912 - one arm per message
     state: State, params: NetworkParams, chain_id: str, admitted: Admitted
 ) -> None:
     """Messages on coins and on work for coins."""
@@ -99,8 +103,16 @@ def _execute_on_work(  # noqa: C901 - one arm per message
             sessions.apply_close(state, sender, message)
         case m.SubmitReceipts():
             tasks.apply_receipts(state, params, chain_id, sender, message.receipts, epoch)
+        case m.ProveVouchers():
+            vouchers.apply_proof(state, chain_id, sender, message)
+        case m.CommitVerdict():
+            checks.apply_commitment(state, sender, message)
         case m.JudgeTask():
-            tasks.apply_verdict(state, params, sender, message)
+            checks.apply_verdict(state, sender, message)
+        case m.JudgeNode():
+            inquiries.apply_verdict(state, sender, message)
+        case m.ReportTask():
+            task_reports.apply_report(state, params, sender, message)
         case m.OpenRun():
             training.apply_open(state, params, sender, admitted.transaction_hash, message)
         case m.JoinRun():

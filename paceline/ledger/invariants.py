@@ -8,6 +8,7 @@ from paceline.ledger.accounts import (
     HELD_PAY,
     NODE_DEPOSITS,
     RACE_BONDS,
+    REPORT_FEES,
     RUN_ESCROW,
     SESSION_ESCROW,
     compute_supply,
@@ -31,6 +32,7 @@ def find_violations(state: State, params: NetworkParams) -> list[str]:
         "held pay": (get_account(state, HELD_PAY).balance, held),
         "session escrow": (get_account(state, SESSION_ESCROW).balance, sum(s.left for _, s in SESSIONS.items(state))),
         "run escrow": (get_account(state, RUN_ESCROW).balance, sum(run.budget for _, run in RUNS.items(state))),
+        "report fees": (get_account(state, REPORT_FEES).balance, _sum_report_fees(state, params)),
         "race bonds": (get_account(state, RACE_BONDS).balance, _sum_bonds(state)),
         "node deposits": (
             get_account(state, NODE_DEPOSITS).balance,
@@ -48,6 +50,10 @@ def find_violations(state: State, params: NetworkParams) -> list[str]:
     if power != params.power_total:
         found.append(f"voting powers add up to {power}, not {params.power_total}")
     return found
+
+
+def _sum_report_fees(state: State, params: NetworkParams) -> int:
+    return sum(params.tasks.report_fee for _, task in TASKS.items(state) if task.reporter)
 
 
 def _sum_bonds(state: State) -> int:

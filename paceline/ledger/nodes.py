@@ -45,6 +45,14 @@ class Node(Record, frozen=True):
     """Publicly drawn checks of the running epoch."""
     fulfilled: int = 0
     """Drawn checks of the running epoch that it judged in time."""
+    drawn: int = 0
+    """Tasks of the running epoch that were its to answer."""
+    answered: int = 0
+    """Of these, the ones that it answered."""
+    marks: int = 0
+    """Late marks that it made as a relay in the running epoch, except those against who was away."""
+    held: int = 0
+    """Nicoin of the running epoch's receipts, which it loses when it is found guilty."""
     refunded: int = 0
     """Nicoin of the running epoch that went back to users because of its guilt."""
     earned: int = 0
@@ -63,6 +71,8 @@ class Node(Record, frozen=True):
     deposit: int = 0
     since: int = -1
     """Epoch in which it registered; its first Race is that of the next one."""
+    serves_since: int = 0
+    """Height at which it last changed what it serves; sessions drawn earlier leave it out."""
     leaves: int = -1
     """Epoch at whose end it is gone, -1 while it stays."""
 

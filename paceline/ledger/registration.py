@@ -12,7 +12,7 @@ import msgspec
 from paceline.base.bls import verify_possession
 from paceline.base.errors import InvalidTransaction
 from paceline.base.keys import ADDRESS_BYTES, compute_address, verify_signature
-from paceline.ledger import ceremony, evidence, groups, nodes, seeds
+from paceline.ledger import attendance, ceremony, evidence, groups, nodes, seeds, suspicion
 from paceline.ledger.accounts import NODE_DEPOSITS, move_coins
 from paceline.ledger.nodes import DESCRIBED, NAMES, NODES, Node
 from paceline.ledger.race_claims import CLAIMS_TABLE
@@ -58,6 +58,7 @@ def apply_registration(
         sponsor=sponsor,
         deposit=params.node_deposit,
         since=epoch,
+        serves_since=state.height,
     )
     NODES.put(state, address, node)
     NAMES.put(state, node.name.encode("ascii"), address)
@@ -82,15 +83,18 @@ def verify_registration(registration: Registration, chain_id: str) -> None:
         raise InvalidTransaction("bad-possession", "the proof does not show that this node holds the group key")
 
 
-def apply_description(state: State, sender: bytes, message: DescribeNode) -> None:
-    """A node moved, or serves other models. Errors: InvalidTransaction not-a-node, unchanged."""
+def apply_description(state: State, params: NetworkParams, sender: bytes, message: DescribeNode) -> None:
+    """A node moved, serves other models, or shows itself. Errors: InvalidTransaction not-a-node, unchanged."""
     node = NODES.get(state, sender)
     if node is None:
         raise InvalidTransaction("not-a-node", "only nodes describe themselves")
     changed = msgspec.structs.replace(node, url=message.url, link=message.link, serves=message.serves)
-    if changed == node:
+    if changed == node and not attendance.is_marked(state, sender):
         raise InvalidTransaction("unchanged", "the ledger says so already")
+    if changed.serves != node.serves:
+        changed = msgspec.structs.replace(changed, serves_since=state.height)
     NODES.put(state, sender, changed)
+    attendance.note_present(state, params, sender)
     DESCRIBED.put(state, b"", state.height)
 
 
@@ -123,6 +127,7 @@ def remove_left(state: State, epoch: int) -> None:
         if address in named or node.voting_power > 0:
             continue
         NODES.delete(state, address)
+        suspicion.clear(state, address)
         NAMES.delete(state, node.name.encode("ascii"))
         DESCRIBED.put(state, b"", state.height)
         move_coins(state, NODE_DEPOSITS, node.sponsor, node.deposit)
@@ -155,6 +160,7 @@ def _find_named(state: State) -> dict[bytes, None]:
     named.update(dict.fromkeys(address for address, _ in seeds.CONTRIBUTIONS.items(state)))
     for _, task in TASKS.items(state):
         named[task.executor] = None
+    named.update(dict.fromkeys(address for address, _ in suspicion.INQUIRIES.items(state)))
     for _, run in RUNS.items(state):
         if run.phase != ENDED:
             named.update(dict.fromkeys((*run.joined, *run.trainers)))

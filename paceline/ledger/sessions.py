@@ -1,7 +1,7 @@
 """Sessions: an escrow that pays for many requests, and the public draw of who answers each of them.
 
 The escrow is final before the beacon value that draws, so nobody can choose who is drawn: task id = H(session, index),
-order of executors = draw by Race weight from (beacon, task id). A relay that says "this one did not answer" is believed.
+order of executors = draw by Race weight from (beacon, task id). What becomes of each index is the business of `indices`.
 """
 
 from __future__ import annotations
@@ -37,12 +37,21 @@ class Session(Record, frozen=True):
     seed: bytes = b""
     version: int = 0
     """Snapshot of weights that its draws use."""
+    drawn_at: int = 0
+    """Height at which it got its seed; who changes what it serves later is left out of its draws."""
+    deposit: int = 0
+    freed: int = 0
+    """What receipts left of the maximum costs of their vouchers, less what unused indices paid."""
+    next_index: int = 0
+    """One above the highest index with a receipt."""
+    late: int = 0
+    """Late marks of its vouchers that count."""
+    accuser: bytes = b""
+    """Who proved that its owner contradicted itself; the deposit is forfeited then."""
 
 
 SESSIONS: Table[Session] = Table("sessions/by-id", Session)
 DRAWING: Table[int] = Table("sessions/drawing", int)
-PAID: Table[int] = Table("sessions/paid", int)
-"""Indices with a receipt, kept as long as the session: tasks themselves are deleted when their epoch settles."""
 EXPIRY: Table[int] = Table("sessions/expiry", int)
 
 
@@ -64,19 +73,13 @@ def derive_executors(
     return draw_order(derive_seed(seed, "executor", task), able)
 
 
-def mark_paid(state: State, session: bytes, index: int) -> None:
-    """Note that an index has its receipt."""
-    PAID.put(state, session + index.to_bytes(4, "big"), 0)
-
-
-def is_paid(state: State, session: bytes, index: int) -> bool:
-    """True when an index of a session has its receipt."""
-    return PAID.get(state, session + index.to_bytes(4, "big")) is not None
-
-
 def get_executors(state: State, session: Session, task: bytes) -> list[bytes]:
     """The drawn order of a session's task, from the snapshot that the session is bound to."""
-    serving = [address for address, node in nodes.NODES.items(state) if session.model in node.serves]
+    serving = [
+        address
+        for address, node in nodes.NODES.items(state)
+        if session.model in node.serves and node.serves_since <= session.drawn_at
+    ]
     weights = nodes.get_weights_at(state, session.version)
     return derive_executors(session.seed, weights, serving, session.relay, task)
 
@@ -85,8 +88,11 @@ def apply_open(
     state: State, params: NetworkParams, sender: bytes, key: bytes, transaction_hash: bytes, message: OpenSession
 ) -> None:
     """Take the deposit into escrow and ask the beacon for the session's seed."""
-    if nodes.NODES.get(state, message.relay) is None:
+    relay = nodes.NODES.get(state, message.relay)
+    if relay is None:
         raise InvalidTransaction("unknown-relay", "the relay is not a node of this network")
+    if relay.marks > relay.answered + params.tasks.late_credit:
+        raise InvalidTransaction("blamed-relay", f"the relay called others late {relay.marks} times in this epoch")
     if not nodes.is_served(state, message.model):
         raise InvalidTransaction("unknown-model", f"no node serves {message.model}")
     if message.deposit < params.token_price:
@@ -100,6 +106,7 @@ def apply_open(
         relay=message.relay,
         model=message.model,
         left=message.deposit,
+        deposit=message.deposit,
         max_tasks=params.session_tasks,
         expires_at=expires_at,
         round_index=beacon.request_round(state),
@@ -117,31 +124,27 @@ def apply_close(state: State, sender: bytes, message: CloseSession) -> None:
         raise InvalidTransaction("unknown-session", "no open session of this account has this id")
     if session.expires_at <= state.height:
         raise InvalidTransaction("already-closed", "the session has ended")
-    EXPIRY.delete(state, (session.expires_at + GRACE_BLOCKS).to_bytes(8, "big") + message.session)
-    SESSIONS.put(state, message.session, msgspec.structs.replace(session, expires_at=state.height))
-    EXPIRY.put(state, (state.height + GRACE_BLOCKS).to_bytes(8, "big") + message.session, 0)
+    end_session(state, message.session, session)
+
+
+def end_session(state: State, session_id: bytes, session: Session) -> None:
+    """No further requests from now on; receipts are taken for the grace."""
+    if session.expires_at <= state.height:
+        SESSIONS.put(state, session_id, session)
+        return
+    EXPIRY.delete(state, (session.expires_at + GRACE_BLOCKS).to_bytes(8, "big") + session_id)
+    SESSIONS.put(state, session_id, msgspec.structs.replace(session, expires_at=state.height))
+    EXPIRY.put(state, (state.height + GRACE_BLOCKS).to_bytes(8, "big") + session_id, 0)
 
 
 def end_block(state: State) -> None:
-    """Give seeds to sessions whose beacon round is finished; return the rest of those that ended."""
+    """Give seeds to sessions whose beacon round is finished."""
     for session_id, round_index in DRAWING.items(state):
         seed = beacon.derive_at(state, round_index, "session", session_id)
         session = SESSIONS.get(state, session_id)
         if seed is not None and session is not None:
             version = nodes.get_version(state)
-            SESSIONS.put(state, session_id, msgspec.structs.replace(session, seed=seed, version=version))
+            drawn = msgspec.structs.replace(session, seed=seed, version=version, drawn_at=state.height)
+            SESSIONS.put(state, session_id, drawn)
             DRAWING.delete(state, session_id)
             state.emit("session-ready", session=session_id.hex())
-    for key, _ in EXPIRY.scan(state):
-        if int.from_bytes(key[:8], "big") > state.height:
-            break
-        session_id = key[8:]
-        session = SESSIONS.get(state, session_id)
-        assert session is not None
-        move_coins(state, SESSION_ESCROW, session.owner, session.left)
-        SESSIONS.delete(state, session_id)
-        for paid, _ in PAID.items(state, session_id):
-            PAID.delete(state, paid)
-        DRAWING.delete(state, session_id)
-        EXPIRY.delete(state, key)
-        state.emit("session-closed", session=session_id.hex(), returned=session.left)

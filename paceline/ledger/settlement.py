@@ -1,7 +1,7 @@
 """The end of an epoch: held pay is released, the floor issuance is shared, reputation moves.
 
-A node is paid what its finished work earned, times the validation criterion and the share of blocks that it did not
-miss to sign; a node found guilty in the epoch gets
+A node is paid what its finished work earned, times the criteria of checking and of drawn work, and the share of
+blocks that it did not miss to sign; a node found guilty in the epoch gets
 nothing and its held pay goes back to the reserve. To the unit: what leaves held pay and the reserve arrives elsewhere.
 Source: seed 001, sections 6 and 8, Appendix F.
 """
@@ -11,14 +11,13 @@ from __future__ import annotations
 import msgspec
 
 from paceline.base.integers import PPM, mul_div_floor, split_proportionally
-from paceline.economy.pay import Pay, compute_criterion_ppm, compute_pay
+from paceline.economy.pay import Pay, compute_criterion_ppm, compute_pay, compute_work_criterion_ppm
 from paceline.economy.supply import compute_floor_issuance
-from paceline.ledger import bonds, nodes
+from paceline.ledger import attendance, bonds, nodes, task_pay, task_reports
 from paceline.ledger.accounts import HELD_PAY, RESERVE, TRAINING_FUND, get_account, move_coins
 from paceline.ledger.evidence import take_missed
 from paceline.ledger.nodes import NODES, Node
 from paceline.ledger.state import State, Table
-from paceline.ledger.tasks import FINAL, GUILTY, TASKS, get_checkers
 from paceline.ledger.training import DISPUTES, ENDED, ID_BYTES, RUNS, STARTS, UPDATES
 from paceline.protocol.codec import Record
 from paceline.protocol.messages import ACCEPTED
@@ -49,6 +48,8 @@ def get_settlement(state: State, epoch: int) -> tuple[Line, ...] | None:
 
 def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     """Release or forfeit everything that is final, issue the floor, write the table of the epoch."""
+    attendance.end_epoch(state, params)
+    task_reports.end_epoch(state)
     due = _collect_due(state, params)
     shares = _compute_issuance(state, params, due, epoch)
     _pay_bounties(state, params, due, epoch)
@@ -65,21 +66,11 @@ def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
 def _collect_due(state: State, params: NetworkParams) -> dict[bytes, int]:
     """What each node's finished work earned; the fund's share leaves at once, settled records go."""
     due: dict[bytes, int] = {}
-    for worker, pay in (*_collect_tasks(state, params), *_collect_updates(state, params)):
+    for worker, pay in (*task_pay.collect_pay(state, params), *_collect_updates(state, params)):
         move_coins(state, HELD_PAY, TRAINING_FUND, pay.fund)
         for address, amount in ((worker, pay.worker), *pay.checkers):
             due[address] = due.get(address, 0) + amount
     return due
-
-
-def _collect_tasks(state: State, params: NetworkParams) -> list[tuple[bytes, Pay]]:
-    found = []
-    for task_id, task in TASKS.items(state):
-        if task.status == FINAL:
-            found.append((task.executor, compute_pay(task.cost, get_checkers(task), params.fund_ppm)))
-        if task.status in (FINAL, GUILTY):
-            TASKS.delete(state, task_id)
-    return found
 
 
 def _collect_updates(state: State, params: NetworkParams) -> list[tuple[bytes, Pay]]:
@@ -117,6 +108,12 @@ def _pay_bounties(state: State, params: NetworkParams, due: dict[bytes, int], ep
     for cheater, accuser, amount in bonds.share_bounties(state, forfeits, incomes, params.race.bounty):
         due[cheater] -= amount
         move_coins(state, HELD_PAY, accuser, amount)
+    # Users come last: a report pays even without one, by the fee that it may lose.
+    for cheater, reporter in task_pay.take_rewards(state):
+        amount = min(params.tasks.report_reward, due.get(cheater, 0)) if cheater in forfeits else 0
+        if amount:
+            due[cheater] -= amount
+            move_coins(state, HELD_PAY, reporter, amount)
 
 
 def _settle_node(
@@ -124,6 +121,8 @@ def _settle_node(
 ) -> Line:
     guilty = _is_guilty(state, address, epoch)
     criterion = 0 if guilty else compute_criterion_ppm(node.fulfilled, node.duties)
+    present = compute_work_criterion_ppm(node.answered - node.marks, node.drawn, params.tasks.absence_ppm)
+    criterion = mul_div_floor(criterion, present, PPM)
     missed = min(take_missed(state, address), params.epoch_blocks)
     criterion = mul_div_floor(criterion, params.epoch_blocks - missed, params.epoch_blocks)
     released = mul_div_floor(due, criterion, PPM)
@@ -149,6 +148,10 @@ def _settle_node(
         checks=0,
         duties=0,
         fulfilled=0,
+        drawn=0,
+        answered=0,
+        marks=0,
+        held=0,
         refunded=0,
         earned=node.earned + earned,
         forfeited=node.forfeited + forfeited,

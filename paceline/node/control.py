@@ -25,7 +25,7 @@ from paceline.node.gateway import NodeGateway
 from paceline.node.reports import build_report
 from paceline.node.upgrades import build_upgrade_status
 from paceline.protocol.codec import decode
-from paceline.protocol.messages import LeaveNetwork, OpenRun, RegisterNode, Registration, decode_transaction
+from paceline.protocol.messages import LeaveNetwork, OpenRun, RegisterNode, Registration, ReportTask, decode_transaction
 from paceline.protocol.params import NICOIN_PER_COIN
 from paceline.training.claim import build_initial_state, decode_global_state
 from paceline.training.plan import TrainingPlan, decode_plan, encode_plan
@@ -62,6 +62,12 @@ class SampleOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     run: str
     prompt: Annotated[str, msgspec.Meta(max_length=1_000)] = "ROMEO:\n"
     length: Annotated[int, msgspec.Meta(ge=1, le=2_000)] = 300
+
+
+class ReportOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An answer of this home's account to doubt."""
+
+    task: str
 
 
 class AdvanceOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -115,6 +121,7 @@ class Control:
                 Route("/train", self._guard(self._train), methods=["POST"]),
                 Route("/sample", self._guard(self._sample), methods=["POST"]),
                 Route("/sponsor", self._guard(self._sponsor), methods=["POST"]),
+                Route("/report-answer", self._guard(self._report_answer), methods=["POST"]),
                 Route("/leave", self._guard(self._leave), methods=["POST"]),
                 Route("/transaction", self._guard(self._transaction), methods=["POST"]),
                 Route("/upgrade", self._guard(self._upgrade), methods=["GET"]),
@@ -203,6 +210,12 @@ class Control:
         await context.chain.send(LeaveNetwork(address), key=key)
         node = nodes.NODES.get(context.chain.read(), address)
         return Leaving(name=order.name, after_epoch=node.leaves if node is not None else 0)
+
+    async def _report_answer(self, request: Request) -> object:
+        order = msgspec.json.decode(await request.body(), type=ReportOrder)
+        task_id = _parse_digest(order.task, "task")
+        _, included = await self._context.chain.send(ReportTask(task_id), key=self._user)
+        return Sent(height=included.height)
 
     async def _transaction(self, request: Request) -> object:
         """A transaction that was signed elsewhere on this machine, such as by the key of another node of the home."""

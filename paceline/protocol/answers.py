@@ -9,7 +9,7 @@ from msgspec import Meta
 from paceline.base.errors import Invalid
 from paceline.base.hashing import hash_parts
 from paceline.protocol.codec import Record, decode, encode
-from paceline.protocol.messages import Count, Digest, Name, Voucher
+from paceline.protocol.messages import Count, Digest, Name, Skip, Voucher
 from paceline.protocol.transcripts import (
     MAX_TOKENS,
     MAX_VECTOR_BYTES,
@@ -154,7 +154,13 @@ class FailFrame(Record, frozen=True, tag="fail"):
     message: str
 
 
-Frame = TextFrame | VectorFrame | EndFrame | FailFrame
+class BusyFrame(Record, frozen=True, tag="busy"):
+    """Executor to relay: no room for this task; the signature lets the relay pass it on."""
+
+    skip: Skip
+
+
+Frame = TextFrame | VectorFrame | EndFrame | FailFrame | BusyFrame
 
 
 def decode_frame(data: bytes) -> Frame:

@@ -9,11 +9,14 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from paceline.base.hashing import hash_parts
 from paceline.protocol.codec import Record, decode, encode
 
 MAX_TRANSACTION_BYTES = 256 * 1024
 MAX_SUPPLY = 10**18
 PARTIAL_BYTES = 48
+MAX_SKIPS = 32
+BUSY, LATE = "busy", "late"
 
 AddressBytes = Annotated[bytes, Meta(min_length=20, max_length=20)]
 Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -249,7 +252,20 @@ class CloseSession(Record, frozen=True, tag="close-session"):
     session: Id
 
 
-class Voucher(Record, frozen=True):
+class Skip(Record, frozen=True):
+    """Why a node that was drawn earlier does not do a task: `busy` in its own words, `late` in the relay's."""
+
+    node: AddressBytes
+    kind: Annotated[str, Meta(pattern="^(busy|late)$")]
+    height: Height
+    signature: SignatureBytes
+
+    def signed_bytes(self, chain_id: str, session: bytes, index: int) -> bytes:
+        """What the skipped node or the relay signs."""
+        return b"paceline-skip" + encode((chain_id, session, index, self.node, self.kind, self.height))
+
+
+class Voucher(Record, frozen=True, kw_only=True):
     """The session owner's word on one task: who may do it, on what prompt, for how much at most."""
 
     session: Id
@@ -257,12 +273,15 @@ class Voucher(Record, frozen=True):
     executor: AddressBytes
     prompt_hash: Digest
     max_cost: Amount
+    total: Amount
+    """Maximum costs of all indices up to this one, added up."""
+    skips: Annotated[tuple[Skip, ...], Meta(max_length=MAX_SKIPS)] = ()
+    """Every node that was drawn before the executor, in the drawn order."""
     signature: SignatureBytes
 
     def signed_bytes(self, chain_id: str) -> bytes:
         """What the owner signs."""
-        parts = (chain_id, self.session, self.index, self.executor, self.prompt_hash, self.max_cost)
-        return b"paceline-voucher" + encode(parts)
+        return b"paceline-voucher" + encode((chain_id, *_without_signature(self)))
 
 
 class Receipt(Record, frozen=True):
@@ -280,11 +299,43 @@ class SubmitReceipts(Record, frozen=True, tag="submit-receipts"):
     receipts: Annotated[tuple[Receipt, ...], Meta(min_length=1, max_length=64)]
 
 
+class ProveVouchers(Record, frozen=True, tag="prove-vouchers"):
+    """Two vouchers of one session that no honest owner signs: they contradict each other."""
+
+    first: Voucher
+    second: Voucher
+
+
+class CommitVerdict(Record, frozen=True, tag="commit-verdict"):
+    """A drawn checker binds itself to a verdict on a task before any of them is shown."""
+
+    task: Digest
+    digest: Digest
+
+
 class JudgeTask(Record, frozen=True, tag="judge-task"):
-    """A verdict on a task, by a drawn checker or, once flagged, by anybody with weight."""
+    """A verdict on a task: what a drawn checker committed to or, once flagged, the word of anybody with weight."""
 
     task: Digest
     verdict: Verdict
+    salt: Digest = bytes(32)
+
+    def compute_commitment(self, voter: bytes) -> bytes:
+        """What `CommitVerdict` carries: nobody else can commit to the same without knowing the verdict."""
+        return hash_parts("task-verdict", voter, encode((self.task, self.verdict, self.salt)))
+
+
+class JudgeNode(Record, frozen=True, tag="judge-node"):
+    """A verdict on a suspected node, over its kept tasks: rejected when the own numbers make it as suspect."""
+
+    node: AddressBytes
+    verdict: Verdict
+
+
+class ReportTask(Record, frozen=True, tag="report-task"):
+    """The user who paid for an answer doubts it, and pays for checks by fresh checkers."""
+
+    task: Digest
 
 
 class OpenRun(Record, frozen=True, tag="open-run"):
@@ -356,7 +407,11 @@ Message = (
     | OpenSession
     | CloseSession
     | SubmitReceipts
+    | ProveVouchers
+    | CommitVerdict
     | JudgeTask
+    | JudgeNode
+    | ReportTask
     | OpenRun
     | JoinRun
     | CommitUpdate
@@ -382,7 +437,9 @@ DUTIES = (
     AccuseReport,
     JudgeReport,
     SubmitReceipts,
+    CommitVerdict,
     JudgeTask,
+    JudgeNode,
     JoinRun,
     CommitUpdate,
     JudgeUpdate,
@@ -419,5 +476,5 @@ def decode_transaction(data: bytes) -> tuple[Transaction, TransactionBody]:
     return envelope, decode(TransactionBody, envelope.body, limit_bytes=MAX_TRANSACTION_BYTES)
 
 
-def _without_signature(record: Registration) -> tuple[object, ...]:
+def _without_signature(record: Registration | Voucher) -> tuple[object, ...]:
     return tuple(getattr(record, field) for field in record.__struct_fields__ if field != "signature")

@@ -57,6 +57,49 @@ class RaceParams(Record, kw_only=True, frozen=True):
     """At how many heights of an epoch that chance is drawn."""
 
 
+class TaskParams(Record, kw_only=True, frozen=True):
+    """Who answers a session's tasks, and who checks them (decision 027)."""
+
+    away_blocks: int = 40
+    """How long a node that was marked late has to show itself; then it counts as away until it does."""
+    late_limit: int = 16
+    """Late marks that end a session; beyond twice as many its vouchers are void."""
+    late_credit: int = 16
+    """Late marks that a relay may have in an epoch above the tasks that it answered, or nobody opens sessions with it."""
+    absence_ppm: int = 50_000
+    """Share of its drawn work that a node may miss for its maintenance; three deviations and one task come on top."""
+    unused_blocks: int = 1_200
+    """How long an index may stay unused after a later one has its receipt."""
+    unused_charge: int = 8_000_000
+    """Nicoin that an unused index pays to the node that was drawn for it."""
+    least_indices: int = 4
+    """Indices that a drawn session pays for in any case."""
+    reveal_blocks: int = 60
+    """Time for the checkers of a task to reveal what they committed to."""
+    suspicion_micronats: int = 13_815_511
+    """Logarithm of a million: a sum of evidence that an honest node reaches with a chance of a millionth, ever."""
+    evidence_low_micronats: int = -20_203
+    """Least that one answer adds: what a stake of 2 % loses at most (decision 024)."""
+    evidence_high_micronats: int = 5_303_306
+    """Most that one answer adds: what this stake wins at most."""
+    kept_checks: int = 16
+    """Checked tasks kept per node for an inquiry: those that weigh most."""
+    inquiry_slots: int = 5
+    """Outsiders drawn to confirm a suspicion."""
+    inquiry_confirmations: int = 2
+    """How many of them bring it before everybody."""
+    report_fee: int = 500_000_000
+    """Nicoin that a user's report of an answer costs; they come back when it is proven."""
+    report_blocks: int = 1_200
+    """How long after its receipt an answer may be reported; its epoch's settlement ends the time as well."""
+    report_checkers: int = 2
+    """Fresh checkers of a reported answer."""
+    report_limit: int = 8
+    """Reports of one account per epoch."""
+    report_reward: int = 100_000_000
+    """Most nicoin that a proven report earns out of what the cheater forfeits."""
+
+
 class NetworkParams(Record, kw_only=True, frozen=True):
     """All shared numbers of a network."""
 
@@ -122,6 +165,7 @@ class NetworkParams(Record, kw_only=True, frozen=True):
     """Segments that are replayed per update."""
     auditors: int
     """Auditors drawn per update."""
+    tasks: TaskParams = TaskParams()
 
 
 TINY = NetworkParams(

@@ -18,8 +18,8 @@ this test does not see them. Source: bench/calibrate_vectors.py.
 
 
 def judge_vector(evidence: VectorEvidence, tolerance_micro: int = TOLERANCE_MICRO) -> Verdict:
-    """Judge one embedding. The verdict's evidence holds: tokens, distance, its limit."""
-    numbers = (evidence.tokens, evidence.distance_micro, tolerance_micro)
+    """Judge one embedding. The verdict's evidence holds: tokens, distance, its limit, and no log e-value: zero."""
+    numbers = (evidence.tokens, evidence.distance_micro, tolerance_micro, 0)
     if evidence.distance_micro > tolerance_micro:
         return Verdict(REJECTED, "the vector is not the model's: another model or prompt made it", numbers)
     return Verdict(ACCEPTED, "the vector matches the model", numbers)

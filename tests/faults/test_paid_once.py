@@ -6,10 +6,10 @@ import pytest
 from role_setup import get_order, make_order, make_state, open_session
 
 from paceline.base.errors import InvalidTransaction
-from paceline.ledger import settlement, tasks
+from paceline.ledger import settlement, task_pay, tasks
 from paceline.ledger.accounts import HELD_PAY, get_account
 from paceline.ledger.sessions import SESSIONS, compute_task_id
-from paceline.protocol.messages import Receipt
+from paceline.protocol.messages import ACCEPTED, Receipt
 from paceline.protocol.params import TINY
 
 CHAIN_ID = "roles-1"
@@ -25,7 +25,7 @@ class Paid:
         self.receipt = Receipt(make_order(self.session_id, self.executor).voucher, bytes(32), 30, 40)
         self.send(epoch=0)
         task_id = compute_task_id(self.session_id, 0)
-        tasks._finish(self.state, task_id, tasks.TASKS.get(self.state, task_id), tasks.FINAL)
+        task_pay.settle_task(self.state, TINY, task_id, ACCEPTED)
 
     def send(self, *, epoch: int) -> None:
         tasks.apply_receipts(self.state, TINY, CHAIN_ID, self.executor, (self.receipt,), epoch)

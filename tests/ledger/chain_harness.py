@@ -235,10 +235,36 @@ class Chain:
         address = get_executors(self.state, session, compute_task_id(session_id, index))[0]
         return next(key for key in self.keys if key.address == address)
 
-    def receipt(self, session_id, index, executor, *, prompt=10, completion=20, max_cost=10**10, signer=None):
-        unsigned = m.Voucher(session_id, index, executor.address, bytes(32), max_cost, bytes(64))
+    def voucher(
+        self, session_id, index, executor, *, max_cost=10**8, total=None, skips=(), signer=None, prompt=bytes(32)
+    ):
+        unsigned = m.Voucher(
+            session=session_id,
+            index=index,
+            executor=executor.address,
+            prompt_hash=prompt,
+            max_cost=max_cost,
+            total=max_cost * (index + 1) if total is None else total,
+            skips=tuple(skips),
+            signature=bytes(64),
+        )
         signature = (signer or self.user).sign(unsigned.signed_bytes(self.application.chain_id))
-        voucher = m.Voucher(session_id, index, executor.address, bytes(32), max_cost, signature)
+        return msgspec.structs.replace(unsigned, signature=signature)
+
+    def skip(self, session_id, index, address, kind=m.LATE, *, signer=None, height=None):
+        """A mark against a drawn node, signed by itself when busy and by the first node, the relay, when late."""
+        node = next(key for key in self.keys if key.address == address)
+        unsigned = m.Skip(address, kind, self.height if height is None else height, bytes(64))
+        signer = signer or (node if kind == m.BUSY else self.keys[0])
+        text = unsigned.signed_bytes(self.application.chain_id, session_id, index)
+        return msgspec.structs.replace(unsigned, signature=signer.sign(text))
+
+    def order(self, session_id, index):
+        session = SESSIONS.get(self.state, session_id)
+        return get_executors(self.state, session, compute_task_id(session_id, index))
+
+    def receipt(self, session_id, index, executor, *, prompt=10, completion=20, **options):
+        voucher = self.voucher(session_id, index, executor, **options)
         return m.Receipt(voucher, hash_parts("payload", session_id, index.to_bytes(4, "big")), prompt, completion)
 
     def _do_beacon(self):

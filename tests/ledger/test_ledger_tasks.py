@@ -8,11 +8,12 @@ from chain_harness import FUNDS, Chain
 from paceline.base.errors import InvalidTransaction
 from paceline.base.keys import AccountKey
 from paceline.economy.pay import compute_criterion_ppm, compute_pay
-from paceline.ledger import clock, race
+from paceline.ledger import clock, nodes, race
 from paceline.ledger.accounts import TRAINING_FUND, get_account
+from paceline.ledger.check_rates import compute_reputation_rate_ppm
 from paceline.ledger.sessions import GRACE_BLOCKS, SESSIONS, compute_task_id
 from paceline.ledger.settlement import get_settlement
-from paceline.ledger.tasks import CHECKING, DISPUTED, DRAWING, FINAL, GUILTY, TASKS, compute_check_rate_ppm
+from paceline.ledger.tasks import CHECKING, DISPUTED, DRAWING, FINAL, GUILTY, REVEALING, TASKS, get_checkers
 from paceline.protocol import messages as m
 
 COST = 30 * 1_000_000
@@ -47,8 +48,29 @@ def key_of(chain, address):
     return next(key for key in chain.keys if key.address == address)
 
 
-def judge(chain, key, task_id, outcome):
-    chain.send(key, m.JudgeTask(task_id, m.Verdict(outcome, "test", (1, 2))))
+def find_node(chain, address):
+    return nodes.NODES.get(chain.state, address)
+
+
+def judge(chain, key, task_id, outcome, evidence=(1, 2)):
+    """A vote in a dispute, or a commitment that is revealed when it is time."""
+    task = TASKS.get(chain.state, task_id)
+    message = m.JudgeTask(task_id, m.Verdict(outcome, "test", evidence))
+    if task.status == CHECKING:
+        chain.send(key, m.CommitVerdict(task_id, message.compute_commitment(key.address)))
+        chain.run_until(lambda: TASKS.get(chain.state, task_id).status != CHECKING)
+    chain.send(key, message)
+
+
+def commit(chain, task_id, verdicts):
+    """All drawn checkers commit; the messages they may reveal then."""
+    messages = {}
+    for address, (outcome, evidence) in verdicts.items():
+        message = m.JudgeTask(task_id, m.Verdict(outcome, "test", evidence), address.ljust(32, b"s"))
+        chain.send(key_of(chain, address), m.CommitVerdict(task_id, message.compute_commitment(address)))
+        messages[address] = message
+    chain.tick()
+    return messages
 
 
 def refuse(chain, key, message):
@@ -74,7 +96,8 @@ def test_invalid_receipts(chain):
     assert send(chain.receipt(session_id, 0, executor), key=other) == "not-the-executor"
     assert send(chain.receipt(session_id, 0, chain.keys[0]), key=chain.keys[0]) == "not-drawn"
     assert send(chain.receipt(session_id, 0, executor, max_cost=COST - 1)) == "over-maximum"
-    assert send(chain.receipt(session_id, 0, executor, prompt=10_001, max_cost=10**12)) == "over-escrow"
+    assert send(chain.receipt(session_id, 0, executor, prompt=10_001, max_cost=10**12, total=1)) == "over-escrow"
+    assert send(chain.receipt(session_id, 0, executor, total=10**10 + 1)) == "over-total"
     assert send(chain.receipt(bytes(16), 0, executor)) == "unknown-session"
     assert send(chain.receipt(session_id, chain.params.session_tasks, executor)) == "over-tasks"
     forger = AccountKey.from_secret(b"f" * 32)
@@ -86,8 +109,9 @@ def test_invalid_receipts(chain):
 def test_a_task_without_checkers_or_after_its_checks_is_final(chain):
     session_id = chain.open_session()
     task_id, _ = answer_with_checkers(chain, session_id)
-    for address in TASKS.get(chain.state, task_id).drawn:
-        judge(chain, key_of(chain, address), task_id, m.ACCEPTED)
+    verdicts = dict.fromkeys(TASKS.get(chain.state, task_id).drawn, (m.ACCEPTED, (1, 2)))
+    for address, message in commit(chain, task_id, verdicts).items():
+        chain.send(key_of(chain, address), message)
     chain.tick()
     assert TASKS.get(chain.state, task_id).status == FINAL
 
@@ -106,7 +130,7 @@ def test_a_flag_alone_punishes_nobody(chain):
     task_id, executor = answer_with_checkers(chain, session_id)
     judge(chain, key_of(chain, TASKS.get(chain.state, task_id).drawn[0]), task_id, m.REJECTED)
     chain.tick()
-    assert TASKS.get(chain.state, task_id).status == DISPUTED
+    chain.run_until(lambda: TASKS.get(chain.state, task_id).status == DISPUTED)
     chain.run_until(lambda: TASKS.get(chain.state, task_id).status == FINAL)
     index = chain.keys.index(executor)
     assert chain.node(index).guilty == -1
@@ -120,7 +144,7 @@ def test_a_majority_convicts_refunds_and_forfeits(chain):
     # An earlier answer of the same node that nobody proved right is refunded too.
     unproven = [t for t, task in TASKS.items(chain.state) if task.executor == executor.address and t != task_id]
     judge(chain, key_of(chain, TASKS.get(chain.state, task_id).drawn[0]), task_id, m.REJECTED)
-    chain.tick()
+    chain.run_until(lambda: TASKS.get(chain.state, task_id).status == DISPUTED)
     for key in chain.keys:
         task = TASKS.get(chain.state, task_id)
         if key is not executor and task.status == DISPUTED and key.address not in [v.voter for v in task.votes]:
@@ -142,7 +166,7 @@ def test_more_than_half_for_the_accused_ends_the_dispute(chain):
     task_id, executor = answer_with_checkers(chain, session_id)
     flagger = key_of(chain, TASKS.get(chain.state, task_id).drawn[0])
     judge(chain, flagger, task_id, m.REJECTED)
-    chain.tick()
+    chain.run_until(lambda: TASKS.get(chain.state, task_id).status == DISPUTED)
     for key in chain.keys:
         if key not in (executor, flagger):
             judge(chain, key, task_id, m.ACCEPTED)
@@ -152,21 +176,55 @@ def test_more_than_half_for_the_accused_ends_the_dispute(chain):
     assert chain.node(chain.keys.index(executor)).guilty == -1
 
 
-def test_invalid_verdicts_on_tasks(chain):
+def test_invalid_commitments_and_verdicts_on_tasks(chain):
     session_id = chain.open_session()
     task_id, executor = answer_with_checkers(chain, session_id)
     task = TASKS.get(chain.state, task_id)
     assert task.status == CHECKING
-    verdict = m.JudgeTask(task_id, m.Verdict(m.ACCEPTED, "", ()))
+    checker = key_of(chain, task.drawn[0])
+    verdict = m.JudgeTask(task_id, m.Verdict(m.ACCEPTED, "", (7,)), b"s" * 32)
+    empty = m.JudgeTask(task_id, m.Verdict(m.ACCEPTED, "", ()), b"s" * 32)
+    idle = [key for key in chain.keys if key.address not in (*task.drawn, executor.address, chain.keys[0].address)]
+    commitment = m.CommitVerdict(task_id, empty.compute_commitment(checker.address))
+    for key in (executor, chain.keys[0], *idle):
+        assert refuse(chain, key, commitment) == "not-drawn"
+    assert refuse(chain, checker, m.CommitVerdict(bytes(32), bytes(32))) == "nothing-to-judge"
+    assert refuse(chain, checker, verdict) == "nothing-to-judge"
+    chain.send(checker, commitment)
+    assert refuse(chain, checker, commitment) == "already-committed"
+    chain.run_until(lambda: TASKS.get(chain.state, task_id).status == REVEALING)
+    assert refuse(chain, checker, commitment) == "nothing-to-judge"
     assert refuse(chain, executor, verdict) == "no-vote"
     assert refuse(chain, chain.keys[0], verdict) == "no-vote"
-    idle = [key for key in chain.keys if key.address not in (*task.drawn, executor.address, chain.keys[0].address)]
     for key in idle:
         assert refuse(chain, key, verdict) == "not-drawn"
-    checker = key_of(chain, task.drawn[0])
-    chain.send(checker, verdict)
-    assert refuse(chain, checker, verdict) == "already-judged"
+    assert refuse(chain, checker, verdict) == "not-committed"
+    assert refuse(chain, checker, empty) == "no-numbers"
     assert refuse(chain, checker, m.JudgeTask(bytes(32), m.Verdict(m.ACCEPTED, "", ()))) == "nothing-to-judge"
+
+
+def test_a_verdict_is_revealed_once_and_as_committed(chain):
+    session_id = chain.open_session()
+    task_id, _ = answer_with_checkers(chain, session_id, least=2)
+    drawn = TASKS.get(chain.state, task_id).drawn
+    messages = commit(chain, task_id, dict.fromkeys(drawn, (m.ACCEPTED, (1,))))
+    first, second = (key_of(chain, address) for address in drawn[:2])
+    # Another's verdict with its salt fits nobody else's commitment.
+    assert refuse(chain, second, messages[first.address]) == "not-committed"
+    chain.send(first, messages[first.address])
+    assert refuse(chain, first, messages[first.address]) == "already-judged"
+
+
+def test_who_shows_no_numbers_or_nothing_has_missed_its_duty(chain):
+    session_id = chain.open_session()
+    task_id, _ = answer_with_checkers(chain, session_id, least=2)
+    drawn = TASKS.get(chain.state, task_id).drawn
+    missed = [find_node(chain, a).duties - find_node(chain, a).fulfilled for a in drawn]
+    messages = commit(chain, task_id, dict.fromkeys(drawn, (m.UNDECIDED, ())))
+    chain.send(key_of(chain, drawn[0]), messages[drawn[0]])
+    chain.run_until(lambda: TASKS.get(chain.state, task_id).status == FINAL)
+    assert [find_node(chain, a).duties - find_node(chain, a).fulfilled for a in drawn] == missed
+    assert get_checkers(TASKS.get(chain.state, task_id)) == []
 
 
 def test_what_a_session_does_not_spend_returns(chain):
@@ -177,7 +235,9 @@ def test_what_a_session_does_not_spend_returns(chain):
     chain.tick()
     fee = chain.params.transfer_fee
     chain.run_until(lambda: SESSIONS.get(chain.state, session_id) is None, limit=GRACE_BLOCKS + 5)
-    assert get_account(chain.state, chain.user.address).balance == before + 10**10 - COST - fee
+    # The first few indices of a drawn session are paid for, used or not.
+    charged = (chain.params.tasks.least_indices - 1) * chain.params.tasks.unused_charge
+    assert get_account(chain.state, chain.user.address).balance == before + 10**10 - COST - charged - fee
 
 
 def test_invalid_sessions(chain):
@@ -220,7 +280,7 @@ def test_pay_of_a_fee_of_a_thousand(checkers, worker):
 
 
 def test_check_rate_falls_with_reputation_to_its_floor(chain):
-    rates = [compute_check_rate_ppm(reputation, chain.params) for reputation in (0, 4, 8, 400)]
+    rates = [compute_reputation_rate_ppm(reputation, chain.params) for reputation in (0, 4, 8, 400)]
     assert rates == [1_000_000, 505_000, 257_500, 10_000]
 
 

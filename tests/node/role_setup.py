@@ -16,7 +16,7 @@ from paceline.node.founding import Founder, Founding, build_genesis
 from paceline.node.serving import Serving
 from paceline.protocol.answers import AnswerRequest, ChatPrompt, Request, TaskOrder, Turn
 from paceline.protocol.genesis import GenesisAccount
-from paceline.protocol.messages import OpenSession, Voucher
+from paceline.protocol.messages import OpenSession, Skip, Voucher
 from paceline.protocol.params import NICOIN_PER_COIN, TINY
 from paceline.store.blobs import BlobStore
 from paceline.store.state import MemoryStateStore
@@ -74,7 +74,7 @@ def open_session(state: State, *, mark: bytes = b"t", drawn: bool = True) -> byt
     sessions.apply_open(state, TINY, USER.address, USER.public_key, transaction, message)
     session_id = sessions.compute_session_id(USER.address, transaction)
     if drawn:
-        change_session(state, session_id, seed=b"s" * 32, version=nodes.get_version(state))
+        change_session(state, session_id, seed=b"s" * 32, version=nodes.get_version(state), drawn_at=state.height)
         sessions.DRAWING.delete(state, session_id)
     return session_id
 
@@ -104,12 +104,20 @@ def make_order(
         "executor": executor,
         "prompt_hash": request.compute_hash(),
         "max_cost": 10**9,
+        "total": 10**9,
         "signature": bytes(64),
         **changes,
     }
     voucher = Voucher(**fields)
     signature = signer.sign(voucher.signed_bytes(CHAIN_ID))
     return TaskOrder(msgspec.structs.replace(voucher, signature=signature), request)
+
+
+def make_late_mark(state: State, session_id: bytes, address: bytes, index: int = 0) -> Skip:
+    """The relay's mark against a drawn node."""
+    unsigned = Skip(address, "late", state.height, bytes(64))
+    signature = RELAY.sign(unsigned.signed_bytes(CHAIN_ID, session_id, index))
+    return msgspec.structs.replace(unsigned, signature=signature)
 
 
 class FakeChain:

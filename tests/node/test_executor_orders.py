@@ -17,15 +17,17 @@ from role_setup import (
     find_key,
     get_order,
     make_context,
+    make_late_mark,
     make_order,
     make_state,
     open_session,
 )
 
 from paceline.base.errors import Invalid, InvalidTransaction, WorkError
+from paceline.base.keys import verify_signature
 from paceline.inference.embed import VectorPlan
 from paceline.inference.run import TokenStep
-from paceline.ledger import nodes, tasks
+from paceline.ledger import attendance, nodes, registration, tasks
 from paceline.ledger.sessions import compute_task_id
 from paceline.network.wire import PeerRequest
 from paceline.node.roles import executor
@@ -44,7 +46,7 @@ from paceline.protocol.answers import (
     decode_frame,
 )
 from paceline.protocol.codec import decode, encode
-from paceline.protocol.messages import Receipt, SubmitReceipts
+from paceline.protocol.messages import BUSY, DescribeNode, Receipt, SubmitReceipts
 from paceline.protocol.params import TINY
 
 
@@ -101,10 +103,15 @@ def test_a_drawn_order_is_taken(setting):
     assert task_id == compute_task_id(setting.session_id, 0)
 
 
-def test_every_node_of_the_drawn_order_may_answer(setting):
+def test_every_node_of_the_drawn_order_may_answer_when_those_before_it_are_skipped(setting):
+    skips = ()
     for address in get_order(setting.state, setting.session_id):
         role = ExecutorRole(make_context(setting.state, find_key(address), setting.folder / address.hex()), None)
-        assert role._check_order(setting.state, RELAY.address, make_order(setting.session_id, address))
+        order = make_order(setting.session_id, address, skips=skips)
+        assert role._check_order(setting.state, RELAY.address, order)
+        skips = (*skips, make_late_mark(setting.state, setting.session_id, address))
+    with pytest.raises(Invalid, match="unskipped"):
+        role._check_order(setting.state, RELAY.address, make_order(setting.session_id, address))
 
 
 def test_invalid_session_unknown_undrawn_or_over(setting):
@@ -124,7 +131,11 @@ def test_invalid_relay_or_executor(setting):
 
 
 def test_invalid_index_behind_the_last_task(setting):
-    assert setting.check(index=TINY.session_tasks - 1)
+    last = TINY.session_tasks - 1
+    order = get_order(setting.state, setting.session_id, last)
+    earlier = order[: order.index(setting.executor)]
+    skips = tuple(make_late_mark(setting.state, setting.session_id, address, last) for address in earlier)
+    assert setting.check(index=last, skips=skips)
     assert setting.refuse(index=TINY.session_tasks) == "not-drawn"
 
 
@@ -265,8 +276,10 @@ def test_invalid_maximum_below_prompt_and_answer(setting, small_model):
 def test_invalid_order_beyond_the_queue(setting, small_model):
     order = receive(setting, make_order(setting.session_id, setting.executor))
     setting.role._busy = executor.MAX_QUEUE
-    with pytest.raises(WorkError, match="limit"):
-        asyncio.run(collect(setting.role.serve(order)))
+    [frame] = asyncio.run(collect(setting.role.serve(order)))
+    assert (frame.skip.node, frame.skip.kind) == (setting.executor, BUSY)
+    text = frame.skip.signed_bytes("roles-1", setting.session_id, 0)
+    assert verify_signature(find_key(setting.executor).public_key, text, frame.skip.signature)
     setting.role._busy = executor.MAX_QUEUE - 1
     assert asyncio.run(collect(setting.role.serve(order)))
     assert setting.role._busy == executor.MAX_QUEUE - 1
@@ -369,6 +382,18 @@ def test_receipts_go_when_the_ledger_has_them(setting):
     setting.role.on_block(setting.state)
     assert setting.context.duties.started == {}
     assert not (setting.folder / "work" / "receipts" / f"{task_id.hex()}.receipt").exists()
+
+
+def test_a_node_that_was_marked_late_says_that_it_is_there(setting):
+    setting.role.on_block(setting.state)
+    assert setting.context.duties.started == {}
+    attendance.MARKED.put(setting.state, setting.executor, setting.state.height)
+    setting.role.on_block(setting.state)
+    setting.context.duties.run_all()
+    [sent] = setting.context.chain.sent
+    assert isinstance(sent, DescribeNode)
+    registration.apply_description(setting.state, TINY, setting.executor, sent)
+    assert not attendance.is_marked(setting.state, setting.executor)
 
 
 def test_receipts_go_in_batches(setting):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
+import msgspec
 import pytest
 from role_setup import (
     KEYS,
@@ -13,6 +14,7 @@ from role_setup import (
     REQUEST,
     USER,
     change_session,
+    find_key,
     get_order,
     make_context,
     make_state,
@@ -21,14 +23,15 @@ from role_setup import (
 
 from paceline.base.errors import TransportError
 from paceline.base.keys import verify_signature
-from paceline.ledger import accounts, nodes
+from paceline.ledger import accounts, attendance, nodes
 from paceline.ledger.sessions import SESSIONS, compute_task_id
+from paceline.ledger.vouchers import check_place
 from paceline.node.roles import relay
 from paceline.node.roles.relay import OpenedSession, RelayRole, Started
 from paceline.node.views import Busy, OutOfFunds, UpstreamFailed
-from paceline.protocol.answers import EndFrame, FailFrame, TaskOrder, TextFrame
+from paceline.protocol.answers import BusyFrame, EndFrame, FailFrame, TaskOrder, TextFrame
 from paceline.protocol.codec import decode, encode
-from paceline.protocol.messages import CloseSession, OpenSession
+from paceline.protocol.messages import BUSY, LATE, CloseSession, OpenSession, Skip
 from paceline.protocol.params import TINY
 
 PROMPT_TOKENS = 10
@@ -120,6 +123,31 @@ def test_who_does_not_answer_is_followed_by_the_next_drawn(setting):
     events = setting.ask()
     assert setting.asked() == [first, second, third]
     assert events[0] == Started(compute_task_id(setting.session_id, 0), third)
+    voucher = setting.peers.asked[-1][1].voucher
+    assert [(skip.node, skip.kind) for skip in voucher.skips] == [(first, LATE), (second, LATE)]
+    check_place(setting.state, "roles-1", setting.opened.session, voucher)
+
+
+def test_a_full_node_is_skipped_by_its_own_word_and_by_no_other(setting):
+    first, second, *_ = setting.order()
+    unsigned = Skip(first, BUSY, setting.state.height, bytes(64))
+    text = unsigned.signed_bytes("roles-1", setting.session_id, 0)
+    signed = msgspec.structs.replace(unsigned, signature=find_key(first).sign(text))
+    setting.peers.scripts = {first: [BusyFrame(signed)]}
+    assert setting.ask()[0].executor == second
+    assert setting.peers.asked[-1][1].voucher.skips == (signed,)
+    # A mark that the ledger would refuse is not passed on: the relay answers for the skip then.
+    first, second, *_ = setting.order(1)
+    setting.peers.scripts = {first: [BusyFrame(unsigned)]}
+    assert setting.ask()[0].executor == second
+    assert [skip.kind for skip in setting.peers.asked[-1][1].voucher.skips] == [LATE]
+
+
+def test_a_node_that_is_away_is_not_asked(setting):
+    first, second, *_ = setting.order()
+    attendance.MARKED.put(setting.state, first, setting.state.height - TINY.tasks.away_blocks)
+    assert setting.ask()[0].executor == second
+    assert setting.asked() == [second]
 
 
 def test_indices_go_up_one_by_one_and_each_has_its_own_draw(setting):
@@ -165,7 +193,10 @@ def test_only_what_was_used_stays_promised(setting):
     before = setting.opened.left
     setting.ask()
     cost = (END.prompt_tokens + END.completion_tokens) * TINY.token_price
-    assert before - setting.opened.left == cost
+    assert before - setting.opened.left == MAX_COST
+    # What the receipt leaves of the maximum comes back with it.
+    change_session(setting.state, setting.session_id, freed=MAX_COST - cost)
+    assert before - setting.role._count_left(setting.opened) == cost
     assert setting.opened.active == 0
 
 
@@ -173,7 +204,7 @@ def test_a_user_that_leaves_hangs_up_on_the_executor(setting):
     setting.ask(stop_after=2)
     assert setting.peers.hung_up == [setting.order()[0]]
     assert setting.opened.active == 0
-    assert setting.opened.promised == MAX_COST
+    assert setting.opened.total == MAX_COST
 
 
 def test_a_session_of_former_weights_is_replaced_and_closed(setting, monkeypatch):

@@ -1,6 +1,7 @@
 """Records the golden history: `python tests/vectors/record_history.py` writes ledger/history.bin beside this file.
 
-One small network plays a Race, a ceremony, a session, answers, transfers, refusals and a settlement. Only the first node
+One small network plays a Race, a ceremony, a session, answers, a skipped node, checks, a report,
+transfers, refusals and a settlement. Only the first node
 has a seat, so that a real engine with one validator can be made to order exactly these blocks.
 """
 
@@ -17,6 +18,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "ledger")]
 from chain_harness import PARAMS, Chain  # noqa: E402 - after the path is set
 
 from paceline.engine.blocks import decode_block  # noqa: E402
+from paceline.ledger import checks, tasks  # noqa: E402
+from paceline.ledger.disputes import has_voted  # noqa: E402
 from paceline.protocol import messages as m  # noqa: E402
 from paceline.protocol.codec import encode  # noqa: E402
 
@@ -30,17 +33,39 @@ def play() -> Chain:
     chain.run_race([900, 120, 110, 100, 90], rejected=(4,))
     session_id = chain.open_session()
     for index in range(4):
-        executor = chain.first_executor(session_id, index)
-        chain.send(executor, m.SubmitReceipts((chain.receipt(session_id, index, executor),)))
+        # The third task is passed on by its first node, which is full.
+        rank = int(index == 2)
+        order = chain.order(session_id, index)
+        skips = [chain.skip(session_id, index, address, m.BUSY) for address in order[:rank]]
+        executor = next(key for key in chain.keys if key.address == order[rank])
+        chain.send(executor, m.SubmitReceipts((chain.receipt(session_id, index, executor, skips=skips),)))
         chain.send(chain.user, m.Transfer(chain.keys[index].address, 1 + index))
         chain.tick()
     for index in range(2):
         # Ordered by the mempool as it stood, and refused when it runs: a block holds what fails, too.
         chain.sequencer._mempool[bytes([index]) * 32] = chain.sign(chain.user, m.Transfer(bytes(20), 10**17))
     chain.replica.apply_block(chain.sequencer.produce_block(0)[0])
+    reported = False
     while chain.height < SEATS.epoch_blocks + 5:
+        check(chain)
+        final = [task_id for task_id, task in tasks.TASKS.items(chain.state) if task.status == tasks.FINAL]
+        if final and not reported:
+            chain.send(chain.user, m.ReportTask(final[0]))
+            reported = True
         chain.tick()
     return chain
+
+
+def check(chain: Chain) -> None:
+    """Every drawn checker commits to the same numbers, and reveals them."""
+    for task_id, task in tasks.TASKS.items(chain.state):
+        message = m.JudgeTask(task_id, m.Verdict(m.ACCEPTED, "test", (1, -20_000)))
+        for key in chain.keys:
+            bound = checks.has_committed(task, key.address)
+            if task.status == tasks.CHECKING and key.address in task.asked and not bound:
+                chain.send(key, m.CommitVerdict(task_id, message.compute_commitment(key.address)))
+            elif task.status == tasks.REVEALING and bound and not has_voted(task.votes, key.address):
+                chain.send(key, message)
 
 
 def main() -> None:

@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from threading import Event
 from typing import cast
 
+import msgspec
+
 from paceline.base.errors import Invalid, InvalidTransaction, WorkError
-from paceline.base.keys import verify_signature
 from paceline.economy.pay import compute_task_cost
 from paceline.inference.claim import build_transcript
 from paceline.inference.embed import VectorPlan, claim_vector, compute_vector, plan_vector
 from paceline.inference.run import TokenStep, generate
 from paceline.inference.trace import StateRecord, Trace
-from paceline.ledger.sessions import SESSIONS, Session, compute_task_id, get_executors, is_paid
+from paceline.ledger import attendance, nodes, vouchers
+from paceline.ledger.indices import is_paid
+from paceline.ledger.sessions import SESSIONS, Session, compute_task_id
 from paceline.ledger.state import State
 from paceline.models.language import LanguageModel
 from paceline.network.wire import PeerRequest
@@ -34,6 +37,7 @@ from paceline.node.roles.traces import TraceKeeper
 from paceline.protocol.answers import (
     MAX_ORDER_BYTES,
     AnswerRequest,
+    BusyFrame,
     EndFrame,
     FailFrame,
     Frame,
@@ -44,7 +48,7 @@ from paceline.protocol.answers import (
     derive_sampler_seed,
 )
 from paceline.protocol.codec import decode, decode_own, encode
-from paceline.protocol.messages import Receipt, SubmitReceipts
+from paceline.protocol.messages import BUSY, DescribeNode, Receipt, Skip, SubmitReceipts, Voucher
 from paceline.protocol.transcripts import NO_TRACE, GenerationRequest, encode_transcript
 from paceline.verification.payloads import build_generation
 
@@ -80,8 +84,9 @@ class ExecutorRole:
         self._receipts.mkdir(parents=True, exist_ok=True)
 
     def on_block(self, state: State) -> None:
-        """Send waiting receipts; forget those the ledger has, and states that nobody will ask for."""
+        """Send waiting receipts; forget what the ledger has, and states nobody will ask for; answer to being called late."""
         self._traces.on_block(state)
+        self._show_presence(state)
         waiting = []
         for path in sorted(self._receipts.glob("*.receipt")):
             voucher = decode_own(Receipt, path.read_bytes()).voucher
@@ -96,13 +101,15 @@ class ExecutorRole:
     async def serve(self, request: PeerRequest) -> AsyncGenerator[bytes, None]:
         """Frames of one answer.
 
-        Errors: Invalid when the order does not hold; WorkError when this node is full.
+        One BusyFrame when this node is full.
+        Errors: Invalid when the order does not hold.
         """
         order = decode(TaskOrder, request.body, limit_bytes=MAX_ORDER_BYTES)
         await self._wait_for_session(order.voucher.session)
         session, task_id = self._check_order(self._context.chain.read(), request.sender_address, order)
         if self._busy >= MAX_QUEUE:
-            raise WorkError("this node is at its limit of waiting requests")
+            yield encode(BusyFrame(self._make_busy_mark(order.voucher)))
+            return
         model = await self._host.get(order.request.model, cheap=self._context.settings.cheat == CHEAP_MODEL)
         generation = _plan(model, order.request, session, task_id)
         if self._compute_cost(len(generation.prompt_tokens), order.request.max_tokens) > order.voucher.max_cost:
@@ -133,18 +140,33 @@ class ExecutorRole:
         task_id = compute_task_id(voucher.session, voucher.index)
         if session.relay != relay or voucher.executor != self._context.address:
             raise Invalid("wrong-address", "relay or executor is not the one that session and voucher name")
-        if voucher.index >= session.max_tasks or self._context.address not in get_executors(state, session, task_id):
-            raise Invalid("not-drawn", "this node was not drawn for the task")
+        if voucher.index >= session.max_tasks:
+            raise Invalid("not-drawn", "the session has fewer tasks")
+        vouchers.check_place(state, self._context.chain.chain_id, session, voucher)
         if is_paid(state, voucher.session, voucher.index) or task_id in self._accepted:
             raise Invalid("already-done", "this task was answered before")
         if order.request.model != session.model:
             raise Invalid("wrong-model", f"the session is for {session.model}, the request for {order.request.model}")
         if voucher.prompt_hash != order.request.compute_hash():
             raise Invalid("wrong-prompt", "the voucher names another request")
-        signed = voucher.signed_bytes(self._context.chain.chain_id)
-        if not verify_signature(session.owner_key, signed, voucher.signature):
-            raise Invalid("bad-voucher", "the voucher is not signed by the session's owner")
+        vouchers.check_owner(self._context.chain.chain_id, session, voucher)
         return session, task_id
+
+    def _make_busy_mark(self, voucher: Voucher) -> Skip:
+        context = self._context
+        unsigned = Skip(context.address, BUSY, context.chain.height, bytes(64))
+        text = unsigned.signed_bytes(context.chain.chain_id, voucher.session, voucher.index)
+        return msgspec.structs.replace(unsigned, signature=context.key.sign(text))
+
+    def _show_presence(self, state: State) -> None:
+        """A node that a relay calls late, and that is there, says so in time; otherwise nobody would ask it again."""
+        node = nodes.NODES.get(state, self._context.address)
+        if node is not None and attendance.is_marked(state, self._context.address):
+            message = DescribeNode(node.url, node.link, node.serves)
+            self._context.duties.start("present", lambda: self._send(message))
+
+    async def _send(self, message: DescribeNode) -> None:
+        await self._context.chain.send(message)
 
     async def _stream(
         self, model: LanguageModel, order: TaskOrder, generation: GenerationRequest | VectorPlan

@@ -12,17 +12,37 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
+import msgspec
+
 from paceline.base.errors import Invalid, InvalidTransaction, TransportError
-from paceline.base.keys import AccountKey
+from paceline.base.keys import AccountKey, verify_signature
 from paceline.economy.pay import compute_task_cost
-from paceline.ledger import clock, nodes
+from paceline.ledger import attendance, clock, nodes
 from paceline.ledger.accounts import get_account
 from paceline.ledger.sessions import SESSIONS, Session, compute_session_id, compute_task_id, get_executors
 from paceline.node.context import Context
 from paceline.node.views import Busy, OutOfFunds, UpstreamFailed
-from paceline.protocol.answers import EndFrame, FailFrame, Request, TaskOrder, TextFrame, VectorFrame, decode_frame
+from paceline.protocol.answers import (
+    BusyFrame,
+    EndFrame,
+    FailFrame,
+    Request,
+    TaskOrder,
+    TextFrame,
+    VectorFrame,
+    decode_frame,
+)
 from paceline.protocol.codec import encode
-from paceline.protocol.messages import MAX_SUPPLY, CloseSession, OpenSession, Voucher
+from paceline.protocol.messages import (
+    BUSY,
+    LATE,
+    MAX_SKIPS,
+    MAX_SUPPLY,
+    CloseSession,
+    OpenSession,
+    Skip,
+    Voucher,
+)
 from paceline.protocol.params import NICOIN_PER_COIN
 
 LOG = logging.getLogger(__name__)
@@ -39,7 +59,10 @@ class OpenedSession:
 
     session_id: bytes
     session: Session
-    promised: int = 0
+    total: int = 0
+    """Maximum costs of all vouchers, as the next one has to say."""
+    freed: int = 0
+    """What the ledger says that receipts left of these maximum costs."""
     next_index: int = 0
     active: int = 0
     """Requests under way."""
@@ -49,7 +72,7 @@ class OpenedSession:
     @property
     def left(self) -> int:
         """Nicoin not yet promised."""
-        return self.session.left - self.promised
+        return self.session.deposit + self.freed - self.total
 
     @property
     def tasks_left(self) -> int:
@@ -65,6 +88,7 @@ class Placed:
     index: int
     task_id: bytes
     max_cost: int
+    total: int
     executors: list[bytes]
 
 
@@ -77,6 +101,14 @@ class Started:
 
 
 AnswerEvent = Started | TextFrame | VectorFrame | EndFrame
+
+
+class _FullError(TransportError):
+    """The executor has no room, and says so in a mark."""
+
+    def __init__(self, skip: Skip) -> None:
+        super().__init__("at its limit of waiting requests")
+        self.skip = skip
 
 
 class RelayRole:
@@ -99,11 +131,6 @@ class RelayRole:
         try:
             async with aclosing(self._try_in_order(placed, request)) as answer:
                 async for event in answer:
-                    if isinstance(event, EndFrame):
-                        # What the receipt will take, instead of the most it might have taken.
-                        price = self._context.params.token_price
-                        cost = compute_task_cost(event.prompt_tokens, event.completion_tokens, price)
-                        placed.opened.promised -= placed.max_cost - cost
                     yield event
         finally:
             placed.opened.active -= 1
@@ -126,10 +153,14 @@ class RelayRole:
 
     async def _try_in_order(self, placed: Placed, request: Request) -> AsyncGenerator[AnswerEvent, None]:
         problems: list[str] = []
+        skips: list[Skip] = []
         for executor in placed.executors:
             started = False
+            if self._is_passed_by(executor):
+                skips.append(self._make_late_mark(placed, executor))
+                continue
             try:
-                async with aclosing(self._stream(placed, executor, request)) as frames:
+                async with aclosing(self._stream(placed, executor, request, tuple(skips))) as frames:
                     async for frame in frames:
                         if not started:
                             started = True
@@ -140,6 +171,7 @@ class RelayRole:
                 problems.append(f"{self._context.peers.name_of(executor)}: {problem}")
                 if started:
                     raise UpstreamFailed(f"the answer broke off ({problem})") from None
+                skips.append(self._make_mark(placed, executor, problem))
             else:
                 return
         if problems and all("limit" in problem for problem in problems):
@@ -149,57 +181,100 @@ class RelayRole:
         )
 
     async def _stream(
-        self, placed: Placed, executor: bytes, request: Request
+        self, placed: Placed, executor: bytes, request: Request, skips: tuple[Skip, ...]
     ) -> AsyncGenerator[TextFrame | VectorFrame | EndFrame, None]:
         """Frames up to the end frame.
 
         Errors: TransportError when the executor fails or the stream ends without one.
         """
-        order = TaskOrder(self._make_voucher(placed, executor, request), request)
+        order = TaskOrder(self._make_voucher(placed, executor, request, skips), request)
         async with aclosing(self._context.peers.stream(executor, "task", encode(order))) as frames:
             async for data in frames:
                 frame = decode_frame(data)
                 if isinstance(frame, FailFrame):
                     raise TransportError(f"{frame.code}: {frame.message}")
+                if isinstance(frame, BusyFrame):
+                    raise _FullError(frame.skip)
                 yield frame
                 if isinstance(frame, EndFrame):
                     return
         raise TransportError("the stream ended early")
 
-    def _make_voucher(self, placed: Placed, executor: bytes, request: Request) -> Voucher:
+    def _make_voucher(self, placed: Placed, executor: bytes, request: Request, skips: tuple[Skip, ...]) -> Voucher:
         unsigned = Voucher(
-            placed.opened.session_id, placed.index, executor, request.compute_hash(), placed.max_cost, bytes(64)
+            session=placed.opened.session_id,
+            index=placed.index,
+            executor=executor,
+            prompt_hash=request.compute_hash(),
+            max_cost=placed.max_cost,
+            total=placed.total,
+            skips=skips,
+            signature=bytes(64),
         )
         signature = self._user.sign(unsigned.signed_bytes(self._context.chain.chain_id))
-        return Voucher(unsigned.session, unsigned.index, executor, unsigned.prompt_hash, unsigned.max_cost, signature)
+        return msgspec.structs.replace(unsigned, signature=signature)
+
+    def _is_passed_by(self, executor: bytes) -> bool:
+        """True for whom nobody needs to ask: guilty in this epoch, or away; a mark says so to the ledger."""
+        state, params = self._context.chain.read(), self._context.params
+        node = nodes.NODES.get(state, executor)
+        epoch = clock.compute_epoch(params, max(1, state.height))
+        return node is None or node.guilty == epoch or attendance.is_away(state, params, executor)
+
+    def _make_late_mark(self, placed: Placed, executor: bytes) -> Skip:
+        unsigned = Skip(executor, LATE, self._context.chain.height, bytes(64))
+        text = unsigned.signed_bytes(self._context.chain.chain_id, placed.opened.session_id, placed.index)
+        return msgspec.structs.replace(unsigned, signature=self._context.key.sign(text))
+
+    def _make_mark(self, placed: Placed, executor: bytes, problem: Exception) -> Skip:
+        """The executor's own mark when the ledger will take it, else a late one."""
+        if not isinstance(problem, _FullError):
+            return self._make_late_mark(placed, executor)
+        skip = problem.skip
+        node = nodes.NODES.get(self._context.chain.read(), executor)
+        text = skip.signed_bytes(self._context.chain.chain_id, placed.opened.session_id, placed.index)
+        sound = node is not None and verify_signature(node.public_key, text, skip.signature)
+        in_time = placed.opened.session.drawn_at <= skip.height <= self._context.chain.height
+        named = (skip.node, skip.kind) == (executor, BUSY)
+        return skip if sound and in_time and named else self._make_late_mark(placed, executor)
 
     async def _place(self, max_cost: int) -> Placed:
         opened = self._current
-        if opened is None or not self._is_usable(opened) or opened.left < max_cost:
+        if opened is None or not self._is_usable(opened) or self._count_left(opened) < max_cost:
             opened = await self._open(max_cost)
             self._take_over(opened)
         index = opened.next_index
         opened.next_index += 1
         opened.active += 1
-        opened.promised += max_cost
-        state = self._context.chain.read()
+        opened.total += max_cost
         task_id = compute_task_id(opened.session_id, index)
-        epoch = clock.compute_epoch(self._context.params, max(1, state.height))
-        guilty = {address for address, node in nodes.NODES.items(state) if node.guilty == epoch}
-        order = get_executors(state, opened.session, task_id)
-        executors = [address for address in order if address not in guilty]
-        return Placed(opened, index, task_id, max_cost, executors)
+        executors = get_executors(self._context.chain.read(), opened.session, task_id)[: MAX_SKIPS + 1]
+        return Placed(opened, index, task_id, max_cost, opened.total, executors)
 
     def _is_usable(self, opened: OpenedSession) -> bool:
         state = self._context.chain.read()
         fresh = opened.session.version == nodes.get_version(state)
-        return fresh and opened.tasks_left > 0 and state.height < opened.session.expires_at - 1
+        return fresh and opened.tasks_left > 0 and state.height < self._get_end(opened) - 1
+
+    def _get_end(self, opened: OpenedSession) -> int:
+        """The session's end as the ledger has it now: too many late marks end it early."""
+        session = SESSIONS.get(self._context.chain.read(), opened.session_id)
+        return opened.session.expires_at if session is None else session.expires_at
+
+    def _count_left(self, opened: OpenedSession) -> int:
+        session = SESSIONS.get(self._context.chain.read(), opened.session_id)
+        if session is not None:
+            opened.freed = session.freed
+        return opened.left
 
     def _open_ahead(self) -> None:
         opened = self._current
         low = opened is None or not self._is_usable(opened)
         if opened is not None and not low:
-            low = opened.tasks_left * REOPEN_SHARE < opened.session.max_tasks or opened.left * REOPEN_SHARE < DEPOSIT
+            low = (
+                opened.tasks_left * REOPEN_SHARE < opened.session.max_tasks
+                or self._count_left(opened) * REOPEN_SHARE < DEPOSIT
+            )
         if low and self._opening is None:
             self._opening = asyncio.create_task(self._open_session(DEPOSIT))
             self._opening.add_done_callback(self._keep_opened)

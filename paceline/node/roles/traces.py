@@ -1,7 +1,7 @@
 """Keeps the hidden states that this node's answers committed to, and opens what the beacon draws of them.
 
-States are on disk before the receipt is, so a killed node can still open them. They go once no more checking can come: at the
-draw for an answer that nobody checks, at its end for one that somebody does. It knows nothing of models and judges nothing.
+States are on disk before the receipt is, so a killed node can still open them. They go once no more checking can come: when
+the answer's epoch is settled, or with the case that it is kept for. It knows nothing of models and judges nothing.
 Invariant: nothing is opened before the value that draws it, so no opening helps anybody to choose what to commit to.
 """
 
@@ -10,10 +10,10 @@ from __future__ import annotations
 from paceline.base.draws import derive_seed
 from paceline.base.errors import Invalid
 from paceline.inference.trace import Trace, derive_draw
-from paceline.ledger import beacon
+from paceline.ledger import beacon, suspicion
 from paceline.ledger.sessions import SESSIONS, compute_task_id, is_paid
 from paceline.ledger.state import State
-from paceline.ledger.tasks import FINAL, GUILTY, TASKS, Task
+from paceline.ledger.tasks import GUILTY, TASKS, Task
 from paceline.network.wire import PeerRequest
 from paceline.node.context import Context
 from paceline.node.home import write_whole
@@ -42,7 +42,9 @@ class TraceKeeper:
         """Drop the states of answers that nobody will check any more."""
         for path in self._folder.glob("*.trace"):
             task, session, index = path.stem.split("-")
-            if not is_wanted(state, bytes.fromhex(task), bytes.fromhex(session), int(index)):
+            task_id = bytes.fromhex(task)
+            kept = suspicion.get_kept(state, self._context.address, task_id) is not None
+            if not kept and not is_wanted(state, task_id, bytes.fromhex(session), int(index)):
                 path.unlink()
 
     async def serve(self, request: PeerRequest) -> bytes:
@@ -50,9 +52,12 @@ class TraceKeeper:
 
         Errors: Invalid unknown-task, not-drawn-yet or no-trace.
         """
-        state, task_id = self._context.chain.read(), request.body
-        task = TASKS.get(state, task_id) if len(task_id) == TASK_BYTES else None
-        if task is None or task.executor != self._context.address:
+        state, task_id, me = self._context.chain.read(), request.body, self._context.address
+        if len(task_id) != TASK_BYTES:
+            raise Invalid("unknown-task", "no task has such an id")
+        kept = suspicion.get_kept(state, me, task_id)
+        task = kept.task if kept is not None else TASKS.get(state, task_id)
+        if task is None or task.executor != me:
             raise Invalid("unknown-task", "this node has no receipt for such a task")
         return await self._context.threads.run("check", self._open, task_id, get_draw_seed(state, task_id, task))
 
@@ -66,12 +71,12 @@ class TraceKeeper:
 
 
 def is_wanted(state: State, task_id: bytes, session: bytes, index: int) -> bool:
-    """True while the states of an answer may still have to be opened."""
+    """True while the states of an answer may still have to be opened: a user may report one that passed its checks."""
     if not is_paid(state, session, index):
         # The receipt may still come, as long as the ledger takes any for the session.
         return SESSIONS.get(state, session) is not None
     task = TASKS.get(state, task_id)
-    return task is not None and task.status not in (FINAL, GUILTY)
+    return task is not None and task.status != GUILTY
 
 
 def get_draw_seed(state: State, task_id: bytes, task: Task) -> bytes:
@@ -80,6 +85,9 @@ def get_draw_seed(state: State, task_id: bytes, task: Task) -> bytes:
     Errors: Invalid not-drawn-yet while the beacon owes the value.
     """
     value = beacon.get_value(state, task.round_index)
-    if value is None:
+    kept = suspicion.get_kept(state, task.executor, task_id)
+    if value is None and kept is not None:
+        value = kept.value
+    if not value:
         raise Invalid("not-drawn-yet", "the beacon has not drawn this task, or no longer keeps its value")
     return derive_seed(value, "trace", task_id)

@@ -1,0 +1,84 @@
+"""The one seam through which tasks move money: a verdict in, coins out.
+
+A rejected task is refunded to its user in full before anybody is paid; any other waits in held pay until the epoch settles
+and is then shared by `economy.pay`. The fee of a report goes back when it was right, and else to those who checked.
+Invariant: each task's cost leaves held pay exactly once.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from paceline.economy.pay import Pay, compute_pay
+from paceline.ledger import nodes
+from paceline.ledger.accounts import HELD_PAY, REPORT_FEES, RESERVE, move_coins
+from paceline.ledger.state import State, Table
+from paceline.ledger.tasks import FINAL, GUILTY, OPEN_TASKS, TASKS, Task, get_checkers, shows_work
+from paceline.protocol.messages import ACCEPTED, REJECTED
+from paceline.protocol.params import NetworkParams
+
+REWARDS: Table[bytes] = Table("tasks/reward", bytes)
+"""Cheater to the user whose report proved it, until the settlement."""
+
+
+def settle_task(state: State, params: NetworkParams, task_id: bytes, outcome: str) -> None:
+    """Close a task: refund it when it is rejected, else leave its cost to the settlement."""
+    task = TASKS.get(state, task_id)
+    assert task is not None and not task.refunded
+    if task.reporter:
+        task = _settle_report(state, params, task, outcome)
+    if outcome == REJECTED:
+        move_coins(state, HELD_PAY, task.owner, task.cost)
+        nodes.add_to_node(state, task.executor, refunded=task.cost)
+        state.emit("refund", task=task_id.hex(), owner=task.owner.hex(), amount=task.cost)
+        task = msgspec.structs.replace(task, refunded=True)
+    status = GUILTY if outcome == REJECTED else FINAL
+    TASKS.put(state, task_id, msgspec.structs.replace(task, status=status))
+    OPEN_TASKS.delete(state, task_id)
+    state.emit("task", task=task_id.hex(), executor=task.executor.hex(), cost=task.cost, status=status)
+
+
+def convict(state: State, params: NetworkParams, executor: bytes, epoch: int) -> None:
+    """A node is guilty: users get back what it took for answers that nobody proved right; the rest it forfeits."""
+    nodes.update_node(state, executor, guilty=epoch, reputation=0)
+    for task_id, task in TASKS.items(state):
+        proven = any(vote.outcome == ACCEPTED for vote in task.votes)
+        if task.executor == executor and not task.refunded and not proven:
+            settle_task(state, params, task_id, REJECTED)
+
+
+def collect_pay(state: State, params: NetworkParams) -> list[tuple[bytes, Pay]]:
+    """The executors' shared fees of all tasks that are final; settled tasks go."""
+    found = []
+    for task_id, task in TASKS.items(state):
+        if task.status == FINAL:
+            found.append((task.executor, compute_pay(task.cost, get_checkers(task), params.fund_ppm)))
+        if task.status in (FINAL, GUILTY):
+            TASKS.delete(state, task_id)
+    return found
+
+
+def take_rewards(state: State) -> list[tuple[bytes, bytes]]:
+    """Cheaters with the users whose reports proved them guilty; the promises end here."""
+    found = REWARDS.items(state)
+    for cheater, _ in found:
+        REWARDS.delete(state, cheater)
+    return found
+
+
+def _settle_report(state: State, params: NetworkParams, task: Task, outcome: str) -> Task:
+    fee = params.tasks.report_fee
+    checkers = sorted(
+        vote.voter for vote in task.votes if vote.voter in task.asked and shows_work(vote.outcome, vote.evidence)
+    )
+    if outcome == REJECTED or not checkers:
+        move_coins(state, REPORT_FEES, task.reporter, fee)
+    else:
+        each = fee // len(checkers)
+        for checker in checkers:
+            move_coins(state, REPORT_FEES, checker, each)
+            nodes.add_to_node(state, checker, earned=each)
+        move_coins(state, REPORT_FEES, RESERVE, fee - each * len(checkers))
+    if outcome == REJECTED:
+        REWARDS.put(state, task.executor, task.reporter)
+    return msgspec.structs.replace(task, reporter=b"")
