@@ -82,15 +82,16 @@ class NodeGateway:
 
     async def chat(self, account: Account, request: ChatRequest) -> AsyncGenerator[ChatEvent, None]:
         """Ask the network. Closing the generator stops the work."""
-        del account  # every accepted key bills the one account whose key this node holds
         asked, prompt_tokens = await self._prepare(request)
-        task_id = ""
-        async with aclosing(self._relay.ask(asked, prompt_tokens)) as events:
+        task_id = executor = ""
+        # Every accepted key bills the one account whose key this node holds; the name keeps its share of the line.
+        async with aclosing(self._relay.ask(asked, prompt_tokens, account.name)) as events:
             async for event in events:
                 if isinstance(event, Started):
+                    executor, is_first = self._context.peers.name_of(event.executor), not task_id
                     task_id = event.task_id.hex()
-                    name = self._context.peers.name_of(event.executor)
-                    yield ChatStart(task_id=task_id, executor=name, model=request.model)
+                    if is_first:
+                        yield ChatStart(task_id=task_id, executor=executor, model=request.model)
                 elif isinstance(event, TextFrame):
                     yield ChatDelta(event.text)
                 else:
@@ -101,6 +102,7 @@ class NodeGateway:
                         completion_tokens=event.completion_tokens,
                         cost_nicoin=compute_task_cost(event.prompt_tokens, event.completion_tokens, price),
                         task_id=task_id,
+                        executor=executor,
                     )
 
     def status(self) -> NetworkStatus:

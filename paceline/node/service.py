@@ -96,7 +96,7 @@ class NodeService:
         blobs = BlobStore(folder / "blobs")
         self._client = PeerClient(self._key, application.chain_id)
         self._peers = peers = Peers(self._settings, self._client, blobs)
-        threads = Threads()
+        threads = Threads(self._settings.parallel_answers)
         work_path = folder / "work"
         work_path.mkdir(parents=True, exist_ok=True)
         self._context = Context(
@@ -125,6 +125,7 @@ class NodeService:
             self._trainer,
         ]
         if self._settings.serves:
+            self._context.chain.measure_load = self._executor.measure_load
             self._roles += [self._executor, CheckerRole(self._context, self._host)]
 
     async def run(self, stop: asyncio.Event) -> None:

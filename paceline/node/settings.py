@@ -14,6 +14,7 @@ from paceline.base.errors import ConfigError
 
 SOLO, COMETBFT = "solo", "cometbft"
 ENGINES = (SOLO, COMETBFT)
+MAX_PARALLEL_ANSWERS = 4_096
 CHEATS = ("", "race-padding", "cheap-model", "untrained-update")
 
 
@@ -39,6 +40,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Takes a seat in training runs when one is free."""
     serves: bool = True
     """Loads the language model and answers or checks requests."""
+    parallel_answers: int = 1
+    """Answers generated at once; more wait in line. Each takes memory for its context, and a core unless a GPU does the work."""
     listen: str = ""
     """host:port on which it listens to peers; empty for the one of its own url."""
     public_url: str = ""
@@ -80,6 +83,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ConfigError(f"engine: {self.engine!r} is none of {', '.join(ENGINES)}")
         if self.block_seconds <= 0 or self.idle_seconds < self.block_seconds:
             raise ConfigError("block_seconds must be above 0 and idle_seconds at least as long")
+        if not 1 <= self.parallel_answers <= MAX_PARALLEL_ANSWERS:
+            raise ConfigError(f"parallel_answers must be from 1 to {MAX_PARALLEL_ANSWERS}")
         if self.snapshot_blocks < 0 or self.keep_blocks < 0:
             raise ConfigError("snapshot_blocks and keep_blocks must not be negative")
         if self.public_url and self.engine == COMETBFT and not self.engine_external:

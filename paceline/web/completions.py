@@ -89,7 +89,7 @@ def get_usage(end: ChatEnd) -> dict[str, int]:
 
 def get_receipt(start: ChatStart, end: ChatEnd) -> dict[str, str | int]:
     """Return what this network adds: the task, the node that did it, and what it cost."""
-    return {"task": end.task_id, "executor": start.executor, "cost_nicoin": end.cost_nicoin}
+    return {"task": end.task_id, "executor": end.executor or start.executor, "cost_nicoin": end.cost_nicoin}
 
 
 def _encode_event(fields: dict[str, Any]) -> bytes:

@@ -82,7 +82,7 @@ def get_api_error(error: PacelineError) -> ApiError:
             told = ApiError(status=429, message=text, kind=code, code=code, headers=NO_RETRY)
         case Busy():
             retry = {"retry-after": str(error.retry_after_seconds)}
-            told = ApiError(status=503, message=text, kind="server_error", code="busy", headers=retry)
+            told = ApiError(status=429, message=text, kind="rate_limit_error", code="busy", headers=retry)
         case UpstreamFailed() | TransportError() | WorkError():
             told = ApiError(status=502, message=text, kind="server_error", code="upstream_failed", headers=NO_RETRY)
         case _:

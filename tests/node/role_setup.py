@@ -119,6 +119,7 @@ class FakeChain:
         self.state = state
         self.sent: list[object] = []
         self.refusals: list[Exception] = []
+        self.loads: dict[bytes, object] = {}
         self.coming: list[object] = []
         """What happens at each next height."""
 
@@ -128,6 +129,9 @@ class FakeChain:
 
     def read(self) -> State:
         return self.state
+
+    def get_load(self, address: bytes):
+        return self.loads.get(address)
 
     async def wait_height(self, height: int, timeout_seconds: float) -> bool:
         if not self.coming:
@@ -162,7 +166,7 @@ class CollectedDuties:
 def make_context(state: State, key: AccountKey, folder: Path, **changes) -> SimpleNamespace:
     """A context of one node over a state."""
     parts = {
-        "settings": SimpleNamespace(cheat="", serves=True, name="node"),
+        "settings": SimpleNamespace(cheat="", serves=True, name="node", parallel_answers=1),
         "key": key,
         "address": key.address,
         "params": TINY,

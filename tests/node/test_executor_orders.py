@@ -124,7 +124,7 @@ def test_invalid_node_without_weight_is_not_drawn(setting):
 
 def test_invalid_second_answer_to_one_task(setting):
     _, task_id = setting.check()
-    setting.role._accepted.add(task_id)
+    setting.role._accepted[task_id] = 1
     assert setting.refuse() == "already-done"
     setting.role._accepted.clear()
     receipt, _ = make_receipt(setting, 0)
@@ -198,12 +198,25 @@ def test_invalid_maximum_below_prompt_and_answer(setting, small_model):
 
 def test_invalid_order_beyond_the_queue(setting, small_model):
     order = receive(setting, make_order(setting.session_id, setting.executor))
-    setting.role._busy = executor.MAX_QUEUE
+    line = setting.role.line
+
+    async def ask_behind(others):
+        await line.enter("busy", 1)
+        waiting = [asyncio.create_task(line.enter(RELAY.address, 1)) for _ in range(others)]
+        await asyncio.sleep(0)
+        asked = asyncio.create_task(collect(setting.role.serve(order)))
+        while line.waiting <= others and not asked.done():
+            await asyncio.sleep(0)
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        line.leave(0.0)
+        return await asked
+
     with pytest.raises(WorkError, match="limit"):
-        asyncio.run(collect(setting.role.serve(order)))
-    setting.role._busy = executor.MAX_QUEUE - 1
-    assert asyncio.run(collect(setting.role.serve(order)))
-    assert setting.role._busy == executor.MAX_QUEUE - 1
+        asyncio.run(ask_behind(executor.MAX_WAITING_PER_RELAY))
+    assert asyncio.run(ask_behind(executor.MAX_WAITING_PER_RELAY - 1))
+    assert (line.under_way, line.waiting) == (0, 0)
 
 
 def test_the_search_is_held_off_until_the_answer_is_made_and_not_until_it_is_read(setting, small_model, monkeypatch):

@@ -115,7 +115,7 @@ def test_boundary_of_viewers(gateway: ScriptedGateway):
         with http.stream("GET", f"{server.url}/events") as first:
             next(first.iter_lines())
             refused = http.get(f"{server.url}/events")
-            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "busy")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "busy")
         assert gateway.left.acquire(timeout=5)
         with http.stream("GET", f"{server.url}/events") as again:
             assert again.status_code == 200

@@ -106,7 +106,7 @@ def test_golden_bytes(http: httpx.Client, gateway: ScriptedGateway):
     ("error", "kind", "status", "code"),
     [
         (OutOfFunds("too dear"), openai.RateLimitError, 429, "insufficient_quota"),
-        (Busy("full", 3), openai.InternalServerError, 503, "busy"),
+        (Busy("full", 3), openai.RateLimitError, 429, "busy"),
         (UpstreamFailed("gone"), openai.InternalServerError, 502, "upstream_failed"),
         (
             RequestRefused("messages", "context_length_exceeded", "long"),
@@ -124,8 +124,8 @@ def test_invalid_request_is_told_before_the_answer(client, gateway, error, kind,
     assert (caught.value.status_code, caught.value.code) == (status, code)
     assert set(caught.value.body) == {"message", "type", "param", "code"}
     retry = caught.value.response.headers
-    assert retry.get("retry-after") == ("3" if status == 503 else None)
-    assert retry.get("x-should-retry") == ("false" if status in {429, 502} else None)
+    assert retry.get("retry-after") == ("3" if code == "busy" else None)
+    assert retry.get("x-should-retry") == ("false" if code in {"insufficient_quota", "upstream_failed"} else None)
 
 
 def test_a_refusal_for_lack_of_funds_is_not_repeated(server: LoopbackServer, gateway: ScriptedGateway):

@@ -1,13 +1,15 @@
 """Answers requests that the public draw gave to this node, and sends the receipts.
 
 A receipt is on disk before the last frame leaves, and stays there until the ledger has it, so a killed node is still
-paid for what it did. Generation runs on its own thread; a relay that goes away stops it within one token.
+paid for what it did. Generation runs on its own threads; a relay that goes away, or reads so slowly that its answer fills the
+outbox, stops it within one token. Relays wait in one fair line. The executor sees a relay and a session, never who asks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -25,7 +27,9 @@ from paceline.network.wire import PeerRequest
 from paceline.node.cheats import CHEAP_MODEL
 from paceline.node.context import Context
 from paceline.node.home import write_whole
+from paceline.node.load import Load, TokenMeter
 from paceline.node.models import ModelHost
+from paceline.node.queues import FairQueue, QueueFull
 from paceline.protocol.answers import (
     MAX_ORDER_BYTES,
     EndFrame,
@@ -37,12 +41,17 @@ from paceline.protocol.answers import (
     derive_sampler_seed,
 )
 from paceline.protocol.codec import decode, decode_own, encode
-from paceline.protocol.messages import Receipt, SubmitReceipts
+from paceline.protocol.messages import Receipt, SubmitReceipts, Voucher
 from paceline.protocol.transcripts import GenerationRequest, encode_transcript
 from paceline.verification.payloads import build_generation
 
 LOG = logging.getLogger(__name__)
-MAX_QUEUE = 8
+MAX_WAITING = 16
+MAX_WAITING_PER_RELAY = 12
+"""Both for each answer that may be in the making at once. One relay alone never fills the line."""
+OUTBOX_BYTES = 1024 * 1024
+"""Made and not yet read; who lets more pile up counts as gone, and pays for what was made."""
+FORGET_BLOCKS = 64
 MAX_BATCH = 32
 LAG_BLOCKS = 2
 LAG_SECONDS = 1.0
@@ -60,19 +69,54 @@ class Answer:
     push: Callable[[Frame | None], object]
 
 
+class Outbox:
+    """Frames from the answer thread to the event loop, bounded by who fills it being told to stop."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._loop = asyncio.get_running_loop()
+        self._frames: asyncio.Queue[Frame | None] = asyncio.Queue()
+        self._bytes = 0
+        self.gone = Event()
+        """Set when nobody reads any more, or too slowly."""
+
+    def push(self, frame: Frame | None) -> None:
+        """Hand a frame over, from any thread; None ends the stream."""
+        self._loop.call_soon_threadsafe(self._put, frame)
+
+    async def take(self) -> Frame | None:
+        """The next frame."""
+        frame = await self._frames.get()
+        self._bytes -= _weigh(frame)
+        return frame
+
+    def _put(self, frame: Frame | None) -> None:
+        self._bytes += _weigh(frame)
+        if self._bytes > self._limit_bytes:
+            self.gone.set()
+        self._frames.put_nowait(frame)
+
+
 class ExecutorRole:
     """Serve orders, keep receipts until they are on the ledger."""
 
     def __init__(self, context: Context, host: ModelHost) -> None:
         self._context = context
         self._host = host
-        self._busy = 0
-        self._accepted: set[bytes] = set()
+        slots = context.settings.parallel_answers
+        self.line = FairQueue(
+            lambda: slots, max_waiting=MAX_WAITING * slots, max_waiting_per_user=MAX_WAITING_PER_RELAY * slots
+        )
+        self.tokens = TokenMeter()
+        self._accepted: dict[bytes, int] = {}
+        """Tasks taken, with the height behind which their session takes no request any more."""
         self._receipts = context.work_path / "receipts"
         self._receipts.mkdir(parents=True, exist_ok=True)
 
     def on_block(self, state: State) -> None:
         """Send waiting receipts; forget those the ledger has."""
+        if state.height % FORGET_BLOCKS == 0:
+            self._accepted = {task: until for task, until in self._accepted.items() if until > state.height}
         waiting = []
         for path in sorted(self._receipts.glob("*.receipt")):
             voucher = decode_own(Receipt, path.read_bytes()).voucher
@@ -91,18 +135,40 @@ class ExecutorRole:
         """
         order = decode(TaskOrder, request.body, limit_bytes=MAX_ORDER_BYTES)
         await self._wait_for_session(order.voucher.session)
-        session, task_id = self._check_order(self._context.chain.read(), request.sender_address, order)
-        if self._busy >= MAX_QUEUE:
-            raise WorkError("this node is at its limit of waiting requests")
+        state = self._context.chain.read()
+        session, task_id = self._check_order(state, request.sender_address, order)
         model = await self._host.get(cheap=self._context.settings.cheat == CHEAP_MODEL)
         seed = derive_sampler_seed(session.seed, task_id, order.request, session.owner)
         generation = build_generation(model, order.request, seed)
         if self._compute_cost(len(generation.prompt_tokens), order.request.max_tokens) > order.voucher.max_cost:
             raise Invalid("over-maximum", "the voucher does not pay for prompt and max_tokens")
-        self._accepted.add(task_id)
+        # Marked before the wait, or the same order sent again meanwhile would be answered twice.
+        self._check_undone(state, order.voucher, task_id)
+        self._accepted[task_id] = session.expires_at
+        await self._wait_turn(request.sender_address, task_id, len(generation.prompt_tokens) + order.request.max_tokens)
         async with aclosing(self._stream(model, order, generation)) as frames:
             async for frame in frames:
                 yield encode(frame)
+
+    def measure_load(self) -> Load:
+        """What others may know of how busy this node is."""
+        slots, model = self._context.settings.parallel_answers, self._host.loaded
+        context_tokens = model.context_tokens if model is not None else 0
+        return Load(
+            slots=slots,
+            max_waiting=MAX_WAITING * slots,
+            under_way=self.line.under_way,
+            waiting=self.line.waiting,
+            tokens_per_second_milli=self.tokens.compute_rate_milli(),
+            free_context_tokens=context_tokens * max(0, slots - self.line.under_way),
+        )
+
+    async def _wait_turn(self, relay: bytes, task_id: bytes, tokens: int) -> None:
+        try:
+            await self.line.enter(relay, tokens)
+        except (QueueFull, asyncio.CancelledError):
+            del self._accepted[task_id]
+            raise
 
     async def _wait_for_session(self, session_id: bytes) -> None:
         """Follow a relay that stands a block ahead; refusing would hand the drawn task to the next node."""
@@ -123,8 +189,7 @@ class ExecutorRole:
             raise Invalid("wrong-address", "relay or executor is not the one that session and voucher name")
         if voucher.index >= session.max_tasks or self._context.address not in get_executors(state, session, task_id):
             raise Invalid("not-drawn", "this node was not drawn for the task")
-        if is_paid(state, voucher.session, voucher.index) or task_id in self._accepted:
-            raise Invalid("already-done", "this task was answered before")
+        self._check_undone(state, voucher, task_id)
         if voucher.prompt_hash != order.request.compute_hash():
             raise Invalid("wrong-prompt", "the voucher names another request")
         signed = voucher.signed_bytes(self._context.chain.chain_id)
@@ -132,26 +197,30 @@ class ExecutorRole:
             raise Invalid("bad-voucher", "the voucher is not signed by the session's owner")
         return session, task_id
 
+    def _check_undone(self, state: State, voucher: Voucher, task_id: bytes) -> None:
+        """A restarted node has forgotten what it accepted, but not its receipts."""
+        kept = (self._receipts / f"{task_id.hex()}.receipt").exists()
+        if kept or task_id in self._accepted or is_paid(state, voucher.session, voucher.index):
+            raise Invalid("already-done", "this task was answered before")
+
     async def _stream(
         self, model: LanguageModel, order: TaskOrder, generation: GenerationRequest
     ) -> AsyncGenerator[Frame, None]:
-        frames: asyncio.Queue[Frame | None] = asyncio.Queue()
-        gone = Event()
-        loop = asyncio.get_running_loop()
-        answer = Answer(model, order, generation, gone, lambda f: loop.call_soon_threadsafe(frames.put_nowait, f))
-        self._busy += 1
+        outbox = Outbox(OUTBOX_BYTES)
+        answer = Answer(model, order, generation, outbox.gone, outbox.push)
+        began = time.monotonic()
         # Ends with the generation and not with the stream: a relay that reads slowly must not keep this node from its Race.
         self._context.serving.begin()
         work = asyncio.ensure_future(self._context.threads.run("answer", self._answer, answer))
-        work.add_done_callback(self._release)
+        work.add_done_callback(lambda done: self._release(done, began))
         try:
-            while (frame := await frames.get()) is not None:
+            while (frame := await outbox.take()) is not None:
                 yield frame
         finally:
-            gone.set()
+            outbox.gone.set()
 
-    def _release(self, work: asyncio.Future[None]) -> None:
-        self._busy -= 1
+    def _release(self, work: asyncio.Future[None], began: float) -> None:
+        self.line.leave(time.monotonic() - began)
         self._context.serving.end()
         if not work.cancelled() and (problem := work.exception()) is not None:
             LOG.error("answer failed", exc_info=problem)
@@ -162,6 +231,7 @@ class ExecutorRole:
             steps: list[TokenStep] = []
             for step in generate(answer.model, answer.generation, should_stop=answer.gone.is_set):
                 steps.append(step)
+                self.tokens.add(1)
                 if step.text:
                     answer.push(TextFrame(step.text))
             answer.push(self._keep(answer, steps))
@@ -197,3 +267,7 @@ class ExecutorRole:
 
     def _compute_cost(self, prompt_tokens: int, completion_tokens: int) -> int:
         return compute_task_cost(prompt_tokens, completion_tokens, self._context.params.token_price)
+
+
+def _weigh(frame: Frame | None) -> int:
+    return len(encode(frame)) if isinstance(frame, TextFrame) else 0

@@ -1,7 +1,9 @@
 """Takes users' requests to the node that the public draw names, and brings the answer back.
 
 One open session per model pays for many requests; a new one is opened before the old one runs dry, so a request rarely
-waits for a block. The relay cannot choose the executor: it walks the drawn order and stops at the first that answers.
+waits for a block. The relay cannot choose the executor: it walks the drawn order and stops at the first that answers to the end.
+A node that dies in the middle is followed by the next drawn under the same index, for which the ledger takes one receipt. Users
+wait in one fair line, and slow ones hold this node's bounded buffers, never an executor.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
+import msgspec
+
 from paceline.base.errors import Invalid, InvalidTransaction, TransportError
 from paceline.base.keys import AccountKey
 from paceline.economy.pay import compute_task_cost
@@ -19,7 +23,10 @@ from paceline.ledger import clock, nodes
 from paceline.ledger.accounts import get_account
 from paceline.ledger.sessions import SESSIONS, Session, compute_session_id, compute_task_id, get_executors
 from paceline.node.context import Context
+from paceline.node.continuation import Continuation
 from paceline.node.models import ModelHost
+from paceline.node.pump import Buffering, read_ahead
+from paceline.node.queues import FairQueue, QueueFull
 from paceline.node.views import Busy, OutOfFunds, UpstreamFailed
 from paceline.protocol.answers import AnswerRequest, EndFrame, FailFrame, TaskOrder, TextFrame, decode_frame
 from paceline.protocol.codec import encode
@@ -32,6 +39,15 @@ READY_SECONDS = 60.0
 REOPEN_SHARE = 4
 """A new session is opened when less than a quarter of the tasks or of the deposit is left."""
 RETRY_AFTER_SECONDS = 2
+MAX_WAITING = 256
+MAX_WAITING_PER_USER = 64
+SLOTS_OF_UNKNOWN = 9
+"""Requests that an executor is thought to take at once while it has not said how many."""
+BUFFER_BYTES = 256 * 1024
+MAX_JOINED = 4_096
+"""Letters up to which text that waits for a client is put into one frame."""
+STALL_SECONDS = 60.0
+"""How long a client may leave a full buffer unread."""
 
 
 @dataclass
@@ -80,6 +96,21 @@ class Started:
 AnswerEvent = Started | TextFrame | EndFrame
 
 
+def _measure(event: AnswerEvent) -> int:
+    return len(event.text.encode()) if isinstance(event, TextFrame) else 0
+
+
+def _join(before: AnswerEvent, after: AnswerEvent) -> AnswerEvent | None:
+    """Both as one frame, when nothing but text would be joined."""
+    if isinstance(before, TextFrame) and isinstance(after, TextFrame) and len(before.text) < MAX_JOINED:
+        pairs = zip(msgspec.structs.astuple(before), msgspec.structs.astuple(after), strict=True)
+        return TextFrame(*(first + second for first, second in pairs))
+    return None
+
+
+BUFFERING = Buffering[AnswerEvent](limit_bytes=BUFFER_BYTES, stall_seconds=STALL_SECONDS, measure=_measure, join=_join)
+
+
 class RelayRole:
     """Sessions and requests of the accounts whose keys this relay holds."""
 
@@ -89,16 +120,33 @@ class RelayRole:
         self._user = user
         self._current: OpenedSession | None = None
         self._opening: asyncio.Task[OpenedSession] | None = None
+        self._counted = (-1, 0)
+        """A height, and how many requests the executors could take then."""
+        self.line = FairQueue(
+            self._count_slots, max_waiting=MAX_WAITING, max_waiting_per_user=MAX_WAITING_PER_USER
+        )
 
-    async def ask(self, request: AnswerRequest, prompt_tokens: int) -> AsyncGenerator[AnswerEvent, None]:
-        """Yield Started, TextFrames, one EndFrame. Closing the generator stops the work.
+    async def ask(
+        self, request: AnswerRequest, prompt_tokens: int, user: str = ""
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """Yield Started, TextFrames, one EndFrame; a further Started when another node takes over. Closing it stops the work.
 
-        Errors: OutOfFunds, Busy, UpstreamFailed; before Started nothing is charged.
+        `user` names whose share of the line the request takes. Errors: OutOfFunds, Busy, UpstreamFailed; before Started
+        nothing is charged.
         """
+        try:
+            async with self.line.admit(user, prompt_tokens + request.max_tokens):
+                async with aclosing(self._ask_now(request, prompt_tokens)) as answer:
+                    async for event in answer:
+                        yield event
+        except QueueFull as full:
+            raise Busy(str(full), full.retry_after_seconds) from None
+
+    async def _ask_now(self, request: AnswerRequest, prompt_tokens: int) -> AsyncGenerator[AnswerEvent, None]:
         max_cost = compute_task_cost(prompt_tokens, request.max_tokens, self._context.params.token_price)
         placed = await self._place(max_cost)
         try:
-            async with aclosing(self._try_in_order(placed, request)) as answer:
+            async with aclosing(read_ahead(self._try_in_order(placed, request), BUFFERING)) as answer:
                 async for event in answer:
                     if isinstance(event, EndFrame):
                         # What the receipt will take, instead of the most it might have taken.
@@ -127,27 +175,43 @@ class RelayRole:
 
     async def _try_in_order(self, placed: Placed, request: AnswerRequest) -> AsyncGenerator[AnswerEvent, None]:
         problems: list[str] = []
+        sent = Continuation()
         for executor in placed.executors:
-            started = False
+            sent.restart()
             try:
-                async with aclosing(self._stream(placed, executor, request)) as frames:
-                    async for frame in frames:
-                        if not started:
-                            started = True
-                            yield Started(placed.task_id, executor)
-                        yield frame
+                async with aclosing(self._follow(placed, executor, request, sent)) as events:
+                    async for event in events:
+                        yield event
             except (TransportError, Invalid) as problem:
                 LOG.info("task %s: %s did not answer: %s", placed.task_id.hex()[:12], executor.hex(), problem)
                 problems.append(f"{self._context.peers.name_of(executor)}: {problem}")
-                if started:
-                    raise UpstreamFailed(f"the answer broke off ({problem})") from None
             else:
                 return
+        told = "; ".join(problems) or "nobody with weight serves the model"
+        if sent.is_begun:
+            raise UpstreamFailed(f"the answer broke off, and no drawn node could go on with it: {told}")
         if problems and all("limit" in problem for problem in problems):
-            raise Busy("every node that could answer is at its limit", RETRY_AFTER_SECONDS)
-        raise UpstreamFailed(
-            "no drawn node answered: " + ("; ".join(problems) or "nobody with weight serves the model")
-        )
+            raise Busy("every node that could answer is at its limit", self.line.estimate_wait_seconds())
+        raise UpstreamFailed(f"no drawn node answered: {told}")
+
+    async def _follow(
+        self, placed: Placed, executor: bytes, request: AnswerRequest, sent: Continuation
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """One node's answer behind what the client has already.
+
+        Errors: TransportError when it fails, or its text is not the one begun before.
+        """
+        started = False
+        async with aclosing(self._stream(placed, executor, request)) as frames:
+            async for frame in frames:
+                if not started:
+                    started = True
+                    yield Started(placed.task_id, executor)
+                if isinstance(frame, EndFrame):
+                    sent.end()
+                    yield frame
+                elif (fresh := sent.admit(frame)) is not None:
+                    yield fresh
 
     async def _stream(
         self, placed: Placed, executor: bytes, request: AnswerRequest
@@ -190,6 +254,16 @@ class RelayRole:
         order = get_executors(state, opened.session, task_id)
         executors = [address for address in order if address not in guilty]
         return Placed(opened, index, task_id, max_cost, executors)
+
+    def _count_slots(self) -> int:
+        """Requests that all executors together can take, as far as they have said; counted once a height."""
+        state = self._context.chain.read()
+        if state.height != self._counted[0]:
+            serving = [a for a, node in nodes.NODES.items(state) if self._host.model_id in node.serves]
+            loads = [self._context.chain.get_load(a) for a in serving if a != self._context.address]
+            told = sum(SLOTS_OF_UNKNOWN if load is None else load.slots + load.max_waiting for load in loads)
+            self._counted = (state.height, told)
+        return self._counted[1]
 
     def _is_usable(self, opened: OpenedSession) -> bool:
         state = self._context.chain.read()
