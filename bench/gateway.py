@@ -257,11 +257,14 @@ def make_state() -> State:
     genesis = build_genesis(
         Founding(network="bench", params=TINY, founders=founders, accounts=(), bootstrap=bytes(32))
     )
-    state = State(MemoryStateStore(), height=10)
+    store = MemoryStateStore()
+    state = State(store, height=10)
     for part in (accounts, nodes, groups):
         part.apply_genesis(state, genesis)
     beacon.apply_genesis(state, TINY, genesis.beacon)
-    return state
+    store.stage(state.changes)
+    store.commit(1, b"")
+    return State(store, height=10)
 
 
 # The clients.
