@@ -23,6 +23,7 @@ from paceline.network.client import PeerClient
 from paceline.network.public import PublicPath
 from paceline.network.server import Handler, PeerIdentity, create_peer_app
 from paceline.network.wire import PeerRequest
+from paceline.node import payloads
 from paceline.node.beacon_answers import answer_beacon
 from paceline.node.chain import Standing
 from paceline.node.context import Context
@@ -190,6 +191,7 @@ class NodeService:
         }
         if self._settings.serves:
             handlers["task"] = self._executor.serve
+            handlers[payloads.PATH] = self._executor.hand_out
         identity = PeerIdentity(address=self._key.address, chain_id=self._context.chain.chain_id)
         app = create_peer_app(handlers, blobs=self._context.blobs, identity=identity, public=self._list_public())
         own = next(peer for peer in self._settings.peers if peer.name == self._settings.name)

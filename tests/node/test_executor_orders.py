@@ -23,6 +23,7 @@ from role_setup import (
 )
 
 from paceline.base.errors import Invalid, InvalidTransaction, WorkError
+from paceline.base.hashing import hash_blob
 from paceline.ledger import nodes, tasks
 from paceline.ledger.sessions import compute_task_id
 from paceline.network.wire import PeerRequest
@@ -180,7 +181,8 @@ def test_an_answer_ends_with_what_the_receipt_says(setting, small_model):
     assert texts == [TextFrame("a"), TextFrame("b")]
     assert isinstance(end, EndFrame)
     assert (end.prompt_tokens, end.completion_tokens, end.finish_reason) == (5, 3, "stop")
-    assert setting.context.blobs.has(end.payload_hash)
+    task_id = compute_task_id(setting.session_id, 0)
+    assert hash_blob(setting.role._vault.get(task_id)) == end.payload_hash
     setting.role.on_block(setting.state)
     setting.context.duties.run_all()
     [sent] = setting.context.chain.sent

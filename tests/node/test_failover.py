@@ -8,7 +8,7 @@ from contextlib import aclosing
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from role_setup import REQUEST, make_order, make_state, open_session
+from role_setup import REQUEST
 from test_relay_order import END, PROMPT_TOKENS, Setting
 
 from paceline.base.errors import InvalidTransaction, TransportError
@@ -125,12 +125,3 @@ def test_a_slow_client_holds_the_relay_and_not_the_executor(setting):
     assert isinstance(rest[-1], EndFrame)
     # What waited was joined into few frames.
     assert len(rest) < 5
-
-
-def test_an_order_names_nothing_of_who_asks():
-    """Every byte that an executor receives is voucher or request; the user behind the relay's account is in neither."""
-    state = make_state()
-    order = make_order(open_session(state), bytes(20))
-    assert {field for field in order.voucher.__struct_fields__} == {
-        "session", "index", "executor", "prompt_hash", "max_cost", "signature",
-    }  # fmt: skip

@@ -5,13 +5,14 @@ A payload that its executor does not hand out in time counts as a lie: otherwise
 
 from __future__ import annotations
 
-from paceline.base.errors import Invalid, TransportError, WorkError
+from paceline.base.errors import Invalid, TransportError
 from paceline.ledger import nodes
 from paceline.ledger.disputes import has_voted
 from paceline.ledger.state import State
 from paceline.ledger.tasks import CHECKING, DISPUTED, OPEN_TASKS, TASKS, Task
 from paceline.node.context import Context
 from paceline.node.models import ModelHost
+from paceline.node.payloads import request_payload
 from paceline.protocol.answers import MAX_PAYLOAD_BYTES, Payload
 from paceline.protocol.codec import decode
 from paceline.protocol.messages import REJECTED, JudgeTask, Verdict
@@ -50,13 +51,14 @@ class CheckerRole:
     async def _judge(self, task_id: bytes, task: Task, height: int) -> None:
         context = self._context
         try:
-            await context.peers.fetch_blob(task.payload_hash, [task.executor])
-            payload = decode(Payload, context.blobs.get(task.payload_hash), limit_bytes=MAX_PAYLOAD_BYTES)
-        except (TransportError, WorkError):
+            reply = await request_payload(context, task_id, task)
+        except TransportError:
             if height < task.deadline - LAST_BLOCKS:
                 raise
             await context.chain.send(JudgeTask(task_id, Verdict(REJECTED, "payload withheld", ())))
             return
+        try:
+            payload = decode(Payload, reply.payload, limit_bytes=MAX_PAYLOAD_BYTES)
         except Invalid as problem:
             await context.chain.send(JudgeTask(task_id, Verdict(REJECTED, f"malformed payload ({problem.code})", ())))
             return

@@ -29,6 +29,7 @@ from paceline.node.context import Context
 from paceline.node.home import write_whole
 from paceline.node.load import Load, TokenMeter
 from paceline.node.models import ModelHost
+from paceline.node.payloads import SWEEP_BLOCKS, PayloadVault, hand_out
 from paceline.node.queues import FairQueue, QueueFull
 from paceline.protocol.answers import (
     MAX_ORDER_BYTES,
@@ -112,6 +113,9 @@ class ExecutorRole:
         """Tasks taken, with the height behind which their session takes no request any more."""
         self._receipts = context.work_path / "receipts"
         self._receipts.mkdir(parents=True, exist_ok=True)
+        self._vault = PayloadVault(context.work_path / "payloads", context.key)
+        self._making: set[bytes] = set()
+        """Tasks whose payload may be on disk before their receipt is."""
 
     def on_block(self, state: State) -> None:
         """Send waiting receipts; forget those the ledger has."""
@@ -127,6 +131,8 @@ class ExecutorRole:
         if waiting:
             names = [path.name for path in waiting[:MAX_BATCH]]
             self._context.duties.start("receipts", lambda: self._submit(names))
+        if state.height % SWEEP_BLOCKS == 0:
+            self._vault.sweep(state, self._making | {bytes.fromhex(path.stem) for path in waiting})
 
     async def serve(self, request: PeerRequest) -> AsyncGenerator[bytes, None]:
         """Frames of one answer.
@@ -146,9 +152,13 @@ class ExecutorRole:
         self._check_undone(state, order.voucher, task_id)
         self._accepted[task_id] = session.expires_at
         await self._wait_turn(request.sender_address, task_id, len(generation.prompt_tokens) + order.request.max_tokens)
-        async with aclosing(self._stream(model, order, generation)) as frames:
+        async with aclosing(self._stream(model, order, generation, task_id)) as frames:
             async for frame in frames:
                 yield encode(frame)
+
+    async def hand_out(self, request: PeerRequest) -> bytes:
+        """The payload of a task, for those who may read it. Errors: as `payloads.hand_out`."""
+        return hand_out(self._context, self._vault, request)
 
     def measure_load(self) -> Load:
         """What others may know of how busy this node is."""
@@ -204,22 +214,24 @@ class ExecutorRole:
             raise Invalid("already-done", "this task was answered before")
 
     async def _stream(
-        self, model: LanguageModel, order: TaskOrder, generation: GenerationRequest
+        self, model: LanguageModel, order: TaskOrder, generation: GenerationRequest, task_id: bytes
     ) -> AsyncGenerator[Frame, None]:
         outbox = Outbox(OUTBOX_BYTES)
         answer = Answer(model, order, generation, outbox.gone, outbox.push)
         began = time.monotonic()
+        self._making.add(task_id)
         # Ends with the generation and not with the stream: a relay that reads slowly must not keep this node from its Race.
         self._context.serving.begin()
         work = asyncio.ensure_future(self._context.threads.run("answer", self._answer, answer))
-        work.add_done_callback(lambda done: self._release(done, began))
+        work.add_done_callback(lambda done: self._release(done, task_id, began))
         try:
             while (frame := await outbox.take()) is not None:
                 yield frame
         finally:
             outbox.gone.set()
 
-    def _release(self, work: asyncio.Future[None], began: float) -> None:
+    def _release(self, work: asyncio.Future[None], task_id: bytes, began: float) -> None:
+        self._making.discard(task_id)
         self.line.leave(time.monotonic() - began)
         self._context.serving.end()
         if not work.cancelled() and (problem := work.exception()) is not None:
@@ -244,12 +256,12 @@ class ExecutorRole:
         """Store the payload, then the receipt, then say so."""
         transcript = build_transcript(answer.model, answer.generation, steps)
         payload = encode(Payload(answer.order.request, encode_transcript(transcript)))
-        digest = self._context.blobs.put(payload)
-        prompt_tokens, completion_tokens = len(answer.generation.prompt_tokens), len(steps)
         voucher = answer.order.voucher
+        task_id = compute_task_id(voucher.session, voucher.index)
+        digest = self._vault.put(task_id, payload)
+        prompt_tokens, completion_tokens = len(answer.generation.prompt_tokens), len(steps)
         receipt = Receipt(voucher, digest, prompt_tokens, completion_tokens)
-        name = f"{compute_task_id(voucher.session, voucher.index).hex()}.receipt"
-        write_whole(self._receipts / name, encode(receipt))
+        write_whole(self._receipts / f"{task_id.hex()}.receipt", encode(receipt))
         return EndFrame(transcript.finish_reason, prompt_tokens, completion_tokens, digest)
 
     async def _submit(self, names: list[str]) -> None:
