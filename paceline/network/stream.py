@@ -121,7 +121,7 @@ async def open_stream(
                 status, found = await _read_head(reader)
         except TimeoutError:
             raise TransportError("no answer in time") from None
-        except (OSError, ValueError, asyncio.IncompleteReadError) as problem:
+        except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as problem:
             raise TransportError(f"no HTTP reply ({type(problem).__name__})") from None
         yield StreamReply(status, found, reader, patience.gap_seconds)
     finally:

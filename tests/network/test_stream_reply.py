@@ -17,15 +17,21 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\n"
 
 async def ask(reply: bytes, *, patience=PATIENCE, hold=False):
     """What the reader makes of these bytes from a server; `hold` keeps the connection open behind them."""
-    seen = []
+    seen, over = [], asyncio.Event()
 
     async def serve(reader, writer):
-        seen.append(await reader.readuntil(b"\r\n\r\n") + await reader.readexactly(4))
-        writer.write(reply)
-        await writer.drain()
-        if hold:
-            await reader.read()
-        writer.close()
+        try:
+            seen.append(await reader.readuntil(b"\r\n\r\n") + await reader.readexactly(4))
+            writer.write(reply)
+            if hold:
+                await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        except OSError:
+            # The reader may have hung up on what it refuses.
+            writer.close()
+        finally:
+            over.set()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -34,8 +40,12 @@ async def ask(reply: bytes, *, patience=PATIENCE, hold=False):
             body = b"".join([piece async for piece in found.pieces()])
         return found.status, found.headers, body, seen[0]
     finally:
+        await over.wait()
         server.close()
         await server.wait_closed()
+        # Both ends of a closed connection let go in the next rounds of the loop.
+        for _ in range(3):
+            await asyncio.sleep(0)
 
 
 def encode_chunks(*pieces: bytes) -> bytes:
@@ -108,7 +118,6 @@ def test_chunks_are_the_same_wherever_they_are_cut(pieces, step):
     data = encode_chunks(*pieces)
     held, ready, ended = bytearray(), bytearray(), False
     for at in range(0, len(data), step):
-        assert not ended or at >= len(data) - step - 2
         held += data[at : at + step]
         ended = ended or _take_chunks(held, ready)
     assert ended
