@@ -30,6 +30,8 @@ app.add_typer(beacon, name="beacon")
 app.add_typer(race_app, name="race")
 app.add_typer(keys_app, name="keys")
 app.add_typer(state_app, name="state")
+receipt = typer.Typer(no_args_is_help=True, help="Proof of single answers.")
+app.add_typer(receipt, name="receipt")
 upgrade = typer.Typer(no_args_is_help=True, help="Planned changes of the network's rules.")
 app.add_typer(upgrade, name="upgrade")
 
@@ -246,6 +248,35 @@ def beacon_verify(
         print_beacon_verify(options, as_json=json)
 
     run_command(verify)
+
+
+@receipt.command("get")
+def receipt_get(
+    *,
+    task: Annotated[str, typer.Argument(help="Task id, as the header x-paceline-task gives it.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write; it will hold the prompt.")],
+    home: HomeOption = None,
+) -> None:
+    """Fetch the proof of an answer, while its epoch is open."""
+    from paceline.cli.receipt import save_receipt  # noqa: PLC0415 - loads the node
+
+    run_command(lambda: save_receipt(task, out, home or get_default_home()))
+
+
+@receipt.command("verify")
+def receipt_verify(
+    *,
+    file: Annotated[Path, typer.Argument(help="What `receipt get` wrote.")],
+    header_hash: Annotated[
+        str | None, typer.Option(help="Under CometBFT: hash of the receipt's header, as `light verify` proves it.")
+    ] = None,
+    home: HomeOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Check without any network that this answer came from this model for this prompt, who checked it, what it cost."""
+    from paceline.cli.receipt import print_receipt_verify  # noqa: PLC0415 - loads the node
+
+    run_command(lambda: print_receipt_verify(file, home or get_default_home(), header_hash, as_json=json))
 
 
 @upgrade.command("vote")

@@ -37,6 +37,7 @@ from paceline.node.home import Home
 from paceline.node.models import ModelHost
 from paceline.node.peers import Peers, encode_many
 from paceline.node.probe import answer_probe
+from paceline.node.receipts import ReceiptMaker
 from paceline.node.registration import NodeKeys
 from paceline.node.roles.beacon import BeaconRole
 from paceline.node.roles.checker import CheckerRole
@@ -209,7 +210,8 @@ class NodeService:
 
     def _make_web_server(self, door: WebDoor, relay: RelayRole, user: AccountKey) -> uvicorn.Server:
         gateway = NodeGateway(self._context, self._host, relay, user.address, door.api_keys)
-        control = Control(self._context, gateway, user, self._home.load_token())
+        receipts = ReceiptMaker(self._context, self._host, self._store)
+        control = Control(self._context, gateway, user, self._home.load_token(), receipts)
         return _make_server(door.build(gateway, control, bool(door.api_keys)), door.host, door.port)
 
     async def _on_transaction(self, request: PeerRequest) -> bytes:
