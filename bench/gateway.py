@@ -27,6 +27,7 @@ import uvicorn
 import uvloop
 
 from paceline.base.keys import AccountKey
+from paceline.cli.environment import get_cache_path
 from paceline.ledger import accounts, beacon, groups, nodes
 from paceline.ledger.sessions import Session
 from paceline.ledger.state import State
@@ -40,10 +41,11 @@ from paceline.node.duties import Duties
 from paceline.node.founding import Founder, Founding, build_genesis
 from paceline.node.gateway import NodeGateway
 from paceline.node.load import Load
+from paceline.node.metrics import Metrics
 from paceline.node.peers import Peers
 from paceline.node.roles.relay import OpenedSession, RelayRole
 from paceline.node.settings import NodeSettings, PeerEntry
-from paceline.cli.environment import get_cache_path
+from paceline.node.tracing import Tracing
 from paceline.protocol.answers import EndFrame, TextFrame
 from paceline.protocol.codec import encode
 from paceline.protocol.params import NICOIN_PER_COIN, TINY
@@ -218,6 +220,8 @@ def make_gateway(model: LanguageModel, executor_port: int, plan: Plan) -> NodeGa
         params=TINY,
         chain=StillChain(state, plan.streams),
         duties=Duties(),
+        metrics=Metrics(),
+        tracing=Tracing(),
         peers=Peers(settings, PeerClient(RELAY, CHAIN_ID), SimpleNamespace()),  # type: ignore[arg-type]
     )
 

@@ -110,7 +110,7 @@ class PeerClient:
                     raise TransportError(f"{path} answers with a stream")
                 return await _read_bounded(response, self._settings.max_reply_bytes)
 
-    async def stream(self, peer: Peer, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
+    async def stream(self, peer: Peer, path: str, body: bytes, traceparent: str = "") -> AsyncGenerator[bytes, None]:
         """The frames of the peer's answer as they come. Closing the iterator hangs up, which stops the peer's work.
 
         Use `contextlib.aclosing` around it: a generator that is merely dropped hangs up only when collected.
@@ -121,7 +121,8 @@ class PeerClient:
         )
         content = self._seal(peer, path, body)
         with _naming(peer):
-            async with open_stream(f"{peer.url}/peer/{path}", content, patience) as reply:
+            headers = {"traceparent": traceparent} if traceparent else {}
+            async with open_stream(f"{peer.url}/peer/{path}", content, patience, headers) as reply:
                 if reply.status != httpx.codes.OK:
                     raise _make_refusal(peer, reply.status, await _gather(reply.pieces(), _MAX_REFUSAL_BYTES))
                 if reply.headers.get("content-type") != FRAMES_TYPE:

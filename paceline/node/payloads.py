@@ -7,7 +7,7 @@ ledger knows the task or its receipt waits, and goes when both are over.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from paceline.base.errors import Invalid, TransportError, WorkError
@@ -75,7 +75,9 @@ class PayloadVault:
         return self._folder / f"{task_id.hex()}.payload"
 
 
-def hand_out(context: Context, vault: PayloadVault, request: PeerRequest) -> bytes:
+def hand_out(
+    context: Context, vault: PayloadVault, request: PeerRequest, traces: Mapping[bytes, str] | None = None
+) -> bytes:
     """The executor's reply to somebody who may read, sealed to its key.
 
     Errors: Invalid unknown-task, not-a-reader; WorkError when the payload is lost.
@@ -88,7 +90,8 @@ def hand_out(context: Context, vault: PayloadVault, request: PeerRequest) -> byt
     if not may_read(state, task, request.sender_address):
         raise Invalid("not-a-reader", "neither drawn to check this task, nor its relay, nor is it disputed")
     signature = context.key.sign(statement_bytes(context.chain.chain_id, task_id, task))
-    reply = PayloadReply(payload=vault.get(task_id), signature=signature)
+    traceparent = (traces or {}).get(task_id, "")
+    reply = PayloadReply(payload=vault.get(task_id), signature=signature, traceparent=traceparent)
     return seal(request.sender, encode(reply))
 
 

@@ -23,9 +23,9 @@ from paceline.network.client import PeerClient
 from paceline.network.public import PublicPath
 from paceline.network.server import Handler, PeerIdentity, create_peer_app
 from paceline.network.wire import PeerRequest
-from paceline.node import payloads
+from paceline.node import metrics, payloads
 from paceline.node.beacon_answers import answer_beacon
-from paceline.node.chain import Standing
+from paceline.node.chain import Standing, is_alive
 from paceline.node.context import Context
 from paceline.node.control import Control
 from paceline.node.directory import Directory
@@ -48,6 +48,7 @@ from paceline.node.roles.relay import RelayRole
 from paceline.node.roles.trainer import TrainerRole
 from paceline.node.serving import Serving
 from paceline.node.settings import COMETBFT, load_settings
+from paceline.node.tracing import open_tracing
 from paceline.protocol.codec import decode
 from paceline.store.blobs import BlobStore
 from paceline.store.state import SqliteStateStore
@@ -111,7 +112,11 @@ class NodeService:
             threads=threads,
             serving=Serving(),
             work_path=work_path,
+            tracing=open_tracing(self._settings.trace_endpoint, name),
         )
+        chain = self._context.chain
+        self._context.metrics.gauge("height", lambda: chain.height)
+        self._context.metrics.gauge("peers_alive", lambda: sum(map(is_alive, chain.sightings.values())))
         self._host = ModelHost(Path(self._settings.cache) if self._settings.cache else cache, threads)
         self._executor = ExecutorRole(self._context, self._host)
         self._trainer = TrainerRole(self._context)
@@ -181,6 +186,7 @@ class NodeService:
         if self._engine_door is not None:
             await self._engine_door.close()
         self._context.threads.stop()
+        self._context.tracing.stop()
         self._store.close()
 
     def _make_peer_server(self) -> uvicorn.Server:
@@ -201,10 +207,12 @@ class NodeService:
         return _make_server(app, host, int(port))
 
     def _list_public(self) -> dict[str, PublicPath]:
+        page = metrics.MetricsPage(self._context.metrics, self._settings.metrics_hosts)
         paths = {
             "/public/network": PublicPath(self._directory.describe_network),
             "/public/registration": PublicPath(self._directory.give_registration),
             "/public/probe": PublicPath(answer_probe),
+            metrics.PATH: PublicPath(page.answer, metrics.CONTENT_TYPE),
         }
         return {**paths, **self._engine_door.paths} if self._engine_door is not None else paths
 

@@ -73,6 +73,10 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Sequencer only: pause between blocks while nothing does."""
     rendezvous_seconds: float = 60.0
     """Sequencer only: how long the very first block waits for all nodes to show up."""
+    metrics_hosts: tuple[str, ...] = ("127.0.0.1", "::1")
+    """Hosts that may read /metrics on the port for peers; behind a proxy on this machine everybody looks like 127.0.0.1."""
+    trace_endpoint: str = ""
+    """OTLP collector (http://host:4318/v1/traces) that spans go to; empty for none."""
     cache: str = ""
     """Folder of converted models; empty for the user's cache."""
 

@@ -13,7 +13,9 @@ from paceline.ledger import accounts, beacon, groups, nodes, sessions
 from paceline.ledger.state import State
 from paceline.node.ceremony import CeremonyKey
 from paceline.node.founding import Founder, Founding, build_genesis
+from paceline.node.metrics import Metrics
 from paceline.node.serving import Serving
+from paceline.node.tracing import Tracing
 from paceline.protocol.answers import AnswerRequest, TaskOrder, Turn
 from paceline.protocol.genesis import GenesisAccount
 from paceline.protocol.messages import OpenSession, Voucher
@@ -174,6 +176,8 @@ def make_context(state: State, key: AccountKey, folder: Path, **changes) -> Simp
         "blobs": BlobStore(folder / "blobs"),
         "serving": Serving(),
         "duties": CollectedDuties(),
+        "metrics": Metrics(),
+        "tracing": Tracing(),
         "work_path": folder / "work",
         **changes,
     }

@@ -48,7 +48,7 @@ class FakePeers:
     def name_of(self, address: bytes) -> str:
         return address.hex()[:6]
 
-    async def stream(self, executor: bytes, path: str, body: bytes):
+    async def stream(self, executor: bytes, path: str, body: bytes, traceparent: str = ""):
         assert path == "task"
         self.asked.append((executor, decode(TaskOrder, body, limit_bytes=2**20)))
         try:

@@ -67,7 +67,7 @@ async def ask_once(folder) -> bytes:
     async with PeerClient(RELAY, CHAIN_ID) as client:
         peers = SimpleNamespace(
             name_of=lambda address: address.hex(),
-            stream=lambda address, path, body: client.stream(Peer(f"http://127.0.0.1:{port}", address), path, body),
+            stream=lambda address, *asked: client.stream(Peer(f"http://127.0.0.1:{port}", address), *asked),
         )
         role = RelayRole(make_context(state, RELAY, folder, peers=peers), SimpleNamespace(model_id=MODEL), USER)
         role._current = OpenedSession(session_id, SESSIONS.get(state, session_id))

@@ -13,6 +13,7 @@ from paceline.ledger.tasks import CHECKING, DISPUTED, OPEN_TASKS, TASKS, Task
 from paceline.node.context import Context
 from paceline.node.models import ModelHost
 from paceline.node.payloads import request_payload
+from paceline.node.tracing import read_parent
 from paceline.protocol.answers import MAX_PAYLOAD_BYTES, Payload
 from paceline.protocol.codec import decode
 from paceline.protocol.messages import REJECTED, JudgeTask, Verdict
@@ -71,5 +72,7 @@ class CheckerRole:
             completion_tokens=task.completion_tokens,
         )
         model = await self._host.get()
-        verdict = await context.threads.run("check", judge_payload, model, payload, expected)
+        with context.tracing.span("checker", read_parent(reply.traceparent), task=task_id.hex()):
+            verdict = await context.threads.run("check", judge_payload, model, payload, expected)
+        context.metrics.count("checks_total", verdict.outcome)
         await context.chain.send(JudgeTask(task_id, verdict))

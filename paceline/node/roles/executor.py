@@ -31,6 +31,7 @@ from paceline.node.load import Load, TokenMeter
 from paceline.node.models import ModelHost
 from paceline.node.payloads import SWEEP_BLOCKS, PayloadVault, hand_out
 from paceline.node.queues import FairQueue, QueueFull
+from paceline.node.tracing import read_parent
 from paceline.protocol.answers import (
     MAX_ORDER_BYTES,
     EndFrame,
@@ -116,6 +117,12 @@ class ExecutorRole:
         self._vault = PayloadVault(context.work_path / "payloads", context.key)
         self._making: set[bytes] = set()
         """Tasks whose payload may be on disk before their receipt is."""
+        self._traces: dict[bytes, str] = {}
+        """What the trace of a task is called, for its checkers; empty where tracing is off."""
+        context.metrics.gauge("executor_slots", lambda: slots)
+        context.metrics.gauge("executor_under_way", lambda: self.line.under_way)
+        context.metrics.gauge("executor_waiting", lambda: self.line.waiting)
+        context.metrics.gauge("executor_tokens_total", lambda: self.tokens.total)
 
     def on_block(self, state: State) -> None:
         """Send waiting receipts; forget those the ledger has."""
@@ -132,6 +139,7 @@ class ExecutorRole:
             names = [path.name for path in waiting[:MAX_BATCH]]
             self._context.duties.start("receipts", lambda: self._submit(names))
         if state.height % SWEEP_BLOCKS == 0:
+            self._traces = {task: name for task, name in self._traces.items() if task in self._accepted}
             self._vault.sweep(state, self._making | {bytes.fromhex(path.stem) for path in waiting})
 
     async def serve(self, request: PeerRequest) -> AsyncGenerator[bytes, None]:
@@ -152,13 +160,19 @@ class ExecutorRole:
         self._check_undone(state, order.voucher, task_id)
         self._accepted[task_id] = session.expires_at
         await self._wait_turn(request.sender_address, task_id, len(generation.prompt_tokens) + order.request.max_tokens)
-        async with aclosing(self._stream(model, order, generation, task_id)) as frames:
-            async for frame in frames:
-                yield encode(frame)
+        parent = read_parent(request.traceparent)
+        with self._context.tracing.span("executor", parent, task=task_id.hex()) as traceparent:
+            if traceparent:
+                self._traces[task_id] = traceparent
+            async with aclosing(self._stream(model, order, generation, task_id)) as frames:
+                async for frame in frames:
+                    yield encode(frame)
 
     async def hand_out(self, request: PeerRequest) -> bytes:
         """The payload of a task, for those who may read it. Errors: as `payloads.hand_out`."""
-        return hand_out(self._context, self._vault, request)
+        reply = hand_out(self._context, self._vault, request, self._traces)
+        self._context.metrics.count("payloads_handed_out_total")
+        return reply
 
     def measure_load(self) -> Load:
         """What others may know of how busy this node is."""
@@ -247,7 +261,9 @@ class ExecutorRole:
                 if step.text:
                     answer.push(TextFrame(step.text))
             answer.push(self._keep(answer, steps))
+            self._context.metrics.count("executor_answers_total", "left" if answer.gone.is_set() else "complete")
         except WorkError as problem:
+            self._context.metrics.count("executor_answers_total", "failed")
             answer.push(FailFrame("work-failed", str(problem)))
         finally:
             answer.push(None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from paceline.node.continuation import Continuation
 from paceline.node.models import ModelHost
 from paceline.node.pump import Buffering, read_ahead
 from paceline.node.queues import FairQueue, QueueFull
-from paceline.node.views import Busy, OutOfFunds, UpstreamFailed
+from paceline.node.views import Busy, GatewayError, OutOfFunds, UpstreamFailed
 from paceline.protocol.answers import AnswerRequest, EndFrame, FailFrame, TaskOrder, TextFrame, decode_frame
 from paceline.protocol.codec import encode
 from paceline.protocol.messages import MAX_SUPPLY, CloseSession, OpenSession, Voucher
@@ -125,6 +126,8 @@ class RelayRole:
         self.line = FairQueue(
             self._count_slots, max_waiting=MAX_WAITING, max_waiting_per_user=MAX_WAITING_PER_USER
         )
+        context.metrics.gauge("relay_under_way", lambda: self.line.under_way)
+        context.metrics.gauge("relay_waiting", lambda: self.line.waiting)
 
     async def ask(
         self, request: AnswerRequest, prompt_tokens: int, user: str = ""
@@ -134,13 +137,24 @@ class RelayRole:
         `user` names whose share of the line the request takes. Errors: OutOfFunds, Busy, UpstreamFailed; before Started
         nothing is charged.
         """
+        began, is_first, outcome = time.monotonic(), True, "left"
         try:
             async with self.line.admit(user, prompt_tokens + request.max_tokens):
                 async with aclosing(self._ask_now(request, prompt_tokens)) as answer:
                     async for event in answer:
+                        if is_first and isinstance(event, TextFrame):
+                            is_first = False
+                            self._context.metrics.observe("relay_first_token_seconds", time.monotonic() - began)
                         yield event
+                    outcome = "answered"
         except QueueFull as full:
+            outcome = "refused"
             raise Busy(str(full), full.retry_after_seconds) from None
+        except GatewayError as problem:
+            outcome = "refused" if isinstance(problem, Busy) else "failed"
+            raise
+        finally:
+            self._context.metrics.count("relay_requests_total", outcome)
 
     async def _ask_now(self, request: AnswerRequest, prompt_tokens: int) -> AsyncGenerator[AnswerEvent, None]:
         max_cost = compute_task_cost(prompt_tokens, request.max_tokens, self._context.params.token_price)
@@ -177,6 +191,8 @@ class RelayRole:
         problems: list[str] = []
         sent = Continuation()
         for executor in placed.executors:
+            if sent.is_begun:
+                self._context.metrics.count("relay_failovers_total")
             sent.restart()
             try:
                 async with aclosing(self._follow(placed, executor, request, sent)) as events:
@@ -220,15 +236,16 @@ class RelayRole:
 
         Errors: TransportError when the executor fails or the stream ends without one.
         """
-        order = TaskOrder(self._make_voucher(placed, executor, request), request)
-        async with aclosing(self._context.peers.stream(executor, "task", encode(order))) as frames:
-            async for data in frames:
-                frame = decode_frame(data)
-                if isinstance(frame, FailFrame):
-                    raise TransportError(f"{frame.code}: {frame.message}")
-                yield frame
-                if isinstance(frame, EndFrame):
-                    return
+        order = encode(TaskOrder(self._make_voucher(placed, executor, request), request))
+        with self._context.tracing.span("relay", task=placed.task_id.hex()) as traceparent:
+            async with aclosing(self._context.peers.stream(executor, "task", order, traceparent)) as frames:
+                async for data in frames:
+                    frame = decode_frame(data)
+                    if isinstance(frame, FailFrame):
+                        raise TransportError(f"{frame.code}: {frame.message}")
+                    yield frame
+                    if isinstance(frame, EndFrame):
+                        return
         raise TransportError("the stream ended early")
 
     def _make_voucher(self, placed: Placed, executor: bytes, request: AnswerRequest) -> Voucher:
