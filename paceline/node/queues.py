@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 
 from paceline.base.errors import WorkError
 
-QUANTUM = 1_024
+QUANTUM = 64
 """Cost that a user in line may spend more in each round."""
-MAX_COST = 64 * QUANTUM
+MAX_COST = 256 * QUANTUM
 """A dearer piece counts as this much, so that a round trip around the line stays short."""
 SMOOTHING = 0.1
 MAX_RETRY_SECONDS = 60
