@@ -1,4 +1,4 @@
-"""Many slow streams at once through one gateway process on one core: is any token lost, and how much later do they come?
+"""Many slow streams at once through one gateway process on one core: tokens lost, and how much later they come.
 
 Run: python bench/gateway.py [--streams N] [--seconds N] [--pace TOKENS_PER_SECOND]. Three processes: an executor that follows a
 script, the gateway (web app, NodeGateway, relay, peer client, all as in a node; the ledger stands still), pinned to one core,
@@ -99,9 +99,10 @@ def main() -> None:
     plan = Plan(streams=asked.streams, tokens=round(asked.seconds * asked.pace), pace=asked.pace)
     cores = sorted(os.sched_getaffinity(0))
     context = multiprocessing.get_context("spawn")
-    with socket.create_server(("127.0.0.1", 0), backlog=4096) as peers, socket.create_server(
-        ("127.0.0.1", 0), backlog=4096
-    ) as web:
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=4096) as peers,
+        socket.create_server(("127.0.0.1", 0), backlog=4096) as web,
+    ):
         pipe, theirs = context.Pipe()
         executor = context.Process(target=run_executor, args=(peers, plan, set(cores[1:] or cores)))
         gateway = context.Process(
@@ -142,8 +143,12 @@ def report(plan: Plan, answers: list[Answered], cpu_seconds: float) -> None:
     print(f"{plan.streams} streams of {plan.tokens} tokens at {plan.pace:g} tokens/s, gateway on one core")
     print(f"  complete streams                {whole} of {plan.streams}")
     print(f"  tokens received                 {len(delays)} of {wanted}")
-    print(f"  later per hop, ms, p50/p95/p99  {steps[49] / HOPS:.1f} / {steps[94] / HOPS:.1f} / {steps[98] / HOPS:.1f}   (goal: p50 at most {GOAL_HOP_MS:g})")
-    print(f"  gateway CPU                     {1e6 * per_token:.0f} microseconds a token; one core holds {1 / per_token / plan.pace:.0f} such streams")
+    print(
+        f"  later per hop, ms, p50/p95/p99  {steps[49] / HOPS:.1f} / {steps[94] / HOPS:.1f} / {steps[98] / HOPS:.1f}   (goal: p50 at most {GOAL_HOP_MS:g})"
+    )
+    print(
+        f"  gateway CPU                     {1e6 * per_token:.0f} microseconds a token; one core holds {1 / per_token / plan.pace:.0f} such streams"
+    )
     for problem in sorted({answer.problem for answer in answers if answer.problem})[:5]:
         print(f"  problem: {problem}")
 
@@ -183,7 +188,7 @@ def run_gateway(
     async def serve() -> None:
         server = make_server(create_app(make_gateway(model, executor_port, plan)))
         runner = asyncio.create_task(server.serve(sockets=[listen]))
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0.01)
         pipe.send("ready")
         before = time.process_time()
@@ -192,7 +197,7 @@ def run_gateway(
 
             profiler = cProfile.Profile()
             profiler.enable()
-        while not pipe.poll():
+        while not pipe.poll():  # noqa: ASYNC110 - the other end is a process
             await asyncio.sleep(0.1)
         pipe.send(time.process_time() - before)
         if profile:
@@ -242,7 +247,7 @@ def make_gateway(model: LanguageModel, executor_port: int, plan: Plan) -> NodeGa
         seed=bytes(32),
         version=nodes.get_version(state),
     )
-    relay._current = OpenedSession(bytes(16), session)
+    relay._current = OpenedSession(bytes(16), session)  # noqa: SLF001 - stands for a session that the ledger opened
     return NodeGateway(context, host, relay, USER.address, ())
 
 
@@ -258,9 +263,7 @@ def make_state() -> State:
         )
         for name, key in (("relay", RELAY), ("executor", EXECUTOR))
     ]
-    genesis = build_genesis(
-        Founding(network="bench", params=TINY, founders=founders, accounts=(), bootstrap=bytes(32))
-    )
+    genesis = build_genesis(Founding(network="bench", params=TINY, founders=founders, accounts=(), bootstrap=bytes(32)))
     store = MemoryStateStore()
     state = State(store, height=10)
     for part in (accounts, nodes, groups):

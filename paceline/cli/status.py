@@ -54,7 +54,9 @@ def print_status(path: Path, *, as_json: bool) -> None:
         table.add_row(node.name, alive, str(node.height), node.app_hash[:16] + "…", f"{node.voting_power:,}")
     console.print(table)
     for name in sorted(set(Home(path).node_names()) - {node.name for node in status.nodes}):
-        console.print(f"{name} is not registered yet, so it has no votes and earns nothing: `paceline sponsor` registers it")
+        console.print(
+            f"{name} is not registered yet, so it has no votes and earns nothing: `paceline sponsor` registers it"
+        )
 
 
 def load_status(home: Home) -> Status:

@@ -120,7 +120,9 @@ class _PeerEndpoint:
             body, target, now_milliseconds=self._clock(), seen=self._seen, max_body_bytes=self._max_body_bytes
         )
         traceparent = request.headers.get("traceparent", "")
-        result = handler(replace(peer_request, traceparent=traceparent[:MAX_NAME_BYTES]) if traceparent else peer_request)
+        result = handler(
+            replace(peer_request, traceparent=traceparent[:MAX_NAME_BYTES]) if traceparent else peer_request
+        )
         if isinstance(result, AsyncIterator):
             await _run_until_disconnect(reply.stream(result), receive)
         else:

@@ -160,9 +160,7 @@ class ChainService(ABC):
         """Remember where a node of ours stands."""
         # What strangers say of themselves would fill memory and falsify sums.
         if self._peers.knows(sender):
-            seen = Sighting(
-                time.monotonic(), standing.height, standing.app_hash, standing.fetched_bytes, standing.load
-            )
+            seen = Sighting(time.monotonic(), standing.height, standing.app_hash, standing.fetched_bytes, standing.load)
             self.sightings[sender] = seen
 
     def get_load(self, address: bytes) -> Load | None:

@@ -49,9 +49,9 @@ class TokenMeter:
         second = int(self._clock())
         with self._lock:
             self.total += tokens
-            if self._by_second and self._by_second[-1][0] == second:
-                second, tokens = second, tokens + self._by_second.pop()[1]
-            self._by_second.append((second, tokens))
+            same = bool(self._by_second) and self._by_second[-1][0] == second
+            before = self._by_second.pop()[1] if same else 0
+            self._by_second.append((second, before + tokens))
             self._forget(second)
 
     def compute_rate_milli(self) -> int:

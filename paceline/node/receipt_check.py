@@ -119,10 +119,14 @@ def _verify_payload(receipt: UserReceipt, facts: Facts) -> Payload:
     executor = facts.nodes[task.executor]
     _expect(hash_blob(receipt.payload) == task.payload_hash, "other-answer", "the payload is not the one of the record")
     payload = decode(Payload, receipt.payload, limit_bytes=MAX_PAYLOAD_BYTES, error=InvalidClaim)
-    _expect(payload.request.compute_hash() == task.prompt_hash, "other-prompt", "the user's order names another request")
+    _expect(
+        payload.request.compute_hash() == task.prompt_hash, "other-prompt", "the user's order names another request"
+    )
     transcript = decode_transcript(payload.transcript)
     _expect(compute_text_hash(receipt.text) == transcript.text_hash, "other-text", "the text is not the answer's")
-    _expect(transcript.request.model_id == payload.request.model, "other-model", "another model than asked for answered")
+    _expect(
+        transcript.request.model_id == payload.request.model, "other-model", "another model than asked for answered"
+    )
     seed = derive_sampler_seed(task.seed, receipt.task, payload.request, task.owner)
     _expect(transcript.request.seed == seed, "other-seed", "the sampling noise is not that of the task")
     counts = (len(transcript.request.prompt_tokens), len(transcript.output_tokens))
@@ -205,5 +209,3 @@ def _unique(addresses: Sequence[bytes]) -> list[bytes]:
 def _expect(holds: bool, code: str, message: str) -> None:
     if not holds:
         raise InvalidClaim(code, message)
-
-

@@ -87,7 +87,9 @@ def read_facts(state: State, task_id: bytes) -> Facts:
     """
     task = TASKS.get(state, task_id)
     if task is None:
-        raise InvalidClaim("unknown-task", "the ledger holds no task of this id: not yet, or its epoch has been settled")
+        raise InvalidClaim(
+            "unknown-task", "the ledger holds no task of this id: not yet, or its epoch has been settled"
+        )
     session = SESSIONS.get(state, task.session)
     signed = beacon.get_signed(state, session.round_index) if session is not None else None
     weights = nodes.get_weights_at(state, session.version) if session is not None else {}

@@ -99,7 +99,9 @@ class ReceiptMaker:
     async def _fetch_header(self, height: int) -> bytes:
         """The header that signs the state before it, once there is one."""
         if not await self._context.chain.wait_height(height, HEADER_SECONDS):
-            raise TransportError(f"height {height}, whose header signs the receipt, has not come within {HEADER_SECONDS:g} s")
+            raise TransportError(
+                f"height {height}, whose header signs the receipt, has not come within {HEADER_SECONDS:g} s"
+            )
 
         def fetch() -> bytes:
             provider = HttpLightProvider(f"http://{self._context.settings.engine_rpc}")

@@ -147,9 +147,7 @@ class SoloChain(ChainService):
     async def _follow(self) -> None:
         while True:
             app_hash = self.replica.application.info().app_hash
-            request = encode(
-                BlocksRequest(self.height + 1, app_hash, self._peers.fetched_bytes, self.measure_load())
-            )
+            request = encode(BlocksRequest(self.height + 1, app_hash, self._peers.fetched_bytes, self.measure_load()))
             try:
                 batch = await self._peers.request_many(self._settings.sequencer, "blocks", request)
             except TransportError as problem:

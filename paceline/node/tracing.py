@@ -66,7 +66,9 @@ def open_tracing(endpoint: str, node: str) -> Tracing:
         resources = importlib.import_module("opentelemetry.sdk.resources")
         otlp = importlib.import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
     except ImportError as problem:
-        raise ConfigError(f"trace_endpoint needs {problem.name}: pip install 'paceline[trace]', or leave it empty") from None
+        raise ConfigError(
+            f"trace_endpoint needs {problem.name}: pip install 'paceline[trace]', or leave it empty"
+        ) from None
     resource = resources.Resource.create({"service.name": "paceline", "service.instance.id": node})
     provider = sdk.TracerProvider(resource=resource)
     provider.add_span_processor(export.BatchSpanProcessor(otlp.OTLPSpanExporter(endpoint=endpoint)))

@@ -207,7 +207,7 @@ def test_invalid_order_beyond_the_queue(setting, small_model):
         waiting = [asyncio.create_task(line.enter(RELAY.address, 1)) for _ in range(others)]
         await asyncio.sleep(0)
         asked = asyncio.create_task(collect(setting.role.serve(order)))
-        while line.waiting <= others and not asked.done():
+        while line.waiting <= others and not asked.done():  # noqa: ASYNC110 - the line tells nobody
             await asyncio.sleep(0)
         for one in waiting:
             one.cancel()

@@ -76,8 +76,10 @@ def test_invalid_other_text_from_the_next_node_never_reaches_the_client(setting)
     events = setting.ask()
     assert join(events) == TEXT
     assert setting.asked() == [first, second, third, fourth]
-    setting.peers.scripts = {address: [TextFrame(str(n)), TransportError("gone")] for n, address in enumerate(setting.order(1))}
-    with pytest.raises(UpstreamFailed, match="broke off.*differs"):
+    setting.peers.scripts = {
+        address: [TextFrame(str(n)), TransportError("gone")] for n, address in enumerate(setting.order(1))
+    }
+    with pytest.raises(UpstreamFailed, match=r"broke off.*differs"):
         setting.ask()
 
 
@@ -95,12 +97,9 @@ def test_whatever_the_cuts_the_client_sees_one_answer(text, broken_at, first_siz
     sent = Continuation()
     seen = []
     sent.restart()
-    for frame in cut(text[:broken_at], first_size):
-        seen.append(sent.admit(frame))
+    seen += [sent.admit(frame) for frame in cut(text[:broken_at], first_size)]
     sent.restart()
-    for frame in cut(text, second_size):
-        if (fresh := sent.admit(frame)) is not None:
-            seen.append(fresh)
+    seen += [fresh for frame in cut(text, second_size) if (fresh := sent.admit(frame)) is not None]
     sent.end()
     assert "".join(frame.text for frame in seen) == text
 
@@ -113,7 +112,7 @@ def test_a_slow_client_holds_the_relay_and_not_the_executor(setting):
     async def run():
         async with aclosing(setting.role.ask(REQUEST, PROMPT_TOKENS)) as answer:
             started = await anext(answer)
-            while not setting.peers.hung_up:
+            while not setting.peers.hung_up:  # noqa: ASYNC110 - a fake without events
                 await asyncio.sleep(0)
             rest = [event async for event in answer]
         await setting.role.stop()

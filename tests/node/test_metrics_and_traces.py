@@ -57,9 +57,12 @@ class RecordingProvider:
 def test_spans_of_three_nodes_hang_together():
     nodes = [RecordingProvider() for _ in range(3)]
     relay, executor, checker = (Tracing(provider) for provider in nodes)
-    with relay.span("relay", task="t") as first, executor.span("executor", read_parent(first), task="t") as second:
-        with checker.span("checker", read_parent(second), task="t"):
-            pass
+    with (
+        relay.span("relay", task="t") as first,
+        executor.span("executor", read_parent(first), task="t") as second,
+        checker.span("checker", read_parent(second), task="t"),
+    ):
+        pass
     [asked], [answered], [checked] = (provider.spans for provider in nodes)
     assert asked.found.trace_id == answered.found.trace_id == checked.found.trace_id
     assert (answered.parent, checked.parent) == (asked.found.span_id, answered.found.span_id)
@@ -86,7 +89,9 @@ def test_a_failure_is_named_by_its_kind_and_not_by_its_words():
     assert provider.stopped
 
 
-@pytest.mark.parametrize("text", ["", "00-ab", PARENT.upper(), PARENT + "x", PARENT.replace("0", "g", 1), "\n" + PARENT])
+@pytest.mark.parametrize(
+    "text", ["", "00-ab", PARENT.upper(), PARENT + "x", PARENT.replace("0", "g", 1), "\n" + PARENT]
+)
 def test_invalid_parent_from_a_peer_is_dropped(text):
     assert read_parent(text) == ""
     assert read_parent(PARENT) == PARENT

@@ -62,8 +62,7 @@ async def ask(setting, user: str) -> str:
                 elif not isinstance(event, Started):
                     return "whole" if text == "xxxx" and event == END else "cut"
     except Busy as busy:
-        assert 1 <= busy.retry_after_seconds <= 60
-        return "busy"
+        return "busy" if 1 <= busy.retry_after_seconds <= 60 else "no time to come back"
     return "lost"
 
 

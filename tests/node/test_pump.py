@@ -86,7 +86,7 @@ def test_invalid_reader_that_takes_nothing():
     async def run():
         async with aclosing(read_ahead(source.stream(), make_rules(stall_seconds=0.01))) as frames:
             await anext(frames)
-            while not source.closed:
+            while not source.closed:  # noqa: ASYNC110 - a fake without events
                 await asyncio.sleep(0.001)
             return [frame async for frame in frames]
 
@@ -101,7 +101,7 @@ def test_invalid_source_s_problem_comes_after_what_it_gave():
     async def run():
         async with aclosing(read_ahead(source.stream(), make_rules())) as frames:
             async for frame in frames:
-                seen.append(frame)
+                seen.append(frame)  # noqa: PERF401 - what was seen before the problem counts
 
     with pytest.raises(UpstreamFailed, match="gone"):
         asyncio.run(run())

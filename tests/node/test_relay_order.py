@@ -138,7 +138,7 @@ def test_a_guilty_node_is_passed_over_in_its_epoch(setting):
 
 def test_invalid_answer_that_breaks_off_everywhere(setting):
     setting.peers.scripts = {address: [TextFrame("no end")] for address in setting.order()}
-    with pytest.raises(UpstreamFailed, match="broke off.*ended early"):
+    with pytest.raises(UpstreamFailed, match=r"broke off.*ended early"):
         setting.ask()
     assert setting.asked() == setting.order()
 

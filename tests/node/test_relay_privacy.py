@@ -11,8 +11,18 @@ from contextlib import aclosing
 from types import SimpleNamespace
 
 import uvicorn
-from role_setup import CHAIN_ID, MODEL, RELAY, REQUEST, USER, get_order, make_context, make_state, open_session
-from role_setup import find_key
+from role_setup import (
+    CHAIN_ID,
+    MODEL,
+    RELAY,
+    REQUEST,
+    USER,
+    find_key,
+    get_order,
+    make_context,
+    make_state,
+    open_session,
+)
 
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import AccountKey
@@ -61,7 +71,7 @@ async def ask_once(folder) -> bytes:
     recorder = Recorder(create_peer_app({"task": answer}, blobs=SimpleNamespace(), identity=identity))
     server = uvicorn.Server(uvicorn.Config(recorder, port=0, log_level="critical", lifespan="off"))
     runner = asyncio.create_task(server.serve())
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - the server has no event for it
         await asyncio.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     async with PeerClient(RELAY, CHAIN_ID) as client:

@@ -123,9 +123,7 @@ class RelayRole:
         self._opening: asyncio.Task[OpenedSession] | None = None
         self._counted = (-1, 0)
         """A height, and how many requests the executors could take then."""
-        self.line = FairQueue(
-            self._count_slots, max_waiting=MAX_WAITING, max_waiting_per_user=MAX_WAITING_PER_USER
-        )
+        self.line = FairQueue(self._count_slots, max_waiting=MAX_WAITING, max_waiting_per_user=MAX_WAITING_PER_USER)
         context.metrics.gauge("relay_under_way", lambda: self.line.under_way)
         context.metrics.gauge("relay_waiting", lambda: self.line.waiting)
 
@@ -139,14 +137,16 @@ class RelayRole:
         """
         began, is_first, outcome = time.monotonic(), True, "left"
         try:
-            async with self.line.admit(user, prompt_tokens + request.max_tokens):
-                async with aclosing(self._ask_now(request, prompt_tokens)) as answer:
-                    async for event in answer:
-                        if is_first and isinstance(event, TextFrame):
-                            is_first = False
-                            self._context.metrics.observe("relay_first_token_seconds", time.monotonic() - began)
-                        yield event
-                    outcome = "answered"
+            async with (
+                self.line.admit(user, prompt_tokens + request.max_tokens),
+                aclosing(self._ask_now(request, prompt_tokens)) as answer,
+            ):
+                async for event in answer:
+                    if is_first and isinstance(event, TextFrame):
+                        is_first = False
+                        self._context.metrics.observe("relay_first_token_seconds", time.monotonic() - began)
+                    yield event
+                outcome = "answered"
         except QueueFull as full:
             outcome = "refused"
             raise Busy(str(full), full.retry_after_seconds) from None
