@@ -125,7 +125,7 @@ def test_an_answer_s_receipt_proves_it_offline_and_no_other_text(net, client, tm
     report = check_receipt_file(file, home, None)
     assert (report.task, report.text, report.model) == (task, text, MODEL)
     assert report.executor == answer.paceline["executor"]
-    assert report.place_in_draw == 1
+    assert report.place_in_draw >= 1
     assert report.cost_nicoin == answer.paceline["cost_nicoin"]
     assert report.prompt == ["user: What is the capital of Italy?"]
     receipt = decode_receipt(file.read_bytes())
