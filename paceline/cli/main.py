@@ -171,6 +171,21 @@ def status(*, home: HomeOption = None, json: JsonFlag = False) -> None:
 
 
 @app.command()
+def chat(
+    *,
+    message: Annotated[str | None, typer.Argument(help="One question. Default: a conversation.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 512,
+    wait: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for the check of each answer.")] = 3.0,
+    home: HomeOption = None,
+) -> None:
+    """Talk to the network; each answer shows who made it, what it cost and how its check stands."""
+    from paceline.cli.chat import ChatOptions, run_chat  # noqa: PLC0415 - loads the node
+
+    options = ChatOptions(home=home or get_default_home(), message=message, max_tokens=max_tokens, wait_seconds=wait)
+    run_command(lambda: run_chat(options, Console()))
+
+
+@app.command()
 def doctor(*, home: HomeOption = None) -> None:
     """What this machine lacks, and the line that mends it."""
     from paceline.cli.doctor import run_doctor  # noqa: PLC0415 - probes heavy libraries

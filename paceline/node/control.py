@@ -19,6 +19,7 @@ from paceline.base.errors import ConfigError, Invalid, InvalidTransaction, Trans
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import AccountKey
 from paceline.ledger import nodes, training
+from paceline.ledger.tasks import TASKS
 from paceline.models.byte_gpt import sample_text
 from paceline.node.context import Context
 from paceline.node.gateway import NodeGateway
@@ -90,6 +91,14 @@ class ReceiptFile(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes
 
 
+class TaskState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a task stands on the ledger, by node names; verdicts as (checker, outcome)."""
+
+    status: str
+    checkers: list[str]
+    verdicts: list[tuple[str, str]]
+
+
 class LeaveOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Take a node out: this one by its own key, any other as its sponsor."""
 
@@ -121,6 +130,7 @@ class Control:
             routes=[
                 Route("/report", self._guard(self._report), methods=["GET"]),
                 Route("/status", self._guard(self._status), methods=["GET"]),
+                Route("/task/{task}", self._guard(self._task), methods=["GET"]),
                 Route("/receipt/{task}", self._guard(self._receipt), methods=["GET"]),
                 Route("/data", self._guard(self._put_data), methods=["POST"]),
                 Route("/train", self._guard(self._train), methods=["POST"]),
@@ -153,6 +163,18 @@ class Control:
 
     async def _status(self, _: Request) -> object:
         return self._gateway.status()
+
+    async def _task(self, request: Request) -> object:
+        task_id = _parse_digest(request.path_params["task"], "task")
+        task = TASKS.get(self._context.chain.read(), task_id)
+        if task is None:
+            return None
+        name = self._context.peers.name_of
+        return TaskState(
+            status=task.status,
+            checkers=[name(address) for address in task.drawn],
+            verdicts=[(name(vote.voter), vote.outcome) for vote in task.votes],
+        )
 
     async def _receipt(self, request: Request) -> object:
         task_id = _parse_digest(request.path_params["task"], "task")

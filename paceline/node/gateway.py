@@ -14,6 +14,7 @@ from paceline.ledger.state import State
 from paceline.ledger.tasks import GUILTY, TASKS, Task
 from paceline.node.chain import is_alive
 from paceline.node.context import Context
+from paceline.node.load import Load
 from paceline.node.models import ModelHost
 from paceline.node.roles.relay import RelayRole, Started
 from paceline.node.settings import COMETBFT
@@ -27,6 +28,7 @@ from paceline.node.views import (
     ChatStart,
     ModelView,
     NetworkStatus,
+    NodeLoad,
     NodeStatus,
     RequestRefused,
     TaskView,
@@ -218,6 +220,7 @@ class NodeGateway:
             earned_nicoin=node.earned,
             forfeited_nicoin=node.forfeited + node.refunded,
             roles=tuple(roles),
+            load=_describe_load(chain.measure_load() if own else chain.get_load(address)),
         )
 
     def _describe_task(self, task_id: bytes, task: Task) -> TaskView:
@@ -237,6 +240,18 @@ class NodeGateway:
 
     def _name(self, address: bytes) -> str:
         return self._context.peers.name_of(address)
+
+
+def _describe_load(load: Load | None) -> NodeLoad | None:
+    if load is None or load.slots == 0:
+        return None
+    return NodeLoad(
+        slots=load.slots,
+        under_way=load.under_way,
+        waiting=load.waiting,
+        tokens_per_second=load.tokens_per_second_milli / 1_000,
+        free_context_tokens=load.free_context_tokens,
+    )
 
 
 def _name_phase(current: race.RaceState | None) -> str:

@@ -1,7 +1,7 @@
 """What a node shows to people: frozen views, the chat events, and the `Gateway` that the web room calls.
 
 Refuses to know: sockets, torch, web frameworks, how any number came to be. Plain data, safe to hand to another thread.
-Invariant: amounts are integers of nicoin; only a training loss, which nobody pays by, is a float.
+Invariant: amounts are integers of nicoin; only a training loss and a pace, which nobody pays by, are floats.
 """
 
 from __future__ import annotations
@@ -135,6 +135,17 @@ ChatEvent = ChatStart | ChatDelta | ChatEnd
 
 
 @dataclass(frozen=True, kw_only=True)
+class NodeLoad:
+    """How busy an executor says it is: answers at once, in the making, in line; what its free slots could still hold."""
+
+    slots: int
+    under_way: int
+    waiting: int
+    tokens_per_second: float
+    free_context_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class NodeStatus:
     """One node as seen from here. Units: voting power in the ledger's integers, amounts in nicoin."""
 
@@ -149,6 +160,8 @@ class NodeStatus:
     earned_nicoin: int
     forfeited_nicoin: int
     roles: tuple[str, ...]
+    load: NodeLoad | None = None
+    """None for a node that was not heard of a moment ago, or serves nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
