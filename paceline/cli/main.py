@@ -36,6 +36,8 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(econ_app, name="econ")
 app.add_typer(api_key_app, name="api-key")
 app.add_typer(state_app, name="state")
+receipt = typer.Typer(no_args_is_help=True, help="Proof of single answers.")
+app.add_typer(receipt, name="receipt")
 upgrade = typer.Typer(no_args_is_help=True, help="Planned changes of the network's rules.")
 app.add_typer(upgrade, name="upgrade")
 
@@ -200,6 +202,21 @@ def status(*, home: HomeOption = None, json: JsonFlag = False) -> None:
 
 
 @app.command()
+def chat(
+    *,
+    message: Annotated[str | None, typer.Argument(help="One question. Default: a conversation.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 512,
+    wait: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for the check of each answer.")] = 3.0,
+    home: HomeOption = None,
+) -> None:
+    """Talk to the network; each answer shows who made it, what it cost and how its check stands."""
+    from paceline.cli.chat import ChatOptions, run_chat  # noqa: PLC0415 - loads the node
+
+    options = ChatOptions(home=home or get_default_home(), message=message, max_tokens=max_tokens, wait_seconds=wait)
+    run_command(lambda: run_chat(options, Console()))
+
+
+@app.command()
 def doctor(*, home: HomeOption = None) -> None:
     """What this machine lacks, and the line that mends it."""
     from paceline.cli.doctor import run_doctor  # noqa: PLC0415 - probes heavy libraries
@@ -277,6 +294,35 @@ def beacon_verify(
         print_beacon_verify(options, as_json=json)
 
     run_command(verify)
+
+
+@receipt.command("get")
+def receipt_get(
+    *,
+    task: Annotated[str, typer.Argument(help="Task id, as the header x-paceline-task gives it.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write; it will hold the prompt.")],
+    home: HomeOption = None,
+) -> None:
+    """Fetch the proof of an answer, while its epoch is open."""
+    from paceline.cli.receipt import save_receipt  # noqa: PLC0415 - loads the node
+
+    run_command(lambda: save_receipt(task, out, home or get_default_home()))
+
+
+@receipt.command("verify")
+def receipt_verify(
+    *,
+    file: Annotated[Path, typer.Argument(help="What `receipt get` wrote.")],
+    header_hash: Annotated[
+        str | None, typer.Option(help="Under CometBFT: hash of the receipt's header, as `light verify` proves it.")
+    ] = None,
+    home: HomeOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Check without any network that this answer came from this model for this prompt, who checked it, what it cost."""
+    from paceline.cli.receipt import print_receipt_verify  # noqa: PLC0415 - loads the node
+
+    run_command(lambda: print_receipt_verify(file, home or get_default_home(), header_hash, as_json=json))
 
 
 @upgrade.command("vote")

@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
+import uvloop
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -35,7 +36,7 @@ def run_node(home: Path, name: str, web_host: str, web_port: int) -> None:
     use_one_thread()
     keys = tuple(key for key in os.environ.get("PACELINE_API_KEYS", "").split(",") if key)
     door = WebDoor(host=web_host, port=web_port, api_keys=keys, build=_build_web) if web_port else None
-    asyncio.run(_serve(Home(home), name, door))
+    uvloop.run(_serve(Home(home), name, door))
 
 
 def end_process(code: int) -> NoReturn:

@@ -15,6 +15,7 @@ from paceline.engine.solo import LABEL
 from paceline.ledger.nodes import NODES
 from paceline.ledger.state import State
 from paceline.node.home import Home
+from paceline.node.views import NodeLoad
 from paceline.store.state import SqliteStateStore
 
 
@@ -26,6 +27,7 @@ class NodeLine(msgspec.Struct, frozen=True, kw_only=True):
     height: int
     app_hash: str
     voting_power: int
+    load: NodeLoad | None = None
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,15 +50,25 @@ def print_status(path: Path, *, as_json: bool) -> None:
         return
     console = Console()
     console.print(f"height {status.height}   app hash {status.app_hash[:16]}…   {status.engine}")
-    table = Table("node", "alive", "height", "app hash", "voting power")
+    table = Table("node", "alive", "height", "app hash", "voting power", "answers", "tokens/s")
     for node in status.nodes:
         alive = "yes" if node.alive else "no"
-        table.add_row(node.name, alive, str(node.height), node.app_hash[:16] + "…", f"{node.voting_power:,}")
+        work, pace = _describe_load(node.load)
+        power = f"{node.voting_power:,}"
+        table.add_row(node.name, alive, str(node.height), node.app_hash[:16] + "…", power, work, pace)
     console.print(table)
     for name in sorted(set(Home(path).node_names()) - {node.name for node in status.nodes}):
         console.print(
             f"{name} is not registered yet, so it has no votes and earns nothing: `paceline sponsor` registers it"
         )
+
+
+def _describe_load(load: NodeLoad | None) -> tuple[str, str]:
+    """Answers in the making of those possible, and what waits; tokens per second."""
+    if load is None:
+        return "", ""
+    waiting = f" + {load.waiting} waiting" if load.waiting else ""
+    return f"{load.under_way} of {load.slots}{waiting}", f"{load.tokens_per_second:.1f}"
 
 
 def load_status(home: Home) -> Status:

@@ -8,7 +8,7 @@ Source: decisions 024 and 027.
 
 from __future__ import annotations
 
-from paceline.ledger import beacon
+from paceline.ledger import beacon, nodes
 from paceline.ledger.disputes import Vote
 from paceline.ledger.state import State, Table
 from paceline.ledger.tasks import Task
@@ -63,6 +63,14 @@ def list_kept(state: State, address: bytes) -> list[tuple[bytes, CheckedTask]]:
 def get_kept(state: State, executor: bytes, task_id: bytes) -> CheckedTask | None:
     """A task as it is kept for a node's case."""
     return KEPT.get(state, executor + task_id)
+
+
+def may_judge(state: State, suspect: bytes, address: bytes) -> bool:
+    """True for whoever has a voice in the open case of a node: those drawn to confirm, then all with weight."""
+    inquiry = INQUIRIES.get(state, suspect)
+    if inquiry is None or address == suspect:
+        return False
+    return address in inquiry.drawn or (inquiry.status == VOTING and address in nodes.get_weights(state))
 
 
 def compute_evidence(task: Task, params: NetworkParams) -> int | None:

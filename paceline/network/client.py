@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final, Self
 from weakref import WeakValueDictionary
@@ -20,6 +20,7 @@ from paceline.base.errors import TransportError
 from paceline.base.hashing import hash_blob
 from paceline.base.keys import AccountKey, Address
 from paceline.network.settings import NetworkSettings, get_unix_milliseconds
+from paceline.network.stream import Patience, StreamReply, open_stream
 from paceline.network.wire import (
     FRAME_DATA,
     FRAME_END,
@@ -109,19 +110,25 @@ class PeerClient:
                     raise TransportError(f"{path} answers with a stream")
                 return await _read_bounded(response, self._settings.max_reply_bytes)
 
-    async def stream(self, peer: Peer, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
+    async def stream(self, peer: Peer, path: str, body: bytes, traceparent: str = "") -> AsyncGenerator[bytes, None]:
         """The frames of the peer's answer as they come. Closing the iterator hangs up, which stops the peer's work.
 
         Use `contextlib.aclosing` around it: a generator that is merely dropped hangs up only when collected.
         Errors: PeerRefused, also in the middle; TransportError when the stream breaks off before its end frame.
         """
+        patience = Patience(
+            connect_seconds=self._settings.connect_timeout_seconds, gap_seconds=self._settings.frame_timeout_seconds
+        )
+        content = self._seal(peer, path, body)
         with _naming(peer):
-            async with self._post(peer, path, body, gap_seconds=self._settings.frame_timeout_seconds) as response:
-                if response.headers.get("content-type") != FRAMES_TYPE:
+            headers = {"traceparent": traceparent} if traceparent else {}
+            async with open_stream(f"{peer.url}/peer/{path}", content, patience, headers) as reply:
+                if reply.status != httpx.codes.OK:
+                    raise _make_refusal(peer, reply.status, await _gather(reply.pieces(), _MAX_REFUSAL_BYTES))
+                if reply.headers.get("content-type") != FRAMES_TYPE:
                     raise TransportError(f"{path} answers without a stream")
-                async with aclosing(_read_frames(response, peer, self._settings.max_frame_bytes)) as frames:
-                    async for data in frames:
-                        yield data
+                async for data in _read_frames(reply, peer, self._settings.max_frame_bytes):
+                    yield data
 
     async def fetch_blob(
         self, peers: Sequence[Peer], digest: bytes, *, into: Blobs, max_bytes: int | None = None
@@ -201,20 +208,18 @@ class PeerClient:
             return piece, total
 
     @asynccontextmanager
-    async def _post(
-        self, peer: Peer, path: str, body: bytes, *, gap_seconds: float | None = None
-    ) -> AsyncIterator[httpx.Response]:
+    async def _post(self, peer: Peer, path: str, body: bytes) -> AsyncIterator[httpx.Response]:
         """Send a sealed request; the response has status 200, its body is still to come."""
-        settings = self._settings
-        target = RequestTarget(recipient=peer.address, path=path, chain_id=self._chain_id)
-        expiry = self._clock() + settings.request_lifetime_milliseconds
-        content = seal_request(self._key, target, body, expiry_milliseconds=expiry)
-        timeout = httpx.Timeout(gap_seconds or settings.reply_timeout_seconds, connect=settings.connect_timeout_seconds)
         url = f"{peer.url}/peer/{path}"
-        async with self._http.stream("POST", url, content=content, timeout=timeout) as response:
+        async with self._http.stream("POST", url, content=self._seal(peer, path, body)) as response:
             if response.status_code != httpx.codes.OK:
                 raise await _read_refusal(peer, response)
             yield response
+
+    def _seal(self, peer: Peer, path: str, body: bytes) -> bytes:
+        target = RequestTarget(recipient=peer.address, path=path, chain_id=self._chain_id)
+        expiry = self._clock() + self._settings.request_lifetime_milliseconds
+        return seal_request(self._key, target, body, expiry_milliseconds=expiry)
 
 
 @contextmanager
@@ -232,23 +237,27 @@ def _naming(peer: Peer) -> Iterator[None]:
         raise TransportError(f"{peer}: {type(error).__name__} {error}".rstrip()) from error
 
 
-async def _read_frames(response: httpx.Response, peer: Peer, max_frame_bytes: int) -> AsyncGenerator[bytes, None]:
+async def _read_frames(reply: StreamReply, peer: Peer, max_frame_bytes: int) -> AsyncGenerator[bytes, None]:
     reader = FrameReader(max_frame_bytes)
-    async for piece in response.aiter_raw():
+    async for piece in reply.pieces():
         for kind, data in reader.feed(piece):
             if kind == FRAME_END:
                 return
             if kind != FRAME_DATA:
                 refusal = decode_refusal(data)
-                raise PeerRefused(peer, response.status_code, refusal.code, refusal.message)
+                raise PeerRefused(peer, reply.status, refusal.code, refusal.message)
             yield data
     raise TransportError("the stream broke off")
 
 
 async def _read_bounded(response: httpx.Response, max_bytes: int) -> bytes:
     """The body as it came, without any decompression (which could blow it up)."""
+    return await _gather(response.aiter_raw(), max_bytes)
+
+
+async def _gather(pieces: AsyncIterator[bytes], max_bytes: int) -> bytes:
     body = bytearray()
-    async for piece in response.aiter_raw():
+    async for piece in pieces:
         body += piece
         if len(body) > max_bytes:
             raise TransportError(f"a reply over {max_bytes} bytes")
@@ -256,5 +265,9 @@ async def _read_bounded(response: httpx.Response, max_bytes: int) -> bytes:
 
 
 async def _read_refusal(peer: Peer, response: httpx.Response) -> PeerRefused:
-    refusal = decode_refusal(await _read_bounded(response, _MAX_REFUSAL_BYTES))
-    return PeerRefused(peer, response.status_code, refusal.code, refusal.message)
+    return _make_refusal(peer, response.status_code, await _read_bounded(response, _MAX_REFUSAL_BYTES))
+
+
+def _make_refusal(peer: Peer, status: int, body: bytes) -> PeerRefused:
+    refusal = decode_refusal(body)
+    return PeerRefused(peer, status, refusal.code, refusal.message)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from starlette.applications import Starlette
@@ -29,6 +29,7 @@ from paceline.network.wire import (
     FRAME_END,
     FRAME_ERROR,
     FRAMES_TYPE,
+    MAX_NAME_BYTES,
     REFUSAL_TYPE,
     REPLY_TYPE,
     PeerRequest,
@@ -118,7 +119,10 @@ class _PeerEndpoint:
         peer_request = open_request(
             body, target, now_milliseconds=self._clock(), seen=self._seen, max_body_bytes=self._max_body_bytes
         )
-        result = handler(peer_request)
+        traceparent = request.headers.get("traceparent", "")
+        result = handler(
+            replace(peer_request, traceparent=traceparent[:MAX_NAME_BYTES]) if traceparent else peer_request
+        )
         if isinstance(result, AsyncIterator):
             await _run_until_disconnect(reply.stream(result), receive)
         else:

@@ -83,6 +83,8 @@ class PeerRequest:
     sender_address: Address
     path: str
     body: bytes
+    traceparent: str = ""
+    """What the sender calls this request in its traces: unsigned, and nothing but displays may rest on it."""
 
 
 class ReplayGuard:

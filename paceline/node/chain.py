@@ -11,7 +11,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 from paceline.base.errors import InvalidTransaction, TransportError
@@ -20,6 +20,7 @@ from paceline.engine.inclusions import Included
 from paceline.ledger.admission import compute_transaction_hash, signed_bytes
 from paceline.ledger.application import Application, Result
 from paceline.ledger.state import Event, State
+from paceline.node.load import IDLE, Load
 from paceline.node.peers import Peers
 from paceline.node.settings import NodeSettings
 from paceline.protocol.codec import Record, encode
@@ -42,6 +43,7 @@ class Standing(Record, frozen=True):
     height: int
     app_hash: bytes
     fetched_bytes: int
+    load: Load = IDLE
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Sighting:
     height: int
     app_hash: bytes
     fetched_bytes: int
+    load: Load = IDLE
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class ChainService(ABC):
         self.application = application
         self.sightings: dict[bytes, Sighting] = {}
         self.recent: deque[BlockSummary] = deque(maxlen=KEPT_BLOCKS)
+        self.measure_load: Callable[[], Load] = lambda: IDLE
+        """What this node tells others of its load; set by the node that serves."""
         self._settings = settings
         self._key = key
         self._peers = peers
@@ -155,8 +160,13 @@ class ChainService(ABC):
         """Remember where a node of ours stands."""
         # What strangers say of themselves would fill memory and falsify sums.
         if self._peers.knows(sender):
-            seen = Sighting(time.monotonic(), standing.height, standing.app_hash, standing.fetched_bytes)
+            seen = Sighting(time.monotonic(), standing.height, standing.app_hash, standing.fetched_bytes, standing.load)
             self.sightings[sender] = seen
+
+    def get_load(self, address: bytes) -> Load | None:
+        """What a node said of its load a moment ago; None when it was not heard of."""
+        sighting = self.sightings.get(address)
+        return sighting.load if sighting is not None and is_alive(sighting) else None
 
     async def send(self, message: Message, *, key: AccountKey | None = None) -> tuple[bytes, Included]:
         """Sign a message, get it into a block, return its transaction hash with height and result.

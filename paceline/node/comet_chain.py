@@ -152,7 +152,9 @@ class CometChain(ChainService):
         """Let others see where this node stands; nothing but displays rests on it."""
         while True:
             others = [peer for peer in self._peers.all() if peer.address != self._key.address]
-            standing = encode(Standing(self.height, self._store.app_hash, self._peers.fetched_bytes))
+            standing = encode(
+                Standing(self.height, self._store.app_hash, self._peers.fetched_bytes, self.measure_load())
+            )
             told = random.sample(others, min(TOLD_PEERS, len(others)))
             await asyncio.gather(*(self._tell(peer.name, standing) for peer in told))
             await asyncio.sleep(TELL_SECONDS)

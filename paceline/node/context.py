@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from paceline.base.keys import AccountKey
 from paceline.node.chain import ChainService
 from paceline.node.duties import Duties, Threads
+from paceline.node.metrics import Metrics
 from paceline.node.peers import Peers
 from paceline.node.serving import Serving
 from paceline.node.settings import NodeSettings
+from paceline.node.tracing import Tracing
 from paceline.protocol.params import NetworkParams
 from paceline.store.blobs import BlobStore
 
@@ -28,6 +30,8 @@ class Context:
     threads: Threads
     serving: Serving
     work_path: Path
+    metrics: Metrics = field(default_factory=Metrics)
+    tracing: Tracing = field(default_factory=Tracing)
 
     @property
     def address(self) -> bytes:

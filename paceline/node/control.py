@@ -19,12 +19,14 @@ from paceline.base.errors import ConfigError, Invalid, InvalidTransaction, Trans
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import AccountKey
 from paceline.ledger import nodes, training
+from paceline.ledger.tasks import TASKS
 from paceline.models.byte_gpt import sample_text
 from paceline.node.context import Context
 from paceline.node.gateway import NodeGateway
+from paceline.node.receipts import ReceiptMaker
 from paceline.node.reports import build_report
 from paceline.node.upgrades import build_upgrade_status
-from paceline.protocol.codec import decode
+from paceline.protocol.codec import decode, encode
 from paceline.protocol.messages import LeaveNetwork, OpenRun, RegisterNode, Registration, ReportTask, decode_transaction
 from paceline.protocol.params import NICOIN_PER_COIN
 from paceline.training.claim import build_initial_state, decode_global_state
@@ -89,6 +91,20 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     height: int
 
 
+class ReceiptFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The bytes of a user's receipt."""
+
+    data: bytes
+
+
+class TaskState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a task stands on the ledger, by node names; verdicts as (checker, outcome)."""
+
+    status: str
+    checkers: list[str]
+    verdicts: list[tuple[str, str]]
+
+
 class LeaveOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Take a node out: this one by its own key, any other as its sponsor."""
 
@@ -105,11 +121,14 @@ class Leaving(msgspec.Struct, frozen=True, kw_only=True):
 class Control:
     """The endpoints over one gateway node."""
 
-    def __init__(self, context: Context, gateway: NodeGateway, user: AccountKey, token: str) -> None:
+    def __init__(
+        self, context: Context, gateway: NodeGateway, user: AccountKey, token: str, receipts: ReceiptMaker
+    ) -> None:
         self._context = context
         self._gateway = gateway
         self._user = user
         self._token = token
+        self._receipts = receipts
 
     def create_app(self) -> Starlette:
         """The ASGI app, to be mounted beside the web room."""
@@ -117,6 +136,8 @@ class Control:
             routes=[
                 Route("/report", self._guard(self._report), methods=["GET"]),
                 Route("/status", self._guard(self._status), methods=["GET"]),
+                Route("/task/{task}", self._guard(self._task), methods=["GET"]),
+                Route("/receipt/{task}", self._guard(self._receipt), methods=["GET"]),
                 Route("/data", self._guard(self._put_data), methods=["POST"]),
                 Route("/train", self._guard(self._train), methods=["POST"]),
                 Route("/sample", self._guard(self._sample), methods=["POST"]),
@@ -149,6 +170,22 @@ class Control:
 
     async def _status(self, _: Request) -> object:
         return self._gateway.status()
+
+    async def _task(self, request: Request) -> object:
+        task_id = _parse_digest(request.path_params["task"], "task")
+        task = TASKS.get(self._context.chain.read(), task_id)
+        if task is None:
+            return None
+        name = self._context.peers.name_of
+        return TaskState(
+            status=task.status,
+            checkers=[name(address) for address in task.drawn],
+            verdicts=[(name(vote.voter), vote.outcome) for vote in task.votes],
+        )
+
+    async def _receipt(self, request: Request) -> object:
+        task_id = _parse_digest(request.path_params["task"], "task")
+        return ReceiptFile(data=encode(await self._receipts.make(task_id)))
 
     async def _put_data(self, request: Request) -> object:
         data = bytearray()

@@ -69,12 +69,17 @@ class Duties:
 
 
 class Threads:
-    """One thread per kind of work, so that none queues behind another. torch itself runs single-threaded."""
+    """One thread per kind of work, so that none queues behind another; more for answers where the operator says so.
 
-    def __init__(self) -> None:
+    torch itself runs single-threaded.
+    """
+
+    def __init__(self, answers: int = 1) -> None:
         self._pools = {
             kind: ThreadPoolExecutor(
-                1, thread_name_prefix=kind, initializer=lower_priority if kind in BACKGROUND else None
+                answers if kind == "answer" else 1,
+                thread_name_prefix=kind,
+                initializer=lower_priority if kind in BACKGROUND else None,
             )
             for kind in ("answer", "ceremony", "check", "race", "train")
         }

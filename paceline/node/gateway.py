@@ -20,6 +20,7 @@ from paceline.node.api_keys import KeyRing
 from paceline.node.chain import is_alive
 from paceline.node.choices import merge_streams
 from paceline.node.context import Context
+from paceline.node.load import Load
 from paceline.node.models import ModelHost
 from paceline.node.roles.relay import RelayRole, Started
 from paceline.node.settings import COMETBFT
@@ -35,6 +36,7 @@ from paceline.node.views import (
     EmbedViewRequest,
     ModelView,
     NetworkStatus,
+    NodeLoad,
     NodeStatus,
     TaskCost,
     TaskView,
@@ -118,21 +120,20 @@ class NodeGateway:
 
     async def embed(self, account: Account, request: EmbedViewRequest) -> EmbedView:
         """Ask the network for vectors, one task for each input."""
-        del account  # every accepted key bills the one account whose key this node holds
         model = await self._get_model(request.model)
         planned = await asyncio.to_thread(plan_embeddings, model, request)
         found: list[tuple[bytes, TaskCost]] = []
         for asked, tokens in planned:
-            found.append(await self._embed_one(asked, tokens))
+            found.append(await self._embed_one(account, asked, tokens))
         return EmbedView(
             vectors=tuple(values for values, _ in found),
             tasks=tuple(task for _, task in found),
             prompt_tokens=sum(tokens for _, tokens in planned),
         )
 
-    async def _embed_one(self, asked: EmbedRequest, tokens: int) -> tuple[bytes, TaskCost]:
+    async def _embed_one(self, account: Account, asked: EmbedRequest, tokens: int) -> tuple[bytes, TaskCost]:
         task_id, executor, values = "", "", b""
-        async with aclosing(self._relays[asked.model].ask(asked, tokens)) as events:
+        async with aclosing(self._relays[asked.model].ask(asked, tokens, account.name)) as events:
             async for event in events:
                 if isinstance(event, Started):
                     task_id, executor = event.task_id.hex(), self._context.peers.name_of(event.executor)
@@ -146,22 +147,25 @@ class NodeGateway:
     async def _answer(
         self, account: Account, request: ChatRequest | CompletionRequest
     ) -> AsyncGenerator[ChatEvent, None]:
-        del account  # every accepted key bills the one account whose key this node holds
         # A megabyte of text or a large schema takes a thread's time, not that of everybody who waits for tokens.
         plan = await asyncio.to_thread(plan_answers, await self._get_model(request.model), request)
-        sources = [self._answer_one(asked, plan.prompt_tokens) for asked in plan.requests]
+        sources = [self._answer_one(account, asked, plan.prompt_tokens) for asked in plan.requests]
         async with aclosing(sources[0] if len(sources) == 1 else merge_streams(sources)) as events:
             async for event in events:
                 yield event
 
-    async def _answer_one(self, asked: AnswerRequest, prompt_tokens: int) -> AsyncGenerator[ChatEvent, None]:
-        task_id = ""
-        async with aclosing(self._relays[asked.model].ask(asked, prompt_tokens)) as events:
+    async def _answer_one(
+        self, account: Account, asked: AnswerRequest, prompt_tokens: int
+    ) -> AsyncGenerator[ChatEvent, None]:
+        task_id = executor = ""
+        # Every accepted key bills the one account whose key this node holds; the name keeps its share of the line.
+        async with aclosing(self._relays[asked.model].ask(asked, prompt_tokens, account.name)) as events:
             async for event in events:
                 if isinstance(event, Started):
+                    executor, is_first = self._context.peers.name_of(event.executor), not task_id
                     task_id = event.task_id.hex()
-                    name = self._context.peers.name_of(event.executor)
-                    yield ChatStart(task_id=task_id, executor=name, model=asked.model, choice=asked.choice)
+                    if is_first:
+                        yield ChatStart(task_id=task_id, executor=executor, model=asked.model, choice=asked.choice)
                 elif isinstance(event, TextFrame):
                     yield show_delta(event, asked.choice)
                 elif isinstance(event, EndFrame):
@@ -173,6 +177,7 @@ class NodeGateway:
                         cost_nicoin=compute_task_cost(event.prompt_tokens, event.completion_tokens, price),
                         task_id=task_id,
                         choice=asked.choice,
+                        executor=executor,
                     )
 
     def status(self) -> NetworkStatus:
@@ -277,6 +282,7 @@ class NodeGateway:
             earned_nicoin=node.earned,
             forfeited_nicoin=node.forfeited + node.refunded,
             roles=tuple(roles),
+            load=_describe_load(chain.measure_load() if own else chain.get_load(address)),
         )
 
     def _describe_task(self, task_id: bytes, task: Task) -> TaskView:
@@ -297,6 +303,18 @@ class NodeGateway:
 
     def _name(self, address: bytes) -> str:
         return self._context.peers.name_of(address)
+
+
+def _describe_load(load: Load | None) -> NodeLoad | None:
+    if load is None or load.slots == 0:
+        return None
+    return NodeLoad(
+        slots=load.slots,
+        under_way=load.under_way,
+        waiting=load.waiting,
+        tokens_per_second=load.tokens_per_second_milli / 1_000,
+        free_context_tokens=load.free_context_tokens,
+    )
 
 
 def _name_phase(current: race.RaceState | None) -> str:

@@ -95,12 +95,14 @@ class Peers:
         reply = await self._client.request(self._by_name[name].peer, path, body)
         return decode(list[bytes], reply, limit_bytes=MAX_MANY_BYTES)
 
-    async def stream(self, address: bytes, path: str, body: bytes) -> AsyncGenerator[bytes, None]:
+    async def stream(
+        self, address: bytes, path: str, body: bytes, traceparent: str = ""
+    ) -> AsyncGenerator[bytes, None]:
         """Frames of a node's answer. Close it to hang up."""
         known = self._by_address.get(address)
         if known is None:
             raise TransportError(f"no way to reach {address.hex()} is known")
-        stream = self._client.stream(known.peer, path, body)
+        stream = self._client.stream(known.peer, path, body, traceparent)
         try:
             async for frame in stream:
                 yield frame

@@ -23,10 +23,11 @@ from paceline.network.client import PeerClient
 from paceline.network.public import PublicPath
 from paceline.network.server import Handler, PeerIdentity, create_peer_app
 from paceline.network.wire import PeerRequest
+from paceline.node import metrics, payloads
 from paceline.node.api_desk import ApiDesk
 from paceline.node.api_keys import KeyRing
 from paceline.node.beacon_answers import answer_beacon
-from paceline.node.chain import Standing
+from paceline.node.chain import Standing, is_alive
 from paceline.node.context import Context
 from paceline.node.control import Control
 from paceline.node.directory import Directory
@@ -38,6 +39,7 @@ from paceline.node.home import Home
 from paceline.node.models import ModelHost
 from paceline.node.peers import Peers, encode_many
 from paceline.node.probe import answer_probe
+from paceline.node.receipts import ReceiptMaker
 from paceline.node.registration import NodeKeys
 from paceline.node.roles.beacon import BeaconRole
 from paceline.node.roles.checker import CheckerRole
@@ -48,6 +50,7 @@ from paceline.node.roles.relay import RelayRole
 from paceline.node.roles.trainer import TrainerRole
 from paceline.node.serving import Serving
 from paceline.node.settings import COMETBFT, load_settings
+from paceline.node.tracing import open_tracing
 from paceline.protocol.codec import decode
 from paceline.store.blobs import BlobStore
 from paceline.store.state import SqliteStateStore
@@ -99,7 +102,7 @@ class NodeService:
         blobs = BlobStore(folder / "blobs")
         self._client = PeerClient(self._key, application.chain_id)
         self._peers = peers = Peers(self._settings, self._client, blobs)
-        threads = Threads()
+        threads = Threads(self._settings.parallel_answers)
         work_path = folder / "work"
         work_path.mkdir(parents=True, exist_ok=True)
         self._context = Context(
@@ -112,7 +115,11 @@ class NodeService:
             threads=threads,
             serving=Serving(),
             work_path=work_path,
+            tracing=open_tracing(self._settings.trace_endpoint, name),
         )
+        chain = self._context.chain
+        self._context.metrics.gauge("height", lambda: chain.height)
+        self._context.metrics.gauge("peers_alive", lambda: sum(map(is_alive, chain.sightings.values())))
         self._host = ModelHost(
             Path(self._settings.cache) if self._settings.cache else cache, threads, self._settings.models
         )
@@ -130,6 +137,7 @@ class NodeService:
             self._trainer,
         ]
         if self._settings.serves:
+            self._context.chain.measure_load = self._executor.measure_load
             self._roles += [self._executor, CheckerRole(self._context, self._host)]
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -185,6 +193,7 @@ class NodeService:
         self._context.threads.stop()
         if self._desk is not None:
             self._desk.close()
+        self._context.tracing.stop()
         self._store.close()
 
     def _make_peer_server(self) -> uvicorn.Server:
@@ -197,6 +206,7 @@ class NodeService:
         if self._settings.serves:
             handlers["task"] = self._executor.serve
             handlers["opening"] = self._executor.open_trace
+            handlers[payloads.PATH] = self._executor.hand_out
         identity = PeerIdentity(address=self._key.address, chain_id=self._context.chain.chain_id)
         app = create_peer_app(handlers, blobs=self._context.blobs, identity=identity, public=self._list_public())
         own = next(peer for peer in self._settings.peers if peer.name == self._settings.name)
@@ -205,17 +215,20 @@ class NodeService:
         return _make_server(app, host, int(port))
 
     def _list_public(self) -> dict[str, PublicPath]:
+        page = metrics.MetricsPage(self._context.metrics, self._settings.metrics_hosts)
         paths = {
             "/public/network": PublicPath(self._directory.describe_network),
             "/public/registration": PublicPath(self._directory.give_registration),
             "/public/probe": PublicPath(answer_probe),
+            metrics.PATH: PublicPath(page.answer, metrics.CONTENT_TYPE),
         }
         return {**paths, **self._engine_door.paths} if self._engine_door is not None else paths
 
     def _make_web_server(self, door: WebDoor, relays: Mapping[str, RelayRole], user: AccountKey) -> uvicorn.Server:
         keys = DoorKeys(door.api_keys, KeyRing(self._home.path))
         gateway = NodeGateway(self._context, self._host, relays, user.address, keys)
-        control = Control(self._context, gateway, user, self._home.load_token())
+        receipts = ReceiptMaker(self._context, self._host, self._store)
+        control = Control(self._context, gateway, user, self._home.load_token(), receipts)
         self._desk = ApiDesk(self._home.node_path(self._settings.name) / "api.sqlite")
         app = door.build(gateway, control, self._desk, bool(door.api_keys or keys.ring.list_keys()))
         # Batches run from the application's startup to its shutdown.

@@ -16,6 +16,7 @@ from paceline.models.catalogue import DEFAULT_MODEL
 SOLO, COMETBFT = "solo", "cometbft"
 ENGINES = (SOLO, COMETBFT)
 MAX_MODELS = 16
+MAX_PARALLEL_ANSWERS = 4_096
 CHEATS = ("", "race-padding", "cheap-model", "untrained-update")
 
 
@@ -43,6 +44,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Loads the language models and answers or checks requests."""
     models: tuple[str, ...] = (DEFAULT_MODEL,)
     """Models it serves: names of the catalogue, or of folders that were imported into its cache. Each needs its memory."""
+    parallel_answers: int = 1
+    """Answers generated at once; more wait in line. Each takes memory for its context, and a core unless a GPU does the work."""
     listen: str = ""
     """host:port on which it listens to peers; empty for the one of its own url."""
     public_url: str = ""
@@ -74,6 +77,10 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Sequencer only: pause between blocks while nothing does."""
     rendezvous_seconds: float = 60.0
     """Sequencer only: how long the very first block waits for all nodes to show up."""
+    metrics_hosts: tuple[str, ...] = ("127.0.0.1", "::1")
+    """Hosts that may read /metrics on the port for peers; behind a proxy on this machine everybody looks like 127.0.0.1."""
+    trace_endpoint: str = ""
+    """OTLP collector (http://host:4318/v1/traces) that spans go to; empty for none."""
     cache: str = ""
     """Folder of converted models; empty for the user's cache."""
 
@@ -86,6 +93,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ConfigError(f"models: between 1 and {MAX_MODELS} different names are wanted")
         if self.block_seconds <= 0 or self.idle_seconds < self.block_seconds:
             raise ConfigError("block_seconds must be above 0 and idle_seconds at least as long")
+        if not 1 <= self.parallel_answers <= MAX_PARALLEL_ANSWERS:
+            raise ConfigError(f"parallel_answers must be from 1 to {MAX_PARALLEL_ANSWERS}")
         if self.snapshot_blocks < 0 or self.keep_blocks < 0:
             raise ConfigError("snapshot_blocks and keep_blocks must not be negative")
         if self.public_url and self.engine == COMETBFT and not self.engine_external:

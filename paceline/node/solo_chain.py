@@ -17,6 +17,7 @@ from paceline.engine.solo import LABEL, Replica, Sequencer
 from paceline.ledger.application import BlockResult
 from paceline.network.client import PeerRefused
 from paceline.node.chain import KEPT_BLOCKS, RETRY_SECONDS, BlockSummary, ChainService, Standing
+from paceline.node.load import IDLE, Load
 from paceline.node.peers import Peers
 from paceline.node.settings import NodeSettings
 from paceline.protocol.codec import Record, decode, encode
@@ -35,6 +36,7 @@ class BlocksRequest(Record, frozen=True):
     first: int
     app_hash: bytes
     fetched_bytes: int
+    load: Load = IDLE
 
 
 class SoloChain(ChainService):
@@ -93,7 +95,7 @@ class SoloChain(ChainService):
         Errors: InvalidTransaction pruned, naming the first height that is held.
         """
         request = decode(BlocksRequest, body, limit_bytes=256)
-        self.note_standing(sender, Standing(request.first - 1, request.app_hash, request.fetched_bytes))
+        self.note_standing(sender, Standing(request.first - 1, request.app_hash, request.fetched_bytes, request.load))
         async with self._moved:
             self._moved.notify_all()
         held = self.replica.first_block_height
@@ -145,7 +147,7 @@ class SoloChain(ChainService):
     async def _follow(self) -> None:
         while True:
             app_hash = self.replica.application.info().app_hash
-            request = encode(BlocksRequest(self.height + 1, app_hash, self._peers.fetched_bytes))
+            request = encode(BlocksRequest(self.height + 1, app_hash, self._peers.fetched_bytes, self.measure_load()))
             try:
                 batch = await self._peers.request_many(self._settings.sequencer, "blocks", request)
             except TransportError as problem:

@@ -1,7 +1,7 @@
 """What a node shows to people: frozen views, the chat events, and the `Gateway` that the web room calls.
 
 Refuses to know: sockets, torch, web frameworks, how any number came to be. Plain data, safe to hand to another thread.
-Invariant: amounts are integers of nicoin; floats are what nobody pays by: training losses, options and logprobs as shown.
+Invariant: amounts are integers of nicoin; floats are what nobody pays by: training losses, paces, options and logprobs as shown.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ class ChatDelta:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatEnd:
-    """Last event of a complete choice. Units: cost in nicoin."""
+    """Last event of a complete choice. `executor` ended it, when that is not the one that began. Units: cost in nicoin."""
 
     finish_reason: FinishReason
     prompt_tokens: int
@@ -230,9 +230,21 @@ class ChatEnd:
     cost_nicoin: int
     task_id: str
     choice: int = 0
+    executor: str = ""
 
 
 ChatEvent = ChatStart | ChatDelta | ChatEnd
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeLoad:
+    """How busy an executor says it is: answers at once, in the making, in line; what its free slots could still hold."""
+
+    slots: int
+    under_way: int
+    waiting: int
+    tokens_per_second: float
+    free_context_tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +262,8 @@ class NodeStatus:
     earned_nicoin: int
     forfeited_nicoin: int
     roles: tuple[str, ...]
+    load: NodeLoad | None = None
+    """None for a node that was not heard of a moment ago, or serves nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

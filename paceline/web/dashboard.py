@@ -60,7 +60,7 @@ class Dashboard:
         return Response(html, headers=PAGE_HEADERS, media_type="text/html")
 
     async def get_events(self) -> Response:
-        """Stream panels as they change. Errors: Busy when enough people watch already, answered as 503."""
+        """Stream panels as they change. Errors: Busy when enough people watch already, answered as 429."""
         if self._viewers >= self._settings.max_viewers:
             raise Busy("Enough people watch this node already.", retry_after_seconds=10)
         return LiveResponse(self._serve_events)

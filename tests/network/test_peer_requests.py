@@ -272,7 +272,7 @@ def test_invalid_silence_runs_into_the_timeout(blobs):
         async with serve_peer({"silent": silent, "stalling": stalling}, blobs) as peer, make_client(short) as client:
             with pytest.raises(TransportError, match=r"no answer in time|ReadTimeout"):
                 await client.request(peer, "silent", b"")
-            with pytest.raises(TransportError, match="ReadTimeout"):
+            with pytest.raises(TransportError, match=r"nothing came for 0\.2 seconds"):
                 await collect(client.stream(peer, "stalling", b""))
 
     asyncio.run(main())

@@ -13,7 +13,9 @@ from paceline.ledger import accounts, beacon, groups, nodes, sessions
 from paceline.ledger.state import State
 from paceline.node.ceremony import CeremonyKey
 from paceline.node.founding import Founder, Founding, build_genesis
+from paceline.node.metrics import Metrics
 from paceline.node.serving import Serving
+from paceline.node.tracing import Tracing
 from paceline.protocol.answers import AnswerRequest, ChatPrompt, Request, TaskOrder, Turn
 from paceline.protocol.genesis import GenesisAccount
 from paceline.protocol.messages import OpenSession, Skip, Voucher
@@ -129,6 +131,7 @@ class FakeChain:
         self.state = state
         self.sent: list[object] = []
         self.refusals: list[Exception] = []
+        self.loads: dict[bytes, object] = {}
         self.coming: list[object] = []
         """What happens at each next height."""
 
@@ -138,6 +141,9 @@ class FakeChain:
 
     def read(self) -> State:
         return self.state
+
+    def get_load(self, address: bytes):
+        return self.loads.get(address)
 
     async def wait_height(self, height: int, timeout_seconds: float) -> bool:
         if not self.coming:
@@ -172,7 +178,7 @@ class CollectedDuties:
 def make_context(state: State, key: AccountKey, folder: Path, **changes) -> SimpleNamespace:
     """A context of one node over a state."""
     parts = {
-        "settings": SimpleNamespace(cheat="", serves=True, name="node"),
+        "settings": SimpleNamespace(cheat="", serves=True, name="node", parallel_answers=1),
         "key": key,
         "address": key.address,
         "params": TINY,
@@ -180,6 +186,8 @@ def make_context(state: State, key: AccountKey, folder: Path, **changes) -> Simp
         "blobs": BlobStore(folder / "blobs"),
         "serving": Serving(),
         "duties": CollectedDuties(),
+        "metrics": Metrics(),
+        "tracing": Tracing(),
         "work_path": folder / "work",
         **changes,
     }

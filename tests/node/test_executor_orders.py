@@ -24,6 +24,7 @@ from role_setup import (
 )
 
 from paceline.base.errors import Invalid, InvalidTransaction, WorkError
+from paceline.base.hashing import hash_blob
 from paceline.base.keys import verify_signature
 from paceline.inference.embed import VectorPlan
 from paceline.inference.run import TokenStep
@@ -149,7 +150,7 @@ def test_invalid_node_without_weight_is_not_drawn(setting):
 
 def test_invalid_second_answer_to_one_task(setting):
     _, task_id = setting.check()
-    setting.role._accepted.add(task_id)
+    setting.role._accepted[task_id] = 1
     assert setting.refuse() == "already-done"
     setting.role._accepted.clear()
     receipt, _ = make_receipt(setting, 0)
@@ -212,7 +213,8 @@ def test_an_answer_ends_with_what_the_receipt_says(setting, small_model):
     assert texts == [TextFrame("a"), TextFrame("b")]
     assert isinstance(end, EndFrame)
     assert (end.prompt_tokens, end.completion_tokens, end.finish_reason) == (5, 3, "stop")
-    assert setting.context.blobs.has(end.payload_hash)
+    task_id = compute_task_id(setting.session_id, 0)
+    assert hash_blob(setting.role._vault.get(task_id)) == end.payload_hash
     setting.role.on_block(setting.state)
     setting.context.duties.run_all()
     [sent] = setting.context.chain.sent
@@ -275,14 +277,27 @@ def test_invalid_maximum_below_prompt_and_answer(setting, small_model):
 
 def test_invalid_order_beyond_the_queue(setting, small_model):
     order = receive(setting, make_order(setting.session_id, setting.executor))
-    setting.role._busy = executor.MAX_QUEUE
-    [frame] = asyncio.run(collect(setting.role.serve(order)))
+    line = setting.role.line
+
+    async def ask_behind(others):
+        await line.enter("busy", 1)
+        waiting = [asyncio.create_task(line.enter(RELAY.address, 1)) for _ in range(others)]
+        await asyncio.sleep(0)
+        asked = asyncio.create_task(collect(setting.role.serve(order)))
+        while line.waiting <= others and not asked.done():  # noqa: ASYNC110 - the line tells nobody
+            await asyncio.sleep(0)
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        line.leave(0.0)
+        return await asked
+
+    [frame] = asyncio.run(ask_behind(executor.MAX_WAITING_PER_RELAY))
     assert (frame.skip.node, frame.skip.kind) == (setting.executor, BUSY)
     text = frame.skip.signed_bytes("roles-1", setting.session_id, 0)
     assert verify_signature(find_key(setting.executor).public_key, text, frame.skip.signature)
-    setting.role._busy = executor.MAX_QUEUE - 1
-    assert asyncio.run(collect(setting.role.serve(order)))
-    assert setting.role._busy == executor.MAX_QUEUE - 1
+    assert asyncio.run(ask_behind(executor.MAX_WAITING_PER_RELAY - 1))
+    assert (line.under_way, line.waiting) == (0, 0)
 
 
 def test_the_search_is_held_off_until_the_answer_is_made_and_not_until_it_is_read(setting, small_model, monkeypatch):

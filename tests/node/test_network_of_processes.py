@@ -8,10 +8,12 @@ import pytest
 from chain_observer import STRANGER, Observer, observe
 
 import paceline
+from paceline.base.errors import InvalidClaim
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import compute_address
 from paceline.cli.beacon import BeaconOptions, verify_beacon
 from paceline.cli.network import Network
+from paceline.cli.receipt import check_receipt_file, save_receipt
 from paceline.economy.supply import TOTAL_SUPPLY
 from paceline.ledger import nodes
 from paceline.ledger.accounts import get_account
@@ -19,6 +21,7 @@ from paceline.ledger.admission import signed_bytes
 from paceline.ledger.sessions import SESSIONS, compute_task_id, derive_executors
 from paceline.ledger.tasks import FINAL, TASKS
 from paceline.network.client import PeerRefused
+from paceline.node.receipt_facts import decode_receipt
 from paceline.node.views import NodeStatus
 from paceline.protocol.codec import encode
 from paceline.protocol.messages import Transaction, TransactionBody, Transfer
@@ -111,6 +114,24 @@ def test_anyone_can_recompute_who_had_to_answer(client, observer):
         assert order[0] == task.executor
         assert len(order) == 4
     assert len({task.index for task in tasks.values()}) == len(asked)
+
+
+def test_an_answer_s_receipt_proves_it_offline_and_no_other_text(net, client, tmp_path):
+    home, file = net.supervisor.home.path, tmp_path / "answer.receipt"
+    answer = ask(client, "What is the capital of Italy?", max_tokens=12)
+    task, text = answer.paceline["task"], answer.choices[0].message.content
+    net.wait(lambda report: report.inference.pending == 0, 60, "the end of the checks")
+    save_receipt(task, file, home)
+    report = check_receipt_file(file, home, None)
+    assert (report.task, report.text, report.model) == (task, text, MODEL)
+    assert report.executor == answer.paceline["executor"]
+    assert report.place_in_draw >= 1
+    assert report.cost_nicoin == answer.paceline["cost_nicoin"]
+    assert report.prompt == ["user: What is the capital of Italy?"]
+    receipt = decode_receipt(file.read_bytes())
+    file.write_bytes(encode(msgspec.structs.replace(receipt, text=text + " Or not.")))
+    with pytest.raises(InvalidClaim, match="other-text"):
+        check_receipt_file(file, home, None)
 
 
 def test_drawn_nodes_check_answers_and_find_no_fault(client, observer):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from paceline.base.errors import Invalid, TransportError, WorkError
+from paceline.base.errors import Invalid, TransportError
 from paceline.base.hashing import hash_parts
 from paceline.ledger import nodes, suspicion
 from paceline.ledger.checks import has_committed
@@ -21,7 +21,9 @@ from paceline.ledger.tasks import CHECKING, DISPUTED, OPEN_TASKS, REVEALING, TAS
 from paceline.node.context import Context
 from paceline.node.kept_verdicts import KeptVerdicts
 from paceline.node.models import ModelHost
+from paceline.node.payloads import request_payload
 from paceline.node.roles.traces import get_draw_seed
+from paceline.node.tracing import read_parent
 from paceline.protocol.answers import MAX_PAYLOAD_BYTES, Payload
 from paceline.protocol.codec import decode
 from paceline.protocol.messages import ACCEPTED, REJECTED, CommitVerdict, JudgeNode, JudgeTask, Verdict
@@ -115,12 +117,13 @@ class CheckerRole:
         context, state = self._context, self._context.chain.read()
         late = height >= task.deadline - LAST_BLOCKS
         try:
-            await context.peers.fetch_blob(task.payload_hash, [task.executor])
-            payload = decode(Payload, context.blobs.get(task.payload_hash), limit_bytes=MAX_PAYLOAD_BYTES)
-        except (TransportError, WorkError):
+            reply = await request_payload(context, task_id, task)
+        except TransportError:
             if not late:
                 raise
             return Verdict(REJECTED, "payload withheld", ())
+        try:
+            payload = decode(Payload, reply.payload, limit_bytes=MAX_PAYLOAD_BYTES)
         except Invalid as problem:
             return Verdict(REJECTED, f"malformed payload ({problem.code})", ())
         model = await self._host.get(payload.request.model)
@@ -142,7 +145,10 @@ class CheckerRole:
             completion_tokens=task.completion_tokens,
             draw_seed=seed,
         )
-        return await context.threads.run("check", judge_payload, model, payload, expected, opening)
+        with context.tracing.span("checker", read_parent(reply.traceparent), task=task_id.hex()):
+            verdict = await context.threads.run("check", judge_payload, model, payload, expected, opening)
+        context.metrics.count("checks_total", verdict.outcome)
+        return verdict
 
     async def _request_opening(self, task_id: bytes, task: Task) -> bytes:
         """Ask the executor; what it sends is judged with the payload, also when it is no opening at all."""

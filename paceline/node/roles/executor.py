@@ -1,74 +1,62 @@
 """Answers requests that the public draw gave to this node, and sends the receipts.
 
-A receipt is on disk before the last frame leaves, and stays there until the ledger has it, so a killed node is still
-paid for what it did. Generation runs on its own thread; a relay that goes away stops it within one token.
+Generation runs on its own threads; a relay that goes away, or reads so slowly that its answer fills the outbox, stops it within
+one token. Relays wait in one fair line; who finds it full gets a signed mark and may ask the next drawn node. The executor
+sees a relay and a session, never who asks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+import time
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
-from threading import Event
-from typing import cast
 
 import msgspec
 
-from paceline.base.errors import Invalid, InvalidTransaction, WorkError
+from paceline.base.errors import Invalid, InvalidTransaction
 from paceline.economy.pay import compute_task_cost
-from paceline.inference.claim import build_transcript
-from paceline.inference.embed import VectorPlan, claim_vector, compute_vector, plan_vector
-from paceline.inference.run import TokenStep, generate
-from paceline.inference.trace import StateRecord, Trace
+from paceline.inference.embed import VectorPlan, plan_vector
 from paceline.ledger import attendance, nodes, vouchers
 from paceline.ledger.indices import is_paid
 from paceline.ledger.sessions import SESSIONS, Session, compute_task_id
 from paceline.ledger.state import State
 from paceline.models.language import LanguageModel
 from paceline.network.wire import PeerRequest
+from paceline.node.answering import Answer, AnswerMaker, Outbox
 from paceline.node.cheats import CHEAP_MODEL
 from paceline.node.context import Context
-from paceline.node.home import write_whole
+from paceline.node.load import Load
 from paceline.node.models import ModelHost
-from paceline.node.roles.frames import FrameWriter
-from paceline.node.roles.traces import TraceKeeper
+from paceline.node.payloads import SWEEP_BLOCKS, hand_out
+from paceline.node.queues import FairQueue, QueueFull
+from paceline.node.tracing import read_parent
 from paceline.protocol.answers import (
     MAX_ORDER_BYTES,
     AnswerRequest,
     BusyFrame,
-    EndFrame,
-    FailFrame,
     Frame,
-    Payload,
     Request,
     TaskOrder,
-    VectorFrame,
     derive_sampler_seed,
 )
 from paceline.protocol.codec import decode, decode_own, encode
 from paceline.protocol.messages import BUSY, DescribeNode, Receipt, Skip, SubmitReceipts, Voucher
-from paceline.protocol.transcripts import NO_TRACE, GenerationRequest, encode_transcript
+from paceline.protocol.transcripts import GenerationRequest
 from paceline.verification.payloads import build_generation
 
 LOG = logging.getLogger(__name__)
-MAX_QUEUE = 8
+MAX_WAITING = 16
+MAX_WAITING_PER_RELAY = 12
+"""Both for each answer that may be in the making at once. One relay alone never fills the line."""
+OUTBOX_BYTES = 1024 * 1024
+"""Made and not yet read; who lets more pile up counts as gone, and pays for what was made."""
+FORGET_BLOCKS = 64
 MAX_BATCH = 32
 LAG_BLOCKS = 2
 LAG_SECONDS = 1.0
 """How long an order may wait for the block that this node does not have yet, per block."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One answer in the making, as the answer thread sees it."""
-
-    model: LanguageModel
-    order: TaskOrder
-    generation: GenerationRequest | VectorPlan
-    gone: Event
-    push: Callable[[Frame | None], object]
 
 
 class ExecutorRole:
@@ -77,16 +65,29 @@ class ExecutorRole:
     def __init__(self, context: Context, host: ModelHost) -> None:
         self._context = context
         self._host = host
-        self._traces = TraceKeeper(context)
-        self._busy = 0
-        self._accepted: set[bytes] = set()
+        self._slots = slots = context.settings.parallel_answers
+        self.line = FairQueue(
+            lambda: slots, max_waiting=MAX_WAITING * slots, max_waiting_per_user=MAX_WAITING_PER_RELAY * slots
+        )
+        self._accepted: dict[bytes, int] = {}
+        """Tasks taken, with the height behind which their session takes no request any more."""
         self._receipts = context.work_path / "receipts"
         self._receipts.mkdir(parents=True, exist_ok=True)
+        self._maker = AnswerMaker(context, self._receipts)
+        self._making: set[bytes] = set()
+        """Tasks whose payload may be on disk before their receipt is."""
+        self._spans: dict[bytes, str] = {}
+        """What the trace of a task is called, for its checkers; empty where tracing is off."""
+        context.metrics.gauge("executor_slots", lambda: slots)
+        context.metrics.gauge("executor_under_way", lambda: self.line.under_way)
+        context.metrics.gauge("executor_waiting", lambda: self.line.waiting)
+        context.metrics.gauge("executor_tokens_total", lambda: self._maker.tokens.total)
 
     def on_block(self, state: State) -> None:
-        """Send waiting receipts; forget what the ledger has, and states nobody will ask for; answer to being called late."""
-        self._traces.on_block(state)
+        """Send waiting receipts; forget what the ledger has, and what nobody will ask for; answer to being called late."""
         self._show_presence(state)
+        if state.height % FORGET_BLOCKS == 0:
+            self._accepted = {task: until for task, until in self._accepted.items() if until > state.height}
         waiting = []
         for path in sorted(self._receipts.glob("*.receipt")):
             voucher = decode_own(Receipt, path.read_bytes()).voucher
@@ -97,31 +98,71 @@ class ExecutorRole:
         if waiting:
             names = [path.name for path in waiting[:MAX_BATCH]]
             self._context.duties.start("receipts", lambda: self._submit(names))
+        if state.height % SWEEP_BLOCKS == 0:
+            self._spans = {task: name for task, name in self._spans.items() if task in self._accepted}
+            kept = self._making | {bytes.fromhex(path.stem) for path in waiting}
+            self._maker.vault.sweep(state, self._context.address, kept)
+            self._maker.traces.sweep(state)
 
     async def serve(self, request: PeerRequest) -> AsyncGenerator[bytes, None]:
-        """Frames of one answer.
+        """Frames of one answer; one BusyFrame when this node is full.
 
-        One BusyFrame when this node is full.
         Errors: Invalid when the order does not hold.
         """
         order = decode(TaskOrder, request.body, limit_bytes=MAX_ORDER_BYTES)
         await self._wait_for_session(order.voucher.session)
-        session, task_id = self._check_order(self._context.chain.read(), request.sender_address, order)
-        if self._busy >= MAX_QUEUE:
-            yield encode(BusyFrame(self._make_busy_mark(order.voucher)))
-            return
+        state = self._context.chain.read()
+        session, task_id = self._check_order(state, request.sender_address, order)
         model = await self._host.get(order.request.model, cheap=self._context.settings.cheat == CHEAP_MODEL)
         generation = _plan(model, order.request, session, task_id)
         if self._compute_cost(len(generation.prompt_tokens), order.request.max_tokens) > order.voucher.max_cost:
             raise Invalid("over-maximum", "the voucher does not pay for prompt and max_tokens")
-        self._accepted.add(task_id)
-        async with aclosing(self._stream(model, order, generation)) as frames:
-            async for frame in frames:
-                yield encode(frame)
+        # Marked before the wait, or the same order sent again meanwhile would be answered twice.
+        self._check_undone(state, order.voucher, task_id)
+        self._accepted[task_id] = session.expires_at
+        cost = len(generation.prompt_tokens) + order.request.max_tokens
+        try:
+            await self._wait_turn(request.sender_address, task_id, cost)
+        except QueueFull:
+            yield encode(BusyFrame(self._make_busy_mark(order.voucher)))
+            return
+        parent = read_parent(request.traceparent)
+        with self._context.tracing.span("executor", parent, task=task_id.hex()) as traceparent:
+            if traceparent:
+                self._spans[task_id] = traceparent
+            async with aclosing(self._stream(model, order, generation, task_id)) as frames:
+                async for frame in frames:
+                    yield encode(frame)
+
+    async def hand_out(self, request: PeerRequest) -> bytes:
+        """The payload of a task, for those who may read it. Errors: as `payloads.hand_out`."""
+        reply = hand_out(self._context, self._maker.vault, request, self._spans)
+        self._context.metrics.count("payloads_handed_out_total")
+        return reply
 
     async def open_trace(self, request: PeerRequest) -> bytes:
         """The drawn states of one answer of this node. Errors: Invalid, as `TraceKeeper.serve` lists them."""
-        return await self._traces.serve(request)
+        return await self._maker.traces.serve(request)
+
+    def measure_load(self) -> Load:
+        """What others may know of how busy this node is."""
+        model = self._host.loaded
+        context_tokens = model.context_tokens if model is not None else 0
+        return Load(
+            slots=self._slots,
+            max_waiting=MAX_WAITING * self._slots,
+            under_way=self.line.under_way,
+            waiting=self.line.waiting,
+            tokens_per_second_milli=self._maker.tokens.compute_rate_milli(),
+            free_context_tokens=context_tokens * max(0, self._slots - self.line.under_way),
+        )
+
+    async def _wait_turn(self, relay: bytes, task_id: bytes, tokens: int) -> None:
+        try:
+            await self.line.enter(relay, tokens)
+        except (QueueFull, asyncio.CancelledError):
+            del self._accepted[task_id]
+            raise
 
     async def _wait_for_session(self, session_id: bytes) -> None:
         """Follow a relay that stands a block ahead; refusing would hand the drawn task to the next node."""
@@ -143,14 +184,19 @@ class ExecutorRole:
         if voucher.index >= session.max_tasks:
             raise Invalid("not-drawn", "the session has fewer tasks")
         vouchers.check_place(state, self._context.chain.chain_id, session, voucher)
-        if is_paid(state, voucher.session, voucher.index) or task_id in self._accepted:
-            raise Invalid("already-done", "this task was answered before")
+        self._check_undone(state, voucher, task_id)
         if order.request.model != session.model:
             raise Invalid("wrong-model", f"the session is for {session.model}, the request for {order.request.model}")
         if voucher.prompt_hash != order.request.compute_hash():
             raise Invalid("wrong-prompt", "the voucher names another request")
         vouchers.check_owner(self._context.chain.chain_id, session, voucher)
         return session, task_id
+
+    def _check_undone(self, state: State, voucher: Voucher, task_id: bytes) -> None:
+        """A restarted node has forgotten what it accepted, but not its receipts."""
+        kept = (self._receipts / f"{task_id.hex()}.receipt").exists()
+        if kept or task_id in self._accepted or is_paid(state, voucher.session, voucher.index):
+            raise Invalid("already-done", "this task was answered before")
 
     def _make_busy_mark(self, voucher: Voucher) -> Skip:
         context = self._context
@@ -169,77 +215,28 @@ class ExecutorRole:
         await self._context.chain.send(message)
 
     async def _stream(
-        self, model: LanguageModel, order: TaskOrder, generation: GenerationRequest | VectorPlan
+        self, model: LanguageModel, order: TaskOrder, generation: GenerationRequest | VectorPlan, task_id: bytes
     ) -> AsyncGenerator[Frame, None]:
-        frames: asyncio.Queue[Frame | None] = asyncio.Queue()
-        gone = Event()
-        loop = asyncio.get_running_loop()
-        answer = Answer(model, order, generation, gone, lambda f: loop.call_soon_threadsafe(frames.put_nowait, f))
-        self._busy += 1
+        outbox = Outbox(OUTBOX_BYTES)
+        answer = Answer(model, order, generation, outbox.gone, outbox.push)
+        began = time.monotonic()
+        self._making.add(task_id)
         # Ends with the generation and not with the stream: a relay that reads slowly must not keep this node from its Race.
         self._context.serving.begin()
-        work = asyncio.ensure_future(self._context.threads.run("answer", self._answer, answer))
-        work.add_done_callback(self._release)
+        work = asyncio.ensure_future(self._context.threads.run("answer", self._maker.make, answer))
+        work.add_done_callback(lambda done: self._release(done, task_id, began))
         try:
-            while (frame := await frames.get()) is not None:
+            while (frame := await outbox.take()) is not None:
                 yield frame
         finally:
-            gone.set()
+            outbox.gone.set()
 
-    def _release(self, work: asyncio.Future[None]) -> None:
-        self._busy -= 1
+    def _release(self, work: asyncio.Future[None], task_id: bytes, began: float) -> None:
+        self._making.discard(task_id)
+        self.line.leave(time.monotonic() - began)
         self._context.serving.end()
         if not work.cancelled() and (problem := work.exception()) is not None:
             LOG.error("answer failed", exc_info=problem)
-
-    def _answer(self, answer: Answer) -> None:
-        """Work on the answer thread; whatever happens, the stream ends."""
-        try:
-            if isinstance(answer.order.request, AnswerRequest):
-                self._generate(answer, answer.order.request)
-            else:
-                self._embed(answer)
-        except WorkError as problem:
-            answer.push(FailFrame("work-failed", str(problem)))
-        finally:
-            answer.push(None)
-
-    def _generate(self, answer: Answer, request: AnswerRequest) -> None:
-        steps: list[TokenStep] = []
-        writer = FrameWriter(answer.model, request)
-        generation = cast("GenerationRequest", answer.generation)
-        states = StateRecord()
-        work = generate(
-            answer.model,
-            generation,
-            should_stop=answer.gone.is_set,
-            top_logprobs=writer.top_logprobs,
-            states=states,
-        )
-        for step in work:
-            steps.append(step)
-            if (frame := writer.write(step)) is not None:
-                answer.push(frame)
-        # States are on disk before the receipt is, or a killed node could not open what it committed to.
-        root = self._traces.keep(answer.order.voucher, Trace.join(states)) if states else NO_TRACE
-        transcript = build_transcript(answer.model, generation, steps, root)
-        answer.push(self._keep(answer, encode_transcript(transcript), transcript.finish_reason, len(steps)))
-
-    def _embed(self, answer: Answer) -> None:
-        tokens = answer.generation.prompt_tokens
-        values = compute_vector(answer.model, tokens)
-        answer.push(VectorFrame(values))
-        answer.push(self._keep(answer, claim_vector(answer.model, tokens, values), "stop", 0))
-
-    def _keep(self, answer: Answer, claim: bytes, finish_reason: str, completion_tokens: int) -> EndFrame:
-        """Store the payload, then the receipt, then say so."""
-        digest = self._context.blobs.put(encode(Payload(answer.order.request, claim)))
-        prompt_tokens = len(answer.generation.prompt_tokens)
-        voucher = answer.order.voucher
-        receipt = Receipt(voucher, digest, prompt_tokens, completion_tokens)
-        name = f"{compute_task_id(voucher.session, voucher.index).hex()}.receipt"
-        write_whole(self._receipts / name, encode(receipt))
-        return EndFrame(finish_reason, prompt_tokens, completion_tokens, digest)
 
     async def _submit(self, names: list[str]) -> None:
         receipts = [decode_own(Receipt, (self._receipts / name).read_bytes()) for name in names]

@@ -1,13 +1,16 @@
 """Takes users' requests to the node that the public draw names, and brings the answer back.
 
 One open session per model pays for many requests; a new one is opened before the old one runs dry, so a request rarely
-waits for a block. The relay cannot choose the executor: it walks the drawn order and stops at the first that answers.
+waits for a block. The relay cannot choose the executor: it walks the drawn order and stops at the first that answers to the end.
+A node that dies in the middle is followed by the next drawn under the same index, for which the ledger takes one receipt. Users
+wait in one fair line, and slow ones hold this node's bounded buffers, never an executor.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -21,7 +24,10 @@ from paceline.ledger import attendance, clock, nodes
 from paceline.ledger.accounts import get_account
 from paceline.ledger.sessions import SESSIONS, Session, compute_session_id, compute_task_id, get_executors
 from paceline.node.context import Context
-from paceline.node.views import Busy, OutOfFunds, UpstreamFailed
+from paceline.node.continuation import Continuation
+from paceline.node.pump import Buffering, read_ahead
+from paceline.node.queues import FairQueue, QueueFull
+from paceline.node.views import Busy, GatewayError, OutOfFunds, UpstreamFailed
 from paceline.protocol.answers import (
     BusyFrame,
     EndFrame,
@@ -51,6 +57,15 @@ READY_SECONDS = 60.0
 REOPEN_SHARE = 4
 """A new session is opened when less than a quarter of the tasks or of the deposit is left."""
 RETRY_AFTER_SECONDS = 2
+MAX_WAITING = 256
+MAX_WAITING_PER_USER = 64
+SLOTS_OF_UNKNOWN = 9
+"""Requests that an executor is thought to take at once while it has not said how many."""
+BUFFER_BYTES = 256 * 1024
+MAX_JOINED = 4_096
+"""Letters up to which text that waits for a client is put into one frame."""
+STALL_SECONDS = 60.0
+"""How long a client may leave a full buffer unread."""
 
 
 @dataclass
@@ -111,6 +126,21 @@ class _FullError(TransportError):
         self.skip = skip
 
 
+def _measure(event: AnswerEvent) -> int:
+    return len(event.text.encode()) if isinstance(event, TextFrame) else 0
+
+
+def _join(before: AnswerEvent, after: AnswerEvent) -> AnswerEvent | None:
+    """Both as one frame, when nothing but text would be joined."""
+    if isinstance(before, TextFrame) and isinstance(after, TextFrame) and len(before.text) < MAX_JOINED:
+        pairs = zip(msgspec.structs.astuple(before), msgspec.structs.astuple(after), strict=True)
+        return TextFrame(*(first + second for first, second in pairs))
+    return None
+
+
+BUFFERING = Buffering[AnswerEvent](limit_bytes=BUFFER_BYTES, stall_seconds=STALL_SECONDS, measure=_measure, join=_join)
+
+
 class RelayRole:
     """Sessions for one model, and requests, of the accounts whose keys this relay holds."""
 
@@ -120,16 +150,44 @@ class RelayRole:
         self._user = user
         self._current: OpenedSession | None = None
         self._opening: asyncio.Task[OpenedSession] | None = None
+        self._counted = (-1, 0)
+        """A height, and how many requests the executors could take then."""
+        self.line = FairQueue(self._count_slots, max_waiting=MAX_WAITING, max_waiting_per_user=MAX_WAITING_PER_USER)
+        context.metrics.gauge("relay_under_way", lambda: self.line.under_way)
+        context.metrics.gauge("relay_waiting", lambda: self.line.waiting)
 
-    async def ask(self, request: Request, prompt_tokens: int) -> AsyncGenerator[AnswerEvent, None]:
-        """Yield Started, TextFrames or one VectorFrame, one EndFrame. Closing the generator stops the work.
+    async def ask(self, request: Request, prompt_tokens: int, user: str = "") -> AsyncGenerator[AnswerEvent, None]:
+        """Yield Started, TextFrames or one VectorFrame, one EndFrame; a further Started when another node takes over.
 
-        Errors: OutOfFunds, Busy, UpstreamFailed; before Started nothing is charged.
+        Closing the generator stops the work. `user` names whose share of the line the request takes. Errors: OutOfFunds, Busy, UpstreamFailed; before Started
+        nothing is charged.
         """
+        began, is_first, outcome = time.monotonic(), True, "left"
+        try:
+            async with (
+                self.line.admit(user, prompt_tokens + request.max_tokens),
+                aclosing(self._ask_now(request, prompt_tokens)) as answer,
+            ):
+                async for event in answer:
+                    if is_first and isinstance(event, TextFrame):
+                        is_first = False
+                        self._context.metrics.observe("relay_first_token_seconds", time.monotonic() - began)
+                    yield event
+                outcome = "answered"
+        except QueueFull as full:
+            outcome = "refused"
+            raise Busy(str(full), full.retry_after_seconds) from None
+        except GatewayError as problem:
+            outcome = "refused" if isinstance(problem, Busy) else "failed"
+            raise
+        finally:
+            self._context.metrics.count("relay_requests_total", outcome)
+
+    async def _ask_now(self, request: Request, prompt_tokens: int) -> AsyncGenerator[AnswerEvent, None]:
         max_cost = compute_task_cost(prompt_tokens, request.max_tokens, self._context.params.token_price)
         placed = await self._place(max_cost)
         try:
-            async with aclosing(self._try_in_order(placed, request)) as answer:
+            async with aclosing(read_ahead(self._try_in_order(placed, request), BUFFERING)) as answer:
                 async for event in answer:
                     yield event
         finally:
@@ -154,31 +212,51 @@ class RelayRole:
     async def _try_in_order(self, placed: Placed, request: Request) -> AsyncGenerator[AnswerEvent, None]:
         problems: list[str] = []
         skips: list[Skip] = []
+        sent = Continuation()
         for executor in placed.executors:
-            started = False
             if self._is_passed_by(executor):
                 skips.append(self._make_late_mark(placed, executor))
                 continue
+            if sent.is_begun:
+                self._context.metrics.count("relay_failovers_total")
+            sent.restart()
             try:
-                async with aclosing(self._stream(placed, executor, request, tuple(skips))) as frames:
-                    async for frame in frames:
-                        if not started:
-                            started = True
-                            yield Started(placed.task_id, executor)
-                        yield frame
+                async with aclosing(self._follow(placed, executor, request, sent, tuple(skips))) as events:
+                    async for event in events:
+                        yield event
             except (TransportError, Invalid) as problem:
                 LOG.info("task %s: %s did not answer: %s", placed.task_id.hex()[:12], executor.hex(), problem)
                 problems.append(f"{self._context.peers.name_of(executor)}: {problem}")
-                if started:
-                    raise UpstreamFailed(f"the answer broke off ({problem})") from None
                 skips.append(self._make_mark(placed, executor, problem))
             else:
                 return
+        told = "; ".join(problems) or "nobody with weight serves the model"
+        if sent.is_begun:
+            raise UpstreamFailed(f"the answer broke off, and no drawn node could go on with it: {told}")
         if problems and all("limit" in problem for problem in problems):
-            raise Busy("every node that could answer is at its limit", RETRY_AFTER_SECONDS)
-        raise UpstreamFailed(
-            "no drawn node answered: " + ("; ".join(problems) or "nobody with weight serves the model")
-        )
+            raise Busy("every node that could answer is at its limit", self.line.estimate_wait_seconds())
+        raise UpstreamFailed(f"no drawn node answered: {told}")
+
+    async def _follow(
+        self, placed: Placed, executor: bytes, request: Request, sent: Continuation, skips: tuple[Skip, ...]
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """One node's answer behind what the client has already.
+
+        Errors: TransportError when it fails, or its text is not the one begun before.
+        """
+        started = False
+        async with aclosing(self._stream(placed, executor, request, skips)) as frames:
+            async for frame in frames:
+                if not started:
+                    started = True
+                    yield Started(placed.task_id, executor)
+                if isinstance(frame, EndFrame):
+                    sent.end()
+                    yield frame
+                elif isinstance(frame, VectorFrame):
+                    yield frame
+                elif (fresh := sent.admit(frame)) is not None:
+                    yield fresh
 
     async def _stream(
         self, placed: Placed, executor: bytes, request: Request, skips: tuple[Skip, ...]
@@ -187,17 +265,18 @@ class RelayRole:
 
         Errors: TransportError when the executor fails or the stream ends without one.
         """
-        order = TaskOrder(self._make_voucher(placed, executor, request, skips), request)
-        async with aclosing(self._context.peers.stream(executor, "task", encode(order))) as frames:
-            async for data in frames:
-                frame = decode_frame(data)
-                if isinstance(frame, FailFrame):
-                    raise TransportError(f"{frame.code}: {frame.message}")
-                if isinstance(frame, BusyFrame):
-                    raise _FullError(frame.skip)
-                yield frame
-                if isinstance(frame, EndFrame):
-                    return
+        order = encode(TaskOrder(self._make_voucher(placed, executor, request, skips), request))
+        with self._context.tracing.span("relay", task=placed.task_id.hex()) as traceparent:
+            async with aclosing(self._context.peers.stream(executor, "task", order, traceparent)) as frames:
+                async for data in frames:
+                    frame = decode_frame(data)
+                    if isinstance(frame, FailFrame):
+                        raise TransportError(f"{frame.code}: {frame.message}")
+                    if isinstance(frame, BusyFrame):
+                        raise _FullError(frame.skip)
+                    yield frame
+                    if isinstance(frame, EndFrame):
+                        return
         raise TransportError("the stream ended early")
 
     def _make_voucher(self, placed: Placed, executor: bytes, request: Request, skips: tuple[Skip, ...]) -> Voucher:
@@ -250,6 +329,16 @@ class RelayRole:
         task_id = compute_task_id(opened.session_id, index)
         executors = get_executors(self._context.chain.read(), opened.session, task_id)[: MAX_SKIPS + 1]
         return Placed(opened, index, task_id, max_cost, opened.total, executors)
+
+    def _count_slots(self) -> int:
+        """Requests that all executors together can take, as far as they have said; counted once a height."""
+        state = self._context.chain.read()
+        if state.height != self._counted[0]:
+            serving = [a for a, node in nodes.NODES.items(state) if self._model_id in node.serves]
+            loads = [self._context.chain.get_load(a) for a in serving if a != self._context.address]
+            told = sum(SLOTS_OF_UNKNOWN if load is None else load.slots + load.max_waiting for load in loads)
+            self._counted = (state.height, told)
+        return self._counted[1]
 
     def _is_usable(self, opened: OpenedSession) -> bool:
         state = self._context.chain.read()

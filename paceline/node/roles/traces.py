@@ -11,12 +11,14 @@ from paceline.base.draws import derive_seed
 from paceline.base.errors import Invalid
 from paceline.inference.trace import Trace, derive_draw
 from paceline.ledger import beacon, suspicion
-from paceline.ledger.sessions import SESSIONS, compute_task_id, is_paid
+from paceline.ledger.indices import is_paid
+from paceline.ledger.sessions import SESSIONS, compute_task_id
 from paceline.ledger.state import State
 from paceline.ledger.tasks import GUILTY, TASKS, Task
 from paceline.network.wire import PeerRequest
 from paceline.node.context import Context
 from paceline.node.home import write_whole
+from paceline.node.payloads import may_read
 from paceline.protocol.messages import Voucher
 from paceline.protocol.traces import encode_opening
 
@@ -38,7 +40,7 @@ class TraceKeeper:
         write_whole(self._folder / name, trace.encode())
         return trace.compute_root()
 
-    def on_block(self, state: State) -> None:
+    def sweep(self, state: State) -> None:
         """Drop the states of answers that nobody will check any more."""
         for path in self._folder.glob("*.trace"):
             task, session, index = path.stem.split("-")
@@ -50,7 +52,7 @@ class TraceKeeper:
     async def serve(self, request: PeerRequest) -> bytes:
         """The opening of one task's states.
 
-        Errors: Invalid unknown-task, not-drawn-yet or no-trace.
+        Errors: Invalid unknown-task, not-a-reader, not-drawn-yet or no-trace.
         """
         state, task_id, me = self._context.chain.read(), request.body, self._context.address
         if len(task_id) != TASK_BYTES:
@@ -59,6 +61,8 @@ class TraceKeeper:
         task = kept.task if kept is not None else TASKS.get(state, task_id)
         if task is None or task.executor != me:
             raise Invalid("unknown-task", "this node has no receipt for such a task")
+        if not may_read(state, task_id, task, request.sender_address):
+            raise Invalid("not-a-reader", "states tell of the text: only who may read the payload sees them")
         return await self._context.threads.run("check", self._open, task_id, get_draw_seed(state, task_id, task))
 
     def _open(self, task_id: bytes, seed: bytes) -> bytes:

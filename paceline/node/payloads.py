@@ -1,0 +1,141 @@
+"""Payloads of answers: locked at rest at their executor, and handed to those whom the ledger names, sealed to each.
+
+Who may read: the drawn checkers, the relay that brought the question, everybody with weight once the task is disputed, and who
+judges its suspected executor.
+It refuses to know what an answer says. Invariant: a payload lies on no other disk than its executor's, is there as long as the
+ledger knows the task or its receipt waits, and goes when both are over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from paceline.base.errors import Invalid, TransportError, WorkError
+from paceline.base.hashing import hash_blob, hash_parts
+from paceline.base.keys import AccountKey, verify_signature
+from paceline.ledger import nodes, suspicion
+from paceline.ledger.state import State
+from paceline.ledger.tasks import DISPUTED, TASKS, Task
+from paceline.network.sealing import Lock, seal, unseal
+from paceline.network.wire import PeerRequest
+from paceline.node.context import Context
+from paceline.node.home import write_whole
+from paceline.protocol.answers import MAX_PAYLOAD_BYTES
+from paceline.protocol.codec import Record, decode, encode
+from paceline.protocol.messages import Digest, SignatureBytes
+
+PATH = "payload"
+MAX_REQUEST_BYTES = 64
+SWEEP_BLOCKS = 16
+
+
+class PayloadRequest(Record, frozen=True):
+    """Asks an executor for the payload of a task."""
+
+    task: Digest
+
+
+class PayloadReply(Record, frozen=True, kw_only=True):
+    """The payload with the executor's signature over what its receipt says, for those who keep a receipt of their own."""
+
+    payload: bytes
+    signature: SignatureBytes
+    traceparent: str = ""
+
+
+class PayloadVault:
+    """The payloads of one executor, a locked file each."""
+
+    def __init__(self, folder: Path, key: AccountKey) -> None:
+        self._folder = folder
+        self._lock = Lock(key, "payloads")
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def put(self, task_id: bytes, payload: bytes) -> bytes:
+        """Keep a payload; returns its hash. Safe on every thread."""
+        write_whole(self._locate(task_id), self._lock.close(payload), mode=0o600)
+        return hash_blob(payload)
+
+    def get(self, task_id: bytes) -> bytes:
+        """Errors: WorkError when it is not here, or damaged."""
+        try:
+            data = self._locate(task_id).read_bytes()
+        except OSError:
+            raise WorkError(f"the payload of task {task_id.hex()[:12]} is not here") from None
+        return self._lock.open(data)
+
+    def sweep(self, state: State, owner: bytes, kept: Collection[bytes]) -> None:
+        """Forget what neither the ledger nor a receipt of ours needs any more; `kept` stays whatever the ledger says."""
+        for path in self._folder.glob("*.payload"):
+            task_id = bytes.fromhex(path.stem)
+            if task_id not in kept and find_task(state, owner, task_id) is None:
+                path.unlink()
+
+    def _locate(self, task_id: bytes) -> Path:
+        return self._folder / f"{task_id.hex()}.payload"
+
+
+def hand_out(
+    context: Context, vault: PayloadVault, request: PeerRequest, traces: Mapping[bytes, str] | None = None
+) -> bytes:
+    """The executor's reply to somebody who may read, sealed to its key.
+
+    Errors: Invalid unknown-task, not-a-reader; WorkError when the payload is lost.
+    """
+    task_id = decode(PayloadRequest, request.body, limit_bytes=MAX_REQUEST_BYTES).task
+    state = context.chain.read()
+    task = find_task(state, context.address, task_id)
+    if task is None or task.executor != context.address:
+        raise Invalid("unknown-task", "this node answered no open task of this id")
+    if not may_read(state, task_id, task, request.sender_address):
+        raise Invalid("not-a-reader", "neither drawn to check this task, nor its relay, nor is it disputed")
+    signature = context.key.sign(statement_bytes(context.chain.chain_id, task_id, task))
+    traceparent = (traces or {}).get(task_id, "")
+    reply = PayloadReply(payload=vault.get(task_id), signature=signature, traceparent=traceparent)
+    return seal(request.sender, encode(reply))
+
+
+def find_task(state: State, executor: bytes, task_id: bytes) -> Task | None:
+    """A task as the ledger has it, settled or kept for its executor's case."""
+    kept = suspicion.get_kept(state, executor, task_id)
+    return kept.task if kept is not None else TASKS.get(state, task_id)
+
+
+def may_read(state: State, task_id: bytes, task: Task, address: bytes) -> bool:
+    """True for whoever the ledger names as a reader of this task's payload."""
+    if address in task.drawn or address == task.relay:
+        return True
+    if suspicion.get_kept(state, task.executor, task_id) is not None and suspicion.may_judge(
+        state, task.executor, address
+    ):
+        return True
+    return task.status == DISPUTED and address in nodes.get_weights(state)
+
+
+async def request_payload(context: Context, task_id: bytes, task: Task) -> PayloadReply:
+    """The payload that hashes to what the receipt says, from its executor.
+
+    Errors: TransportError when it is not handed out, whatever the executor says instead.
+    """
+    try:
+        name = context.peers.name_of(task.executor)
+        sealed = await context.peers.request(name, PATH, encode(PayloadRequest(task_id)))
+        reply = decode(PayloadReply, unseal(context.key, sealed), limit_bytes=MAX_PAYLOAD_BYTES + 1024, error=Invalid)
+    except (Invalid, KeyError) as problem:
+        raise TransportError(f"the payload was not handed out: {problem}") from None
+    if hash_blob(reply.payload) != task.payload_hash:
+        raise TransportError("what was handed out does not hash to the receipt's payload")
+    return reply
+
+
+def statement_bytes(chain_id: str, task_id: bytes, task: Task) -> bytes:
+    """What an executor signs for a user: this payload is my answer to this prompt under this task."""
+    counts = (task.prompt_tokens.to_bytes(8, "big"), task.completion_tokens.to_bytes(8, "big"))
+    parts = (chain_id.encode(), task_id, task.prompt_hash, task.payload_hash, *counts)
+    return b"paceline-answer" + hash_parts("answer-statement", *parts)
+
+
+def verify_statement(public_key: bytes, chain_id: str, task_id: bytes, task: Task, signature: bytes) -> bool:
+    """True when the executor of this key signed for this task."""
+    return verify_signature(public_key, statement_bytes(chain_id, task_id, task), signature)
