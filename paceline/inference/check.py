@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from enum import IntFlag
 
 from paceline.base.integers import PPM
+from paceline.inference.backend import get_replayable_engines
 from paceline.inference.run import check_serves, compute_token_limit, derive_text
 from paceline.inference.sampler import compute_logprob_micronats, replay_token
 from paceline.models.language import LanguageModel
@@ -81,7 +82,7 @@ def check_transcript(model: LanguageModel, transcript: Transcript) -> AnswerEvid
     Errors: WorkError when this node cannot re-run the request (another model); InvalidClaim when the shape is wrong.
     """
     check_shape(transcript)
-    check_serves(model, transcript.request)
+    check_serves(model, transcript.request, get_replayable_engines(model))
     lies = find_lies(model, transcript)
     # Tokens that the model does not have, or positions beyond its context, cannot be re-run; the lie says enough.
     impossible = lies & (Lie.TOKEN_OUTSIDE_VOCABULARY | Lie.OVER_CONTEXT)

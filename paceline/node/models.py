@@ -21,6 +21,8 @@ class ModelHost:
     def __init__(self, cache: Path, threads: Threads) -> None:
         self._cache = cache
         self._threads = threads
+        self.path: Path | None = None
+        """Folder of the prepared model, once it was loaded."""
         self._loading: dict[bool, asyncio.Task[LanguageModel]] = {}
 
     async def get(self, *, cheap: bool = False) -> LanguageModel:
@@ -43,5 +45,6 @@ class ModelHost:
             path = prepare_model(self._cache, progress=LOG.info)
         except OSError as problem:
             raise WorkError(f"the model cannot be prepared in {self._cache}: {problem}") from None
+        self.path = path
         LOG.info("model ready at %s", path)
         return LanguageModel.load(path, quantise=cheap)

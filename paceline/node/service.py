@@ -23,6 +23,8 @@ from paceline.network.client import PeerClient
 from paceline.network.public import PublicPath
 from paceline.network.server import Handler, PeerIdentity, create_peer_app
 from paceline.network.wire import PeerRequest
+from paceline.node.backends.vllm_backend import VllmBackend
+from paceline.node.backends.vllm_server import VllmServer, build_server_settings
 from paceline.node.beacon_answers import answer_beacon
 from paceline.node.chain import Standing
 from paceline.node.context import Context
@@ -45,7 +47,7 @@ from paceline.node.roles.racer import RaceRole
 from paceline.node.roles.relay import RelayRole
 from paceline.node.roles.trainer import TrainerRole
 from paceline.node.serving import Serving
-from paceline.node.settings import COMETBFT, load_settings
+from paceline.node.settings import COMETBFT, VLLM, load_settings
 from paceline.protocol.codec import decode
 from paceline.store.blobs import BlobStore
 from paceline.store.state import SqliteStateStore
@@ -138,14 +140,26 @@ class NodeService:
         if self._settings.serves:
             # Load before the first poll: the sequencer waits for everybody, and the Race should not share a core with it.
             await self._host.get()
+        backend = await self._open_backend()
         runners: list[asyncio.Future[Any]] = [asyncio.create_task(server.serve()) for server in servers]
         runners += [asyncio.create_task(self._context.chain.run()), asyncio.create_task(self._watch(relay))]
         runners += [asyncio.create_task(stop.wait()), self._context.duties.failure]
+        if backend is not None:
+            runners.append(asyncio.create_task(backend.run()))
         done, _ = await asyncio.wait(runners, return_when=asyncio.FIRST_COMPLETED)
         await self._shut_down(servers, runners, relay)
         for finished in done:
             if not finished.cancelled() and (problem := finished.exception()) is not None:
                 raise problem
+
+    async def _open_backend(self) -> VllmBackend | None:
+        if not (self._settings.serves and self._settings.backend == VLLM):
+            return None
+        model, path = await self._host.get(), self._host.path
+        assert path is not None
+        server = VllmServer(build_server_settings(self._settings, model, path, self._context.work_path / "vllm"))
+        self._executor.backend = backend = VllmBackend(server)
+        return backend
 
     async def _watch(self, relay: RelayRole | None) -> None:
         async with aclosing(self._context.chain.watch()) as heights:

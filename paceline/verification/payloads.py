@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from paceline.base.errors import Invalid, InvalidClaim
+from paceline.inference.backend import get_replayable_engines
 from paceline.inference.check import check_transcript
 from paceline.inference.plan import plan_answer, plan_sampler
 from paceline.models.language import LanguageModel
@@ -30,9 +33,12 @@ class Expected:
     completion_tokens: int
 
 
-def build_generation(model: LanguageModel, request: AnswerRequest, seed: bytes) -> GenerationRequest:
+def build_generation(
+    model: LanguageModel, request: AnswerRequest, seed: bytes, engine: str | None = None
+) -> GenerationRequest:
     """What the executor runs and a checker replays for a user's request: both come from here.
 
+    `engine` names the executor's when it is not that of `model`.
     Errors: Invalid whose code names the field, as in OpenAI's API.
     """
     sampler = plan_sampler(
@@ -46,7 +52,8 @@ def build_generation(model: LanguageModel, request: AnswerRequest, seed: bytes) 
         stop=request.stop,
         grammar=request.grammar,
     )
-    return plan_answer(model, request.prompt, sampler=sampler, seed=seed, choice=request.choice)
+    planned = plan_answer(model, request.prompt, sampler=sampler, seed=seed, choice=request.choice)
+    return planned if engine is None else msgspec.structs.replace(planned, engine=engine)
 
 
 def judge_payload(model: LanguageModel, payload: Payload, expected: Expected) -> Verdict:
@@ -69,7 +76,10 @@ def _check_bindings(model: LanguageModel, request: AnswerRequest, transcript: Tr
     if request.compute_hash() != expected.prompt_hash:
         raise InvalidClaim("other-request", "the payload answers another request than the voucher names")
     seed = derive_sampler_seed(expected.session_seed, expected.task_id, request, expected.owner)
-    if transcript.request != build_generation(model, request, seed):
+    engine = transcript.request.engine
+    if engine not in get_replayable_engines(model):
+        raise InvalidClaim("unknown-engine", f"nothing is calibrated for answers of {engine} here")
+    if transcript.request != build_generation(model, request, seed, engine):
         raise InvalidClaim("other-generation", "prompt, sampler, seed or model differ from what the request leads to")
     counts = (len(transcript.request.prompt_tokens), len(transcript.output_tokens))
     if counts != (expected.prompt_tokens, expected.completion_tokens):

@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from threading import Event
 
 from paceline.base.errors import Invalid, InvalidTransaction, WorkError
 from paceline.base.keys import verify_signature
 from paceline.economy.pay import compute_task_cost
+from paceline.inference.backend import Backend, TorchBackend
 from paceline.inference.claim import build_transcript
-from paceline.inference.run import TokenStep, generate
+from paceline.inference.run import TokenStep
 from paceline.ledger.sessions import SESSIONS, Session, compute_task_id, get_executors, is_paid
 from paceline.ledger.state import State
 from paceline.models.language import LanguageModel
@@ -67,6 +68,8 @@ class ExecutorRole:
     def __init__(self, context: Context, host: ModelHost) -> None:
         self._context = context
         self._host = host
+        self.backend: Backend = TorchBackend()
+        """What writes answers; whoever wires the node may put another engine here before orders come."""
         self._busy = 0
         self._accepted: set[bytes] = set()
         self._receipts = context.work_path / "receipts"
@@ -93,13 +96,14 @@ class ExecutorRole:
         order = decode(TaskOrder, request.body, limit_bytes=MAX_ORDER_BYTES)
         await self._wait_for_session(order.voucher.session)
         session, task_id = self._check_order(self._context.chain.read(), request.sender_address, order)
-        if self._busy >= MAX_QUEUE:
+        if self._busy >= max(MAX_QUEUE, self.backend.parallel):
             raise WorkError("this node is at its limit of waiting requests")
+        self.backend.check_ready()
         model = await self._host.get(cheap=self._context.settings.cheat == CHEAP_MODEL)
         if not isinstance(order.request, AnswerRequest):
             raise Invalid("unsupported", "this node makes no embeddings")
         seed = derive_sampler_seed(session.seed, task_id, order.request, session.owner)
-        generation = build_generation(model, order.request, seed)
+        generation = build_generation(model, order.request, seed, self.backend.engine)
         if self._compute_cost(len(generation.prompt_tokens), order.request.max_tokens) > order.voucher.max_cost:
             raise Invalid("over-maximum", "the voucher does not pay for prompt and max_tokens")
         self._accepted.add(task_id)
@@ -145,7 +149,8 @@ class ExecutorRole:
         self._busy += 1
         # Ends with the generation and not with the stream: a relay that reads slowly must not keep this node from its Race.
         self._context.serving.begin()
-        work = asyncio.ensure_future(self._context.threads.run("answer", self._answer, answer))
+        kind = "stream" if self.backend.parallel > 1 else "answer"
+        work = asyncio.ensure_future(self._context.threads.run(kind, self._answer, answer))
         work.add_done_callback(self._release)
         try:
             while (frame := await frames.get()) is not None:
@@ -163,10 +168,12 @@ class ExecutorRole:
         """Generate on the answer thread; whatever happens, the stream ends."""
         try:
             steps: list[TokenStep] = []
-            for step in generate(answer.model, answer.generation, should_stop=answer.gone.is_set):
-                steps.append(step)
-                if step.text:
-                    answer.push(TextFrame(step.text))
+            generated = self.backend.generate(answer.model, answer.generation, should_stop=answer.gone.is_set)
+            with closing(generated):
+                for step in generated:
+                    steps.append(step)
+                    if step.text:
+                        answer.push(TextFrame(step.text))
             answer.push(self._keep(answer, steps))
         except WorkError as problem:
             answer.push(FailFrame("work-failed", str(problem)))
