@@ -17,7 +17,7 @@ from paceline.protocol.transcripts import FinishReason, GenerationRequest
 
 VLLM_CPU = "vllm-cpu-bf16-1"
 REPLAYED_BY = {VLLM_CPU: (TORCH_CPU,)}
-"""Engines whose honest answers stay within the limits of a checker on another engine. Source: bench/vllm.py."""
+"""Engines whose honest answers stay within the limits of a checker on another engine. Source: bench/vllm_serving.py."""
 
 
 class Backend(Protocol):

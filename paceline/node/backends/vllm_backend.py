@@ -93,7 +93,9 @@ class VllmBackend:
         finally:
             pump.cancel()
 
-    async def _pump(self, address: Address, body: dict[str, Any], arrived: queue.SimpleQueue[list[Token] | WorkError | None]) -> None:
+    async def _pump(
+        self, address: Address, body: dict[str, Any], arrived: queue.SimpleQueue[list[Token] | WorkError | None]
+    ) -> None:
         try:
             async for tokens in self._stream(address, body):
                 arrived.put(tokens)
@@ -142,7 +144,9 @@ def read_chunk(data: str) -> list[Token]:
         logprobs = choice.logprobs.token_logprobs if choice.logprobs is not None else []
         if len(logprobs) != len(ids) or None in logprobs:
             raise WorkError(f"{len(ids)} tokens with {len(logprobs)} logprobs")
-        tokens += [(token, min(0, round(nats * PPM))) for token, nats in zip(ids, logprobs, strict=True) if nats is not None]
+        tokens += [
+            (token, min(0, round(nats * PPM))) for token, nats in zip(ids, logprobs, strict=True) if nats is not None
+        ]
     return tokens
 
 

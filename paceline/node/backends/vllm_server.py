@@ -22,7 +22,6 @@ from typing import Any
 
 import httpx
 
-import paceline
 from paceline.base.errors import ConfigError, WorkError
 from paceline.inference.vllm_sampler import LOADED_AS
 from paceline.models.language import LanguageModel
@@ -30,11 +29,12 @@ from paceline.node.settings import NodeSettings
 
 LOG = logging.getLogger(__name__)
 TOOL = Path(__file__).resolve().parents[3] / ".tools" / "vllm" / "bin" / "python"
+PACKAGE = Path(__file__).resolve().parents[2]
 LAUNCHER = Path(__file__).with_name("vllm_launch.py")
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 900.0
 POLL_SECONDS = 0.5
-STOP_SECONDS = 10.0
+STOP_SECONDS = 3.0
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
 PARALLEL = 32
@@ -72,7 +72,11 @@ def find_python(named: str) -> Path:
     """
     python = Path(named) if named else TOOL
     if not os.access(python, os.X_OK):
-        hint = "vllm_python names no program" if named else "vLLM is not installed: run `make tools-vllm`, or set vllm_python"
+        hint = (
+            "vllm_python names no program"
+            if named
+            else "vLLM is not installed: run `make tools-vllm`, or set vllm_python"
+        )
         raise ConfigError(f"{hint} ({python})")
     return python
 
@@ -121,8 +125,17 @@ def build_order(settings: ServerSettings, view: Path, port: int, key: str) -> di
     package.mkdir(parents=True, exist_ok=True)
     # A link to this package alone: the libraries beside it belong to another environment.
     (package / "paceline").unlink(missing_ok=True)
-    (package / "paceline").symlink_to(Path(paceline.__file__).resolve().parent)
-    arguments = ["--model", str(view), "--served-model-name", settings.model_id, "--host", LOOPBACK, "--port", str(port)]
+    (package / "paceline").symlink_to(PACKAGE)
+    arguments = [
+        "--model",
+        str(view),
+        "--served-model-name",
+        settings.model_id,
+        "--host",
+        LOOPBACK,
+        "--port",
+        str(port),
+    ]
     arguments += ["--dtype", "bfloat16", "--enforce-eager", "--max-model-len", str(settings.context_tokens)]
     arguments += ["--max-num-seqs", str(PARALLEL), "--generation-config", "vllm", "--logprobs-mode", "raw_logprobs"]
     # One user must not learn from the time to the first token what another one asked.
@@ -201,7 +214,12 @@ class VllmServer:
         order = build_order(self._settings, view, port, key)
         with self.log_path.open("wb") as log:
             process = await asyncio.create_subprocess_exec(
-                str(self._settings.python), str(LAUNCHER), stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+                str(self._settings.python),
+                str(LAUNCHER),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self._process = process
         assert process.stdin is not None
@@ -212,13 +230,13 @@ class VllmServer:
         finally:
             self._address = None
             waiting.cancel()
-            _kill_group(process.pid)
+        _kill_group(process.pid)
         return code, waiting.done() and not waiting.cancelled() and waiting.exception() is None
 
     async def _wait_healthy(self, address: Address) -> None:
         async with httpx.AsyncClient(timeout=POLL_SECONDS, trust_env=False) as client:
             async with asyncio.timeout(START_SECONDS):
-                while not await _is_healthy(client, address.url):
+                while not await _is_healthy(client, address.url):  # noqa: ASYNC110 - another process
                     await asyncio.sleep(POLL_SECONDS)
         LOG.info("the model server answers at %s", address.url)
         self._address = address
