@@ -45,7 +45,7 @@ test-long: $(STAMP) .tools/cometbft .tools/vllm/built-from  ## the tests marked 
 lint: $(STAMP)  ## ruff, mypy, import contracts, determinism and sizes (what pre-commit and CI call too)
 	@scripts/check
 
-bench: $(STAMP) .tools/cometbft  ## measure the figures of bench/README.md on this machine
+bench: $(STAMP) .tools/cometbft .tools/vllm/built-from  ## measure the figures of bench/README.md on this machine
 	@$(VENV)/bin/python bench/run.py $(ARGS)
 
 lock:  ## resolve requirements.lock anew (ARGS=--upgrade takes newer versions)

@@ -26,6 +26,7 @@ ALL = (
     "training_network",
     "chat",
     "chat_race",
+    "vllm_serving",
     "demo",
 )
 

@@ -240,7 +240,7 @@ async def compare(model: LanguageModel, path: Path, settings: argparse.Namespace
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("calibrate", "throughput"))
+    parser.add_argument("what", nargs="?", default="both", choices=("calibrate", "throughput", "both"))
     parser.add_argument("--answers", type=int, default=24)
     parser.add_argument("--parallel", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
@@ -249,7 +249,10 @@ def main() -> None:
     use_one_thread()
     path = prepare_model(get_cache_path(), progress=print)
     model = LanguageModel.load(path)
-    asyncio.run((calibrate if settings.what == "calibrate" else compare)(model, path, settings))
+    if settings.what != "throughput":
+        asyncio.run(calibrate(model, path, settings))
+    if settings.what != "calibrate":
+        asyncio.run(compare(model, path, settings))
 
 
 if __name__ == "__main__":
