@@ -56,10 +56,10 @@ def plan(model: LanguageModel, number: int, temperature: float, tokens: int, eng
 
 
 @contextlib.asynccontextmanager
-async def run_server(model: LanguageModel, path: Path, folder: Path) -> AsyncIterator[VllmServer]:
+async def run_server(model: LanguageModel, path: Path, folder: Path, python: str) -> AsyncIterator[VllmServer]:
     """A server of its own, ready."""
     peer = PeerEntry(name="bench", public_key="", url="")
-    settings = NodeSettings(name="bench", sequencer="bench", peers=(peer,), backend=VLLM)
+    settings = NodeSettings(name="bench", sequencer="bench", peers=(peer,), backend=VLLM, vllm_python=python)
     server = VllmServer(build_server_settings(settings, model, path, folder))
     runner = asyncio.create_task(server.run())
     began = time.monotonic()
@@ -98,7 +98,7 @@ async def answer_all(model: LanguageModel, server: VllmServer, answers: int, tok
 
 async def calibrate(model: LanguageModel, path: Path, settings: argparse.Namespace) -> None:
     with TemporaryDirectory() as folder:
-        async with run_server(model, path, Path(folder)) as server:
+        async with run_server(model, path, Path(folder), settings.python) as server:
             transcripts = await answer_all(model, server, settings.answers, settings.tokens)
     outcomes: Counter[str] = Counter()
     strays, margins, tokens, mismatches = [], [], 0, 0
@@ -203,12 +203,12 @@ async def measure(model: LanguageModel, server: VllmServer, network: Network, se
 
 
 @contextlib.contextmanager
-def open_network(folder: Path) -> Iterator[Network]:
+def open_network(folder: Path, python: str) -> Iterator[Network]:
     """A gateway that does not serve and one executor with vLLM, which has answered once."""
     home = create_home(folder / "home", NewHome(nodes=2, seed=7))
     for name in home.node_names():
         former = load_settings(home.node_path(name) / "node.toml")
-        change = {"backend": VLLM} if name == EXECUTOR else {"serves": False}
+        change = {"backend": VLLM, "vllm_python": python} if name == EXECUTOR else {"serves": False}
         home.save_settings(msgspec.structs.replace(former, trains=False, **change))
     with local_network(home=folder / "home") as network:
         yield network
@@ -229,8 +229,8 @@ async def wait_for_answers(network: Network) -> None:
 
 
 async def compare(model: LanguageModel, path: Path, settings: argparse.Namespace) -> None:
-    with TemporaryDirectory() as folder, open_network(Path(folder)) as network:
-        async with run_server(model, path, Path(folder) / "alone") as server:
+    with TemporaryDirectory() as folder, open_network(Path(folder), settings.python) as network:
+        async with run_server(model, path, Path(folder) / "alone", settings.python) as server:
             await asyncio.to_thread(
                 network.wait, lambda report: report.race.phase == "done", 300, "the end of the Race"
             )
@@ -241,6 +241,7 @@ async def compare(model: LanguageModel, path: Path, settings: argparse.Namespace
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="?", default="both", choices=("calibrate", "throughput", "both"))
+    parser.add_argument("--python", default="", help="interpreter of another environment that holds vLLM")
     parser.add_argument("--answers", type=int, default=24)
     parser.add_argument("--parallel", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
