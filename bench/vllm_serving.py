@@ -89,7 +89,9 @@ async def answer_all(model: LanguageModel, server: VllmServer, answers: int, tok
 
     def answer(number: int) -> Transcript:
         request = plan(model, number, TEMPERATURES[number % len(TEMPERATURES)], tokens, backend.engine)
-        return build_transcript(model, request, list(backend.generate(model, request, should_stop=lambda: False)))
+        return build_transcript(
+            model, request, list(backend.generate(model, request, should_stop=lambda: False, top_logprobs=0))
+        )
 
     with ThreadPoolExecutor(backend.parallel) as pool:
         loop = asyncio.get_running_loop()
@@ -171,7 +173,7 @@ async def measure(model: LanguageModel, server: VllmServer, network: Network, se
     def body(number: int, *, ours: bool) -> dict[str, object]:
         request = plan(model, number, 0.7, settings.tokens, VllmBackend.engine)
         own = {"temperature": 0.7, "top_p": 0.95, "seed": number}
-        fields = build_body(model, request)
+        fields = build_body(model, request, 0)
         return {**fields, "vllm_xargs": build_arguments(request)} if ours else {**fields, **own, "vllm_xargs": None}
 
     timeout = httpx.Timeout(600)

@@ -8,7 +8,7 @@ calibration covers is never replayed, so nobody hides behind an invented name.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from paceline.inference.run import TextStream, TokenStep, compute_token_limit, generate
 from paceline.models.language import ENGINE as TORCH_CPU
@@ -39,7 +39,7 @@ class Backend(Protocol):
         """Errors: WorkError when it takes no requests now."""
 
     def generate(
-        self, model: LanguageModel, request: GenerationRequest, *, should_stop: Callable[[], bool]
+        self, model: LanguageModel, request: GenerationRequest, *, should_stop: Callable[[], bool], top_logprobs: int
     ) -> Generator[TokenStep, None, None]:
         """Answer a request token by token, as `inference.run.generate` does; closing it ends the work.
 
@@ -59,10 +59,18 @@ class TorchBackend:
         """It is ready as soon as the model is loaded."""
 
     def generate(
-        self, model: LanguageModel, request: GenerationRequest, *, should_stop: Callable[[], bool]
+        self, model: LanguageModel, request: GenerationRequest, *, should_stop: Callable[[], bool], top_logprobs: int
     ) -> Generator[TokenStep, None, None]:
         """Errors: as `inference.run.generate`."""
-        return generate(model, request, should_stop=should_stop)
+        return generate(model, request, should_stop=should_stop, top_logprobs=top_logprobs)
+
+
+class Token(NamedTuple):
+    """What an engine says of one token. Units: micronats under the plain model; `top` pairs them with ids, best first."""
+
+    token_id: int
+    logprob_micronats: int
+    top: tuple[tuple[int, int], ...] = ()
 
 
 class StepWriter:
@@ -74,22 +82,23 @@ class StepWriter:
         self._text = TextStream(model, request.sampler.stop)
         self._count = 0
 
-    def write(self, token_id: int, logprob_micronats: int, *, cancelled: bool) -> TokenStep:
+    def write(self, token: Token, *, cancelled: bool) -> TokenStep:
         """The step of the next token."""
-        text = self._text.push(token_id)
+        text = self._text.push(token.token_id)
         self._count += 1
         finish: FinishReason | None = None
-        if token_id in self._eos or self._text.stopped:
+        if token.token_id in self._eos or self._text.stopped:
             finish = "stop"
         elif self._count == self._limit:
             finish = "length"
         elif cancelled:
             finish = "cancelled"
         return TokenStep(
-            token_id=token_id,
+            token_id=token.token_id,
             text=text + (self._text.flush() if finish else ""),
-            logprob_micronats=logprob_micronats,
+            logprob_micronats=token.logprob_micronats,
             finish_reason=finish,
+            top=token.top,
         )
 
 

@@ -1,7 +1,8 @@
 """Checking a claimed answer: one prefill with the claimed tokens forced, every sampling decision replayed.
 
 It returns evidence in integers and judges nothing. Two measurements see different cheats: the logprobs betray another model
-or another prompt; the margins betray another seed, temperature or text, also when honest logprobs were made up afterwards.
+or another prompt; margins and support gaps betray another seed, sampler or text, also when honest logprobs were made up
+afterwards.
 Invariant: evidence adds up, so many short answers of one executor weigh as much as one long answer.
 """
 
@@ -13,7 +14,8 @@ from enum import IntFlag
 
 from paceline.base.integers import PPM
 from paceline.inference.backend import get_replayable_engines
-from paceline.inference.run import check_serves, compute_token_limit, derive_text
+from paceline.inference.grammar import count_allowed
+from paceline.inference.run import check_serves, compute_token_limit, derive_text, open_state
 from paceline.inference.sampler import compute_logprob_micronats, replay_token
 from paceline.models.language import LanguageModel
 from paceline.protocol.transcripts import Transcript, check_shape, compute_text_hash
@@ -21,7 +23,8 @@ from paceline.protocol.transcripts import Transcript, check_shape, compute_text_
 # One token never decides alone: a rare honest outlier must not outweigh a whole answer.
 DEVIATION_CAP_MICRONATS = PPM
 MARGIN_CAP_MICRONATS = PPM // 2
-# Outside the nucleus a margin is infinite, which no integer holds.
+SUPPORT_CAP_MICRONATS = PPM // 2
+# A model may score a token as impossible, which no integer holds.
 HIGHEST_MARGIN_NATS = 100.0
 # Differences of a nearly certain token say nothing, yet dividing by its spread would make them shout.
 LEAST_SPREAD = 1e-3
@@ -38,6 +41,7 @@ class Lie(IntFlag):
     STOP_UNFOUNDED = 16
     LENGTH_UNFOUNDED = 32
     TEXT_DIFFERS = 64
+    GRAMMAR_IGNORED = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +49,14 @@ class TokenEvidence:
     """One token compared. Units: micronats; `spread_micro` and `expected_mismatch_micro` in millionths.
 
     `spread_micro`: how strongly noise in the logits moves this token's logprob (near 0 for a certain token, at most about 1.4);
-    `expected_mismatch_micro`: how likely a token drawn without the seed differs from the right one.
+    `support_micronats`: how far the token lies outside the checker's set; `expected_mismatch_micro`: how likely a token drawn
+    without the seed differs from the right one.
     """
 
     deviation_micronats: int
     spread_micro: int
     margin_micronats: int
+    support_micronats: int
     expected_mismatch_micro: int
 
 
@@ -63,6 +69,7 @@ class AnswerEvidence:
     spread_micro: int
     mismatches: int
     margin_micronats: int
+    support_micronats: int
     expected_mismatch_micro: int
     lies: Lie
 
@@ -79,7 +86,8 @@ class AnswerEvidence:
 def check_transcript(model: LanguageModel, transcript: Transcript) -> AnswerEvidence:
     """Evidence for or against a claimed answer.
 
-    Errors: WorkError when this node cannot re-run the request (another model); InvalidClaim when the shape is wrong.
+    Errors: WorkError when this node cannot re-run the request (another model or grammar engine, a grammar over its limits);
+    InvalidClaim when the shape is wrong; Invalid when the grammar is.
     """
     check_shape(transcript)
     check_serves(model, transcript.request, get_replayable_engines(model))
@@ -91,8 +99,9 @@ def check_transcript(model: LanguageModel, transcript: Transcript) -> AnswerEvid
         tokens=len(tokens),
         deviation_micronats=sum(min(token.deviation_micronats, DEVIATION_CAP_MICRONATS) for token in tokens),
         spread_micro=sum(token.spread_micro for token in tokens),
-        mismatches=sum(token.margin_micronats > 0 for token in tokens),
+        mismatches=sum(token.margin_micronats > 0 or token.support_micronats > 0 for token in tokens),
         margin_micronats=sum(min(token.margin_micronats, MARGIN_CAP_MICRONATS) for token in tokens),
+        support_micronats=sum(min(token.support_micronats, SUPPORT_CAP_MICRONATS) for token in tokens),
         expected_mismatch_micro=sum(token.expected_mismatch_micro for token in tokens),
         lies=lies,
     )
@@ -120,6 +129,9 @@ def find_lies(model: LanguageModel, transcript: Transcript) -> Lie:
         lies |= Lie.LENGTH_UNFOUNDED
     if transcript.text_hash != compute_text_hash(derived.text):
         lies |= Lie.TEXT_DIFFERS
+    grammar = request.sampler.grammar
+    if grammar is not None and count_allowed(model, grammar, tokens) < len(tokens):
+        lies |= Lie.GRAMMAR_IGNORED
     return lies
 
 
@@ -131,9 +143,10 @@ def compare_tokens(model: LanguageModel, transcript: Transcript) -> Iterator[Tok
     # The last token is never fed: what would follow it is not part of the answer.
     forced = (*request.prompt_tokens, *tokens[:-1])
     all_logits = model.iterate_logits(forced, len(request.prompt_tokens) - 1)
-    claims = zip(all_logits, tokens, transcript.logprobs_micronats, strict=True)
-    for position, (logits, token_id, claimed) in enumerate(claims):
-        replay = replay_token(logits, request.sampler, request.seed, position, token_id)
+    state = open_state(model, request)
+    for logits, token_id, claimed in zip(all_logits, tokens, transcript.logprobs_micronats, strict=True):
+        replay = replay_token(logits, state, token_id)
+        state.push(token_id)
         weights = logits.softmax(-1)
         chosen, together = float(weights[token_id]), float(weights.square().sum())
         # Standard deviation of logit[chosen] - E[logit] when every logit carries noise of standard deviation one.
@@ -142,5 +155,6 @@ def compare_tokens(model: LanguageModel, transcript: Transcript) -> Iterator[Tok
             deviation_micronats=abs(claimed - compute_logprob_micronats(logits, token_id)),
             spread_micro=round(max(spread, LEAST_SPREAD) * PPM),
             margin_micronats=round(min(replay.margin, HIGHEST_MARGIN_NATS) * PPM),
+            support_micronats=round(min(replay.support_gap, HIGHEST_MARGIN_NATS) * PPM),
             expected_mismatch_micro=round(replay.expected_mismatch * PPM),
         )

@@ -11,6 +11,7 @@ from typing import NotRequired, Required, TypedDict, Unpack
 
 from paceline.base.errors import Invalid
 from paceline.base.integers import PPM
+from paceline.inference.grammar import open_grammar
 from paceline.models.language import LanguageModel
 from paceline.protocol.answers import ChatPrompt, Prompt, TextPrompt
 from paceline.protocol.transcripts import (
@@ -77,12 +78,15 @@ def plan_answer(
     """The request for one answer of this model; `seed` is 32 bytes that the executor could not choose.
 
     Errors: Invalid with code messages or prompt when that is empty or leaves no room in the context; logit_bias when it
-    names a token that the model does not have; n when there are too many choices.
+    names a token that the model does not have; n when there are too many choices; response_format as in `open_grammar`.
+    WorkError when the request names another grammar engine than this node has.
     """
     tokens = encode_prompt(model, prompt)
     if len(tokens) >= model.context_tokens:
         text = f"{len(tokens)} tokens, the context holds {model.context_tokens} with the answer"
         raise Invalid(_name_field(prompt), text)
+    if sampler.grammar is not None:
+        open_grammar(model, sampler.grammar)
     highest = max((token_id for token_id, _ in sampler.bias), default=0)
     if highest >= model.vocab_size:
         raise Invalid("logit_bias", f"token {highest} is outside the vocabulary of {model.vocab_size}")

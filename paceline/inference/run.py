@@ -10,19 +10,24 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from paceline.base.errors import WorkError
-from paceline.inference.sampler import choose_token, compute_logprob_micronats
+from paceline.inference.grammar import open_grammar
+from paceline.inference.sampler import SamplerState, choose_token, compute_logprob_micronats, compute_top_logprobs
 from paceline.models.language import LanguageModel
 from paceline.protocol.transcripts import FinishReason, GenerationRequest
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenStep:
-    """One generated token. Only the last step of an answer has a finish reason; text may lag behind the tokens."""
+    """One generated token. Only the last step of an answer has a finish reason; text may lag behind the tokens.
+
+    `top`: the likeliest tokens with their logprobs in micronats, when they were asked for.
+    """
 
     token_id: int
     text: str
     logprob_micronats: int
     finish_reason: FinishReason | None
+    top: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,20 +74,22 @@ class TextStream:
 
 
 def generate(
-    model: LanguageModel, request: GenerationRequest, *, should_stop: Callable[[], bool]
+    model: LanguageModel, request: GenerationRequest, *, should_stop: Callable[[], bool], top_logprobs: int = 0
 ) -> Generator[TokenStep, None, None]:
     """Answer a request token by token; `should_stop` is asked after each token and ends the answer as cancelled.
 
-    Errors: WorkError when the request is for another model or leaves no room for an answer.
+    Errors: WorkError when the request is for another model or grammar engine or leaves no room for an answer.
     """
     check_serves(model, request)
     sampler, prompt = request.sampler, request.prompt_tokens
     limit = compute_token_limit(model, request)
     cache = model.open_cache(len(prompt) + limit)
     stream = TextStream(model, sampler.stop)
+    state = open_state(model, request)
     logits = model.compute_next_logits(prompt, cache)
     for position in range(limit):
-        token_id = choose_token(logits, sampler, request.seed, position)
+        token_id = choose_token(logits, state)
+        state.push(token_id)
         text = stream.push(token_id)
         finish: FinishReason | None = None
         if token_id in model.eos_token_ids or stream.stopped:
@@ -96,10 +103,20 @@ def generate(
             text=text + (stream.flush() if finish else ""),
             logprob_micronats=compute_logprob_micronats(logits, token_id),
             finish_reason=finish,
+            top=compute_top_logprobs(logits, top_logprobs),
         )
         if finish:
             return
         logits = model.compute_next_logits([token_id], cache)
+
+
+def open_state(model: LanguageModel, request: GenerationRequest) -> SamplerState:
+    """The sampler before the first token.
+
+    Errors: WorkError when this node has another grammar engine; Invalid response_format.
+    """
+    grammar = request.sampler.grammar
+    return SamplerState(request.sampler, request.seed, open_grammar(model, grammar) if grammar else None)
 
 
 def check_serves(model: LanguageModel, request: GenerationRequest, engines: Sequence[str] = ()) -> None:
@@ -113,6 +130,8 @@ def check_serves(model: LanguageModel, request: GenerationRequest, engines: Sequ
         )
     if len(request.prompt_tokens) >= model.context_tokens or max(request.prompt_tokens) >= model.vocab_size:
         raise WorkError("the prompt does not fit the model: its context is full or a token is outside the vocabulary")
+    if max((token_id for token_id, _ in request.sampler.bias), default=0) >= model.vocab_size:
+        raise WorkError("the bias names a token outside the vocabulary")
 
 
 def compute_token_limit(model: LanguageModel, request: GenerationRequest) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from paceline.base.errors import Invalid
-from paceline.inference.sampler import choose_token
+from paceline.inference.sampler import SamplerState, choose_token
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.transcripts import MAX_TRANSCRIPT_BYTES, GenerationRequest, SamplerSpec
 
@@ -35,9 +35,15 @@ LOADED_AS = "paceline.inference.vllm_sampler:SeededSampler"
 class Row:
     """One answer in the batch. `tokens` is vLLM's own list, which grows as the answer does."""
 
-    spec: SamplerSpec
-    seed: bytes
+    state: SamplerState
     tokens: Sequence[int]
+
+    def catch_up(self) -> SamplerState:
+        """The state after all tokens that are there."""
+        for token_id in self.tokens[self.state.position :]:
+            assert token_id >= 0, "vLLM names a token only after the step that follows it"
+            self.state.push(token_id)
+        return self.state
 
 
 class SeededSampler(_Base):  # type: ignore[misc,unused-ignore]  # vLLM is absent where types are checked
@@ -67,7 +73,7 @@ class SeededSampler(_Base):  # type: ignore[misc,unused-ignore]  # vLLM is absen
             # A new row may take the place of another one without a removal.
             self._rows.pop(index, None)
             if arguments is not None:
-                self._rows[index] = Row(*arguments, tokens)
+                self._rows[index] = Row(SamplerState(*arguments), tokens)
         for source, target, direction in batch_update.moved:
             moved, replaced = self._rows.pop(source, None), self._rows.pop(target, None)
             if moved is not None:
@@ -80,7 +86,7 @@ class SeededSampler(_Base):  # type: ignore[misc,unused-ignore]  # vLLM is absen
         for index, row in self._rows.items():
             scores = logits[index]
             # On the processor whatever device serves: the noise is made there, and both must round alike.
-            token_id = choose_token(scores.float().cpu(), row.spec, row.seed, len(row.tokens))
+            token_id = choose_token(scores.float().cpu(), row.catch_up())
             scores.fill_(-torch.inf)
             scores[token_id] = 0.0
         return logits

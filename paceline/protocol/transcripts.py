@@ -139,6 +139,11 @@ def check_shape(transcript: Transcript) -> None:
         raise InvalidClaim("empty-answer", f"no tokens, yet finished by {transcript.finish_reason!r}")
 
 
+def encode_vector_claim(claim: VectorClaim) -> bytes:
+    """The canonical bytes, which the executor stores and serves as a blob."""
+    return encode(claim)
+
+
 def decode_vector_claim(data: bytes) -> VectorClaim:
     """Decode an embedding that an executor sent.
 

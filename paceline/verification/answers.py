@@ -52,7 +52,7 @@ Source: bench/calibrate_answers.py with ten prompts.
 def judge_answer(evidence: AnswerEvidence, calibration: Calibration = CALIBRATION) -> Verdict:
     """Judge one answer, or several of one executor whose evidence was added up.
 
-    The verdict's evidence holds: tokens, deviation, its limit, spread, margin, its limit, expected mismatches, mismatches,
+    The verdict's evidence holds: tokens, deviation, its limit, spread, margin with support gap, their limit, expected mismatches, mismatches,
     lies.
     """
     spread, expected = evidence.spread_micro, evidence.expected_mismatch_micro
@@ -66,14 +66,14 @@ def judge_answer(evidence: AnswerEvidence, calibration: Calibration = CALIBRATIO
         evidence.deviation_micronats,
         deviation_limit,
         spread,
-        evidence.margin_micronats,
+        evidence.margin_micronats + evidence.support_micronats,
         margin_limit,
         expected,
         evidence.mismatches,
         int(evidence.lies),
     )
     strays = evidence.deviation_micronats > deviation_limit and spread >= calibration.deviation_least_micro
-    misses = evidence.margin_micronats > margin_limit
+    misses = evidence.margin_micronats + evidence.support_micronats > margin_limit
     if evidence.lies:
         return Verdict(REJECTED, f"contradicts itself: {_name_lies(evidence.lies)}", numbers)
     if strays:

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 
 import msgspec
 
-from paceline.base.errors import Invalid, InvalidClaim
+from paceline.base.errors import Invalid, InvalidClaim, WorkError
 from paceline.inference.backend import get_replayable_engines
 from paceline.inference.check import check_transcript
+from paceline.inference.embed import check_vector, plan_vector
 from paceline.inference.plan import plan_answer, plan_sampler
 from paceline.models.language import LanguageModel
-from paceline.protocol.answers import AnswerRequest, Payload, derive_sampler_seed
-from paceline.protocol.messages import REJECTED, Verdict
-from paceline.protocol.transcripts import GenerationRequest, Transcript, decode_transcript
+from paceline.protocol.answers import AnswerRequest, EmbedRequest, Payload, derive_sampler_seed
+from paceline.protocol.messages import REJECTED, UNDECIDED, Verdict
+from paceline.protocol.transcripts import GenerationRequest, Transcript, decode_transcript, decode_vector_claim
 from paceline.verification.answers import judge_answer
+from paceline.verification.vectors import judge_vector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,30 +59,42 @@ def build_generation(
 
 
 def judge_payload(model: LanguageModel, payload: Payload, expected: Expected) -> Verdict:
-    """Judge a payload that hashes to what the receipt says.
-
-    Errors: WorkError when this node cannot re-run the request.
-    """
+    """Judge a payload that hashes to what the receipt says; UNDECIDED when this node cannot re-run the request."""
     try:
-        if not isinstance(payload.request, AnswerRequest):
-            raise InvalidClaim("other-request", "an embedding is not judged as an answer")
+        if payload.request.compute_hash() != expected.prompt_hash:
+            raise InvalidClaim("other-request", "the payload answers another request than the voucher names")
+        if isinstance(payload.request, EmbedRequest):
+            return _judge_vector(model, payload.request, payload.transcript, expected)
         transcript = decode_transcript(payload.transcript)
         _check_bindings(model, payload.request, transcript, expected)
         evidence = check_transcript(model, transcript)
     except Invalid as problem:
         return Verdict(REJECTED, f"{problem.code}: {problem.message}"[:160], ())
+    except WorkError as problem:
+        # Another grammar engine, say: no blame, and no pass either.
+        return Verdict(UNDECIDED, f"cannot be re-run here: {problem}"[:160], ())
     return judge_answer(evidence)
 
 
 def _check_bindings(model: LanguageModel, request: AnswerRequest, transcript: Transcript, expected: Expected) -> None:
-    if request.compute_hash() != expected.prompt_hash:
-        raise InvalidClaim("other-request", "the payload answers another request than the voucher names")
     seed = derive_sampler_seed(expected.session_seed, expected.task_id, request, expected.owner)
     engine = transcript.request.engine
     if engine not in get_replayable_engines(model):
         raise InvalidClaim("unknown-engine", f"nothing is calibrated for answers of {engine} here")
     if transcript.request != build_generation(model, request, seed, engine):
         raise InvalidClaim("other-generation", "prompt, sampler, seed or model differ from what the request leads to")
-    counts = (len(transcript.request.prompt_tokens), len(transcript.output_tokens))
+    _check_counts(len(transcript.request.prompt_tokens), len(transcript.output_tokens), expected)
+
+
+def _judge_vector(model: LanguageModel, request: EmbedRequest, claim_bytes: bytes, expected: Expected) -> Verdict:
+    claim = decode_vector_claim(claim_bytes)
+    if claim.prompt_tokens != plan_vector(model, request.prompt).prompt_tokens:
+        raise InvalidClaim("other-generation", "the prompt differs from what the request leads to")
+    _check_counts(len(claim.prompt_tokens), 0, expected)
+    return judge_vector(check_vector(model, claim))
+
+
+def _check_counts(prompt_tokens: int, completion_tokens: int, expected: Expected) -> None:
+    counts = (prompt_tokens, completion_tokens)
     if counts != (expected.prompt_tokens, expected.completion_tokens):
-        raise InvalidClaim("other-counts", f"the receipt charges {expected}, the transcript holds {counts}"[:150])
+        raise InvalidClaim("other-counts", f"the receipt charges {expected}, the claim holds {counts}"[:150])

@@ -32,9 +32,19 @@ class ScriptedModel:
 
     def __init__(self, pieces, script):
         self.pieces = [b"", *(piece if isinstance(piece, bytes) else piece.encode() for piece in pieces)]
+        self.token_bytes = self.pieces
         self.vocab_size = len(self.pieces)
         self.script = script
         self.computed = 0
+
+    def encode(self, text):
+        data, found = text.encode(), []
+        while data:
+            fits = [index for index, piece in enumerate(self.pieces) if piece and data.startswith(piece)]
+            best = max(fits, key=lambda index: len(self.pieces[index]), default=None)
+            found += [] if best is None else [best]
+            data = data[1 if best is None else len(self.pieces[best]) :]
+        return found
 
     def encode_chat(self, messages):
         return [1] * sum(len(message["content"]) for message in messages)

@@ -120,6 +120,7 @@ ENOUGH = AnswerEvidence(
     spread_micro=4_000_000,
     mismatches=1,
     margin_micronats=MARGIN_CAP_MICRONATS + 200_000,
+    support_micronats=0,
     expected_mismatch_micro=4_000_000,
     lies=Lie.NONE,
 )
@@ -141,6 +142,7 @@ def test_verdict_at_the_limits():
 def test_invalid_beyond_either_limit():
     assert judge(deviation_micronats=800_001) == REJECTED
     assert judge(margin_micronats=MARGIN_CAP_MICRONATS + 200_001) == REJECTED
+    assert judge(support_micronats=1) == REJECTED
 
 
 def test_too_little_information_is_undecided():
@@ -157,6 +159,7 @@ def test_one_token_never_condemns():
         spread_micro=1_400_000,
         mismatches=1,
         margin_micronats=MARGIN_CAP_MICRONATS,
+        support_micronats=0,
         expected_mismatch_micro=0,
         lies=Lie.NONE,
     )

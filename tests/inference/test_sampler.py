@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.base.hashing import hash_parts
-from paceline.inference.sampler import choose_token, compute_logprob_micronats, compute_noise, replay_token
+from paceline.inference.noise import compute_noise as compute_noise_of
+from paceline.inference.sampler import SamplerState, compute_logprob_micronats
+from paceline.inference.sampler import choose_token as choose_by_state
+from paceline.inference.sampler import replay_token as replay_by_state
 from paceline.protocol.transcripts import SamplerSpec
 
 SEED = bytes(range(32))
@@ -19,6 +22,24 @@ MASK = 2**64 - 1
 
 def spec(temperature_ppm=1_000_000, top_p_ppm=1_000_000):
     return SamplerSpec(temperature_ppm=temperature_ppm, top_p_ppm=top_p_ppm, max_tokens=8, stop=())
+
+
+def at(sampler, seed, position):
+    state = SamplerState(sampler, seed)
+    state.position = position
+    return state
+
+
+def choose_token(logits, sampler, seed, position):
+    return choose_by_state(logits, at(sampler, seed, position))
+
+
+def replay_token(logits, sampler, seed, position, token):
+    return replay_by_state(logits, at(sampler, seed, position), token)
+
+
+def compute_noise(seed, position, vocab_size):
+    return compute_noise_of(seed, position, torch.arange(vocab_size))
 
 
 def compute_noise_plainly(seed, position, token_id):
@@ -102,15 +123,18 @@ def test_the_right_token_replays_without_margin(values, temperature, top_p, posi
     logits = torch.tensor(values)
     token = choose_token(logits, spec(temperature, top_p), SEED, position)
     replay = replay_token(logits, spec(temperature, top_p), SEED, position, token)
-    assert replay.margin <= 0
+    assert (replay.margin, replay.support_gap) == (0, 0)
     assert 0 <= replay.expected_mismatch <= 1
 
 
-def test_invalid_token_outside_the_nucleus_has_an_infinite_margin():
+def test_invalid_token_outside_the_nucleus_shows_its_gap():
     logits = torch.tensor([0.9, 0.09, 0.01]).log()
-    assert replay_token(logits, spec(top_p_ppm=900_000), SEED, 0, 2).margin == math.inf
+    for temperature in (500_000, 1_000_000):
+        found = replay_token(logits, spec(temperature, 850_000), SEED, 0, 2).support_gap
+        assert found == pytest.approx(math.log(90), rel=1e-5)
     # The border token is forgiven: another machine may see it on the other side.
-    assert replay_token(logits, spec(top_p_ppm=895_000), SEED, 0, 1).margin < math.inf
+    assert replay_token(logits, spec(top_p_ppm=895_000), SEED, 0, 1).support_gap == 0
+    assert replay_token(logits, spec(top_p_ppm=895_000), SEED, 0, 2).support_gap == pytest.approx(math.log(9), rel=1e-5)
 
 
 def test_invalid_greedy_token_shows_its_margin_in_nats():

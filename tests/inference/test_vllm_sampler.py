@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import torch
 
-from paceline.inference.sampler import choose_token
+from paceline.inference.sampler import SamplerState, choose_token
 from paceline.inference.vllm_sampler import SEED_ARGUMENT, SPEC_ARGUMENT, SeededSampler, build_arguments
 from paceline.protocol.transcripts import GenerationRequest, GrammarSpec, SamplerSpec
 
@@ -19,6 +19,16 @@ SPECS = [
     for temperature in (0, 700_000, 1_000_000, 1_700_000)
     for top_p in (1_000_000, 900_000, 1)
 ]
+FULL = SamplerSpec(
+    temperature_ppm=900_000,
+    top_k=40,
+    top_p_ppm=950_000,
+    presence_ppm=1_500_000,
+    frequency_ppm=-400_000,
+    bias=((3, 4_000), (77, -9_000)),
+    max_tokens=64,
+    stop=(),
+)
 
 
 class Direction(Enum):
@@ -53,7 +63,10 @@ class Batch:
             if request is None:
                 wanted = int(logits[index].argmax())
             else:
-                wanted = choose_token(logits[index], request.sampler, request.seed, len(tokens))
+                state = SamplerState(request.sampler, request.seed)
+                for token in tokens:
+                    state.push(token)
+                wanted = choose_token(logits[index], state)
             assert int(chosen[index]) == wanted, (index, request)
             tokens.append(wanted)
 
@@ -69,7 +82,7 @@ def make_request(number: int, spec: SamplerSpec = SPECS[4]) -> GenerationRequest
     )
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.temperature_ppm}-{spec.top_p_ppm}")
+@pytest.mark.parametrize("spec", [*SPECS, FULL], ids=lambda spec: f"{spec.temperature_ppm}-{spec.top_p_ppm}")
 def test_every_row_gets_the_token_of_our_sampler(spec, generator):
     batch = Batch()
     batch.update(added=[(index, make_request(index, spec)) for index in range(6)])

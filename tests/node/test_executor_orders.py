@@ -152,7 +152,7 @@ def small_model(setting, monkeypatch):
     """Three steps instead of a model; a prompt of five tokens."""
     steps = [SimpleNamespace(text=text, finish_reason=None) for text in ("a", "", "b")]
 
-    def generate(_model, _generation, *, should_stop):
+    def generate(_model, _generation, *, should_stop, top_logprobs):
         for step in steps:
             yield step
             if should_stop():

@@ -79,17 +79,18 @@ class ScriptedServer:
         writer.close()
 
 
-def run(server: ScriptedServer, request: GenerationRequest, *, stop_after: int = 99, key: str = KEY):
+def run(server: ScriptedServer, request: GenerationRequest, *, stop_after: int = 99, top_logprobs: int = 0):
     """(steps, error) of one request, generated on a thread as a node does."""
 
     async def main():
         listener = await asyncio.start_server(server, "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
-        backend = VllmBackend(SimpleNamespace(address=Address(f"http://127.0.0.1:{port}", key)))
+        backend = VllmBackend(SimpleNamespace(address=Address(f"http://127.0.0.1:{port}", KEY)))
         steps = []
 
         def generate():
-            steps.extend(backend.generate(MODEL, request, should_stop=lambda: len(steps) + 1 >= stop_after))
+            should_stop = lambda: len(steps) + 1 >= stop_after  # noqa: E731 - one of two arguments
+            steps.extend(backend.generate(MODEL, request, should_stop=should_stop, top_logprobs=top_logprobs))
 
         try:
             await asyncio.to_thread(generate)
@@ -127,6 +128,17 @@ def test_what_is_sent_is_greedy_to_vllm_and_seeded_to_us():
     assert f"authorization: Bearer {KEY}".lower() in server.headers.lower()
 
 
+def test_the_likeliest_tokens_come_best_first_and_no_more_than_asked_for():
+    logprobs = {
+        "token_logprobs": [-3.0],
+        "top_logprobs": [{"token_id:9": -3.0, "token_id:7": -0.2, "token_id:5": -0.2}],
+    }
+    server = ScriptedServer(json.dumps({"choices": [{"token_ids": [9], "logprobs": logprobs}]}), make_chunk(0))
+    steps, _ = run(server, make_request(), top_logprobs=2)
+    assert server.bodies[0]["logprobs"] == 2
+    assert steps[0].top == ((5, -200_000), (7, -200_000))
+
+
 def test_the_context_bounds_an_answer_that_asks_for_more():
     steps, problem = run(ScriptedServer(*[make_chunk(1)] * 4), make_request(prompt=(1,) * 13, max_tokens=9))
     assert problem is None
@@ -162,8 +174,9 @@ def test_invalid_a_server_that_refuses_or_is_gone():
 
     async def main():
         backend = VllmBackend(SimpleNamespace(address=Address("http://127.0.0.1:9", KEY)))
+        work = backend.generate(MODEL, make_request(), should_stop=lambda: False, top_logprobs=0)
         with pytest.raises(WorkError, match="broke off: ConnectError"):
-            await asyncio.to_thread(lambda: list(backend.generate(MODEL, make_request(), should_stop=lambda: False)))
+            await asyncio.to_thread(list, work)
         await backend._client.aclose()
 
     asyncio.run(main())

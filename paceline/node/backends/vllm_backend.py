@@ -16,12 +16,12 @@ import msgspec
 
 from paceline.base.errors import WorkError
 from paceline.base.integers import PPM
-from paceline.inference.backend import VLLM_CPU, StepWriter
+from paceline.inference.backend import VLLM_CPU, StepWriter, Token
 from paceline.inference.run import TokenStep, check_serves, compute_token_limit
 from paceline.inference.vllm_sampler import build_arguments
 from paceline.models.language import LanguageModel
 from paceline.node.backends.vllm_server import PARALLEL, Address, VllmServer
-from paceline.protocol.transcripts import GenerationRequest
+from paceline.protocol.transcripts import MAX_LOGPROB_LOSS_MICRONATS, GenerationRequest
 
 SILENCE_SECONDS = 120.0
 """A server that says nothing for so long is given up on."""
@@ -30,10 +30,12 @@ LOOK_SECONDS = 0.1
 """How often a request without tokens looks whether anybody still waits for it."""
 _DATA = "data: "
 _DONE = "[DONE]"
+_ID_PREFIX = "token_id:"
 
 
 class _Logprobs(msgspec.Struct):
-    token_logprobs: list[float | None]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]] = []
 
 
 class _Choice(msgspec.Struct):
@@ -44,10 +46,6 @@ class _Choice(msgspec.Struct):
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] = []
     error: msgspec.Raw | None = None
-
-
-Token = tuple[int, int]
-"""Id and logprob in micronats."""
 
 
 class VllmBackend:
@@ -76,7 +74,7 @@ class VllmBackend:
             await self._client.aclose()
 
     def generate(
-        self, model: LanguageModel, request: GenerationRequest, *, should_stop: Callable[[], bool]
+        self, model: LanguageModel, request: GenerationRequest, *, should_stop: Callable[[], bool], top_logprobs: int
     ) -> Generator[TokenStep, None, None]:
         """Answer on a thread that is not the event loop's; leaving the iterator closes the stream, which frees the row.
 
@@ -87,7 +85,9 @@ class VllmBackend:
             raise WorkError(f"{self.engine} applies no grammars")
         address = self._server.address
         arrived: queue.SimpleQueue[list[Token] | WorkError | None] = queue.SimpleQueue()
-        pump = asyncio.run_coroutine_threadsafe(self._pump(address, build_body(model, request), arrived), self._loop)
+        pump = asyncio.run_coroutine_threadsafe(
+            self._pump(address, build_body(model, request, top_logprobs), arrived), self._loop
+        )
         try:
             yield from _write_steps(StepWriter(model, request), arrived, should_stop)
         finally:
@@ -112,17 +112,18 @@ class VllmBackend:
                 raise WorkError(f"{response.status_code}: {(await response.aread())[:400].decode('utf-8', 'replace')}")
             async for line in response.aiter_lines():
                 if line.startswith(_DATA) and not line.endswith(_DONE):
-                    yield read_chunk(line.removeprefix(_DATA))
+                    yield read_chunk(line.removeprefix(_DATA), body["logprobs"])
 
 
-def build_body(model: LanguageModel, request: GenerationRequest) -> dict[str, Any]:
+def build_body(model: LanguageModel, request: GenerationRequest, top_logprobs: int) -> dict[str, Any]:
     """The server's request: greedy to vLLM, our sampler in the extra arguments; stop strings are found by us."""
     return {
         "model": model.model_id,
         "prompt": list(request.prompt_tokens),
         "max_tokens": compute_token_limit(model, request),
         "temperature": 0,
-        "logprobs": 0,
+        "logprobs": top_logprobs,
+        "return_tokens_as_token_ids": True,
         "stop_token_ids": list(model.eos_token_ids),
         "stream": True,
         "return_token_ids": True,
@@ -130,24 +131,33 @@ def build_body(model: LanguageModel, request: GenerationRequest) -> dict[str, An
     }
 
 
-def read_chunk(data: str) -> list[Token]:
+def read_chunk(data: str, top_logprobs: int = 0) -> list[Token]:
     """Tokens of one event of the stream; it may hold several, or none.
 
-    Errors: WorkError when the server reports an error or gives no logprob for a token.
+    Errors: WorkError when the server reports an error or gives no logprob for a token; DecodeError.
     """
     chunk = msgspec.json.decode(data, type=_Chunk)
     if chunk.error is not None:
         raise WorkError(bytes(chunk.error)[:400].decode("utf-8", "replace"))
     tokens: list[Token] = []
     for choice in chunk.choices:
-        ids = choice.token_ids or []
-        logprobs = choice.logprobs.token_logprobs if choice.logprobs is not None else []
-        if len(logprobs) != len(ids) or None in logprobs:
-            raise WorkError(f"{len(ids)} tokens with {len(logprobs)} logprobs")
-        tokens += [
-            (token, min(0, round(nats * PPM))) for token, nats in zip(ids, logprobs, strict=True) if nats is not None
-        ]
+        ids, logprobs = choice.token_ids or [], choice.logprobs or _Logprobs([])
+        tops = logprobs.top_logprobs if top_logprobs else [{}] * len(ids)
+        if not len(ids) == len(logprobs.token_logprobs) == len(tops):
+            raise WorkError(f"{len(ids)} tokens with {len(logprobs.token_logprobs)} logprobs")
+        for token_id, nats, top in zip(ids, logprobs.token_logprobs, tops, strict=True):
+            tokens.append(Token(token_id, _round(nats), _read_top(top, top_logprobs)))
     return tokens
+
+
+def _read_top(top: dict[str, float], count: int) -> tuple[tuple[int, int], ...]:
+    # The server adds the chosen token to the likeliest ones, wherever it stands.
+    named = [(int(name.removeprefix(_ID_PREFIX)), _round(nats)) for name, nats in top.items()]
+    return tuple(sorted(named, key=lambda pair: (-pair[1], pair[0]))[:count])
+
+
+def _round(nats: float) -> int:
+    return min(0, round(max(nats, -MAX_LOGPROB_LOSS_MICRONATS / PPM) * PPM))
 
 
 def _write_steps(
@@ -166,8 +176,8 @@ def _write_steps(
             raise WorkError("the model server ended the answer before its end")
         if isinstance(tokens, WorkError):
             raise tokens
-        for token_id, logprob in tokens:
-            step = writer.write(token_id, logprob, cancelled=should_stop())
+        for token in tokens:
+            step = writer.write(token, cancelled=should_stop())
             yield step
             if step.finish_reason:
                 return

@@ -12,12 +12,14 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from threading import Event
+from typing import cast
 
 from paceline.base.errors import Invalid, InvalidTransaction, WorkError
 from paceline.base.keys import verify_signature
 from paceline.economy.pay import compute_task_cost
 from paceline.inference.backend import Backend, TorchBackend
 from paceline.inference.claim import build_transcript
+from paceline.inference.embed import VectorPlan, claim_vector, compute_vector, plan_vector
 from paceline.inference.run import TokenStep
 from paceline.ledger.sessions import SESSIONS, Session, compute_task_id, get_executors, is_paid
 from paceline.ledger.state import State
@@ -27,6 +29,7 @@ from paceline.node.cheats import CHEAP_MODEL
 from paceline.node.context import Context
 from paceline.node.home import write_whole
 from paceline.node.models import ModelHost
+from paceline.node.roles.frames import FrameWriter
 from paceline.protocol.answers import (
     MAX_ORDER_BYTES,
     AnswerRequest,
@@ -34,8 +37,9 @@ from paceline.protocol.answers import (
     FailFrame,
     Frame,
     Payload,
+    Request,
     TaskOrder,
-    TextFrame,
+    VectorFrame,
     derive_sampler_seed,
 )
 from paceline.protocol.codec import decode, decode_own, encode
@@ -57,7 +61,7 @@ class Answer:
 
     model: LanguageModel
     order: TaskOrder
-    generation: GenerationRequest
+    generation: GenerationRequest | VectorPlan
     gone: Event
     push: Callable[[Frame | None], object]
 
@@ -100,10 +104,7 @@ class ExecutorRole:
             raise WorkError("this node is at its limit of waiting requests")
         self.backend.check_ready()
         model = await self._host.get(cheap=self._context.settings.cheat == CHEAP_MODEL)
-        if not isinstance(order.request, AnswerRequest):
-            raise Invalid("unsupported", "this node makes no embeddings")
-        seed = derive_sampler_seed(session.seed, task_id, order.request, session.owner)
-        generation = build_generation(model, order.request, seed, self.backend.engine)
+        generation = _plan(model, order.request, session, task_id, self.backend.engine)
         if self._compute_cost(len(generation.prompt_tokens), order.request.max_tokens) > order.voucher.max_cost:
             raise Invalid("over-maximum", "the voucher does not pay for prompt and max_tokens")
         self._accepted.add(task_id)
@@ -140,7 +141,7 @@ class ExecutorRole:
         return session, task_id
 
     async def _stream(
-        self, model: LanguageModel, order: TaskOrder, generation: GenerationRequest
+        self, model: LanguageModel, order: TaskOrder, generation: GenerationRequest | VectorPlan
     ) -> AsyncGenerator[Frame, None]:
         frames: asyncio.Queue[Frame | None] = asyncio.Queue()
         gone = Event()
@@ -149,7 +150,8 @@ class ExecutorRole:
         self._busy += 1
         # Ends with the generation and not with the stream: a relay that reads slowly must not keep this node from its Race.
         self._context.serving.begin()
-        kind = "stream" if self.backend.parallel > 1 else "answer"
+        waits = self.backend.parallel > 1 and isinstance(order.request, AnswerRequest)
+        kind = "stream" if waits else "answer"
         work = asyncio.ensure_future(self._context.threads.run(kind, self._answer, answer))
         work.add_done_callback(self._release)
         try:
@@ -165,32 +167,47 @@ class ExecutorRole:
             LOG.error("answer failed", exc_info=problem)
 
     def _answer(self, answer: Answer) -> None:
-        """Generate on the answer thread; whatever happens, the stream ends."""
+        """Work on the answer thread; whatever happens, the stream ends."""
         try:
-            steps: list[TokenStep] = []
-            generated = self.backend.generate(answer.model, answer.generation, should_stop=answer.gone.is_set)
-            with closing(generated):
-                for step in generated:
-                    steps.append(step)
-                    if step.text:
-                        answer.push(TextFrame(step.text))
-            answer.push(self._keep(answer, steps))
+            if isinstance(answer.order.request, AnswerRequest):
+                self._generate(answer, answer.order.request)
+            else:
+                self._embed(answer)
         except WorkError as problem:
             answer.push(FailFrame("work-failed", str(problem)))
         finally:
             answer.push(None)
 
-    def _keep(self, answer: Answer, steps: list[TokenStep]) -> EndFrame:
+    def _generate(self, answer: Answer, request: AnswerRequest) -> None:
+        steps: list[TokenStep] = []
+        writer = FrameWriter(answer.model, request)
+        generation = cast("GenerationRequest", answer.generation)
+        work = self.backend.generate(
+            answer.model, generation, should_stop=answer.gone.is_set, top_logprobs=writer.top_logprobs
+        )
+        with closing(work):
+            for step in work:
+                steps.append(step)
+                if (frame := writer.write(step)) is not None:
+                    answer.push(frame)
+        transcript = build_transcript(answer.model, generation, steps)
+        answer.push(self._keep(answer, encode_transcript(transcript), transcript.finish_reason, len(steps)))
+
+    def _embed(self, answer: Answer) -> None:
+        tokens = answer.generation.prompt_tokens
+        values = compute_vector(answer.model, tokens)
+        answer.push(VectorFrame(values))
+        answer.push(self._keep(answer, claim_vector(answer.model, tokens, values), "stop", 0))
+
+    def _keep(self, answer: Answer, claim: bytes, finish_reason: str, completion_tokens: int) -> EndFrame:
         """Store the payload, then the receipt, then say so."""
-        transcript = build_transcript(answer.model, answer.generation, steps)
-        payload = encode(Payload(answer.order.request, encode_transcript(transcript)))
-        digest = self._context.blobs.put(payload)
-        prompt_tokens, completion_tokens = len(answer.generation.prompt_tokens), len(steps)
+        digest = self._context.blobs.put(encode(Payload(answer.order.request, claim)))
+        prompt_tokens = len(answer.generation.prompt_tokens)
         voucher = answer.order.voucher
         receipt = Receipt(voucher, digest, prompt_tokens, completion_tokens)
         name = f"{compute_task_id(voucher.session, voucher.index).hex()}.receipt"
         write_whole(self._receipts / name, encode(receipt))
-        return EndFrame(transcript.finish_reason, prompt_tokens, completion_tokens, digest)
+        return EndFrame(finish_reason, prompt_tokens, completion_tokens, digest)
 
     async def _submit(self, names: list[str]) -> None:
         receipts = [decode_own(Receipt, (self._receipts / name).read_bytes()) for name in names]
@@ -207,3 +224,12 @@ class ExecutorRole:
 
     def _compute_cost(self, prompt_tokens: int, completion_tokens: int) -> int:
         return compute_task_cost(prompt_tokens, completion_tokens, self._context.params.token_price)
+
+
+def _plan(
+    model: LanguageModel, request: Request, session: Session, task_id: bytes, engine: str
+) -> GenerationRequest | VectorPlan:
+    if not isinstance(request, AnswerRequest):
+        return plan_vector(model, request.prompt)
+    seed = derive_sampler_seed(session.seed, task_id, request, session.owner)
+    return build_generation(model, request, seed, engine)

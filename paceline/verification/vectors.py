@@ -1,0 +1,25 @@
+"""Verdicts on embeddings: how far a claimed vector may lie from the one that a checker made.
+
+It refuses to know how vectors are made. Invariant: a rejection names both the distance and the limit.
+"""
+
+from __future__ import annotations
+
+from paceline.inference.embed import VectorEvidence
+from paceline.protocol.messages import ACCEPTED, REJECTED, Verdict
+
+TOLERANCE_MICRO = 60_000
+"""Distance between vectors of unit length, in millionths.
+
+Honest runs in other arithmetic (fp32 and bf16, fused and eager attention) lie at most 0.033 away over twelve prompts of 1 to
+160 tokens; the 4-bit model at least 0.20, another prompt in front at least 0.08. Weights of 8 bits stay below the limit:
+this test does not see them. Source: bench/calibrate_vectors.py.
+"""
+
+
+def judge_vector(evidence: VectorEvidence, tolerance_micro: int = TOLERANCE_MICRO) -> Verdict:
+    """Judge one embedding. The verdict's evidence holds: tokens, distance, its limit."""
+    numbers = (evidence.tokens, evidence.distance_micro, tolerance_micro)
+    if evidence.distance_micro > tolerance_micro:
+        return Verdict(REJECTED, "the vector is not the model's: another model or prompt made it", numbers)
+    return Verdict(ACCEPTED, "the vector matches the model", numbers)
