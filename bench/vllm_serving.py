@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 
 import httpx
 import msgspec
+import psutil
 from calibrate_answers import PROMPTS
 
 from paceline.base.errors import WorkError
@@ -46,6 +47,7 @@ from paceline.verification.answers import judge_answer
 TEMPERATURES = (0.0, 0.7, 1.0)
 START_SECONDS = 900.0
 EXECUTOR = "node-2"
+THROUGH = "through the network"
 
 
 def plan(model: LanguageModel, number: int, temperature: float, tokens: int, engine: str) -> GenerationRequest:
@@ -162,11 +164,24 @@ async def count_through(network: Network, client: httpx.AsyncClient, number: int
     return count
 
 
-async def time_all(count: Callable[[int], Awaitable[int]], parallel: int) -> float:
-    """Tokens per second of so many requests at once."""
+async def time_all(count: Callable[[int], Awaitable[int]], parallel: int) -> tuple[float, int]:
+    """Tokens per second of so many requests at once, and all their tokens."""
     began = time.perf_counter()
     tokens = sum(await asyncio.gather(*[count(number) for number in range(parallel)]))
-    return tokens / (time.perf_counter() - began)
+    return tokens / (time.perf_counter() - began), tokens
+
+
+def get_seconds() -> dict[str, float]:
+    """Processor seconds so far of gateway, executor, and the executor's vLLM."""
+    seconds: dict[str, float] = {"gateway": 0.0, "executor": 0.0, "its vLLM": 0.0}
+    for child in psutil.Process().children(recursive=True):
+        command = " ".join(child.cmdline())
+        times = child.cpu_times()
+        if "paceline node" in command:
+            seconds["executor" if EXECUTOR in command else "gateway"] += times.user + times.system
+        elif any(EXECUTOR in " ".join(parent.cmdline()) for parent in child.parents()):
+            seconds["its vLLM"] += times.user + times.system
+    return seconds
 
 
 async def measure(model: LanguageModel, server: VllmServer, network: Network, settings: argparse.Namespace) -> None:
@@ -182,20 +197,30 @@ async def measure(model: LanguageModel, server: VllmServer, network: Network, se
         kinds: dict[str, Callable[[int], Awaitable[int]]] = {
             "vLLM alone, its own sampler": lambda number: count_alone(server, client, body(number, ours=False)),
             "vLLM alone, our sampler": lambda number: count_alone(server, client, body(number, ours=True)),
-            "through the network": lambda number: count_through(network, client, number, settings.tokens),
+            THROUGH: lambda number: count_through(network, client, number, settings.tokens),
         }
         rates: dict[str, list[float]] = {name: [] for name in kinds}
+        spent: dict[str, float] = defaultdict(float)
         for round_number in range(settings.rounds + 1):
             for name, count in kinds.items():
-                rate = await time_all(count, settings.parallel)
+                before = get_seconds()
+                rate, tokens = await time_all(count, settings.parallel)
                 # The first round warms up caches, connections and sessions.
                 if round_number:
                     rates[name].append(rate)
+                    if name == THROUGH:
+                        spent["tokens"] += tokens
+                        for part, after in get_seconds().items():
+                            spent[part] += after - before[part]
                     print(f"  round {round_number}  {name:<28} {rate:7.1f} tokens/s", flush=True)
     own, ours, through = rates.values()
     print(f"{settings.parallel} requests at once of {settings.tokens} tokens, medians of {settings.rounds} rounds")
     for name, found in rates.items():
         print(f"  {name:<36}{median(found):7.1f} tokens/s")
+    for part in ("its vLLM", "executor", "gateway"):
+        print(
+            f"  processor time of {part:<12}      {1000 * spent[part] / spent['tokens']:7.2f} ms a token, through the network"
+        )
     pairs = sorted(t / o for t, o in zip(through, ours, strict=True))
     print(
         f"  network / alone with our sampler    {median(pairs):.2f} ({pairs[0]:.2f} to {pairs[-1]:.2f}; goal: at least 0.95)"
