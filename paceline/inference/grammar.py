@@ -75,9 +75,6 @@ def open_grammar(model: LanguageModel, spec: GrammarSpec) -> Grammar:
     if spec.engine != ENGINE:
         raise WorkError(f"the grammar is for {spec.engine}, this node has {ENGINE}")
     matcher = LLMatcher(_get_tokenizer(model), _compile(spec), log_level=0, limits=LIMITS)
-    if not matcher.is_error():
-        # Some forms show only here that they are too large.
-        matcher.compute_logit_bias()
     if matcher.get_error().startswith("panic"):
         raise WorkError(f"the grammar engine failed: {_get_first_line(matcher)}")
     if matcher.is_error():

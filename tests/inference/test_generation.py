@@ -9,9 +9,22 @@ from hypothesis import strategies as st
 
 from paceline.base.errors import Invalid, InvalidClaim, WorkError
 from paceline.inference.claim import build_transcript
+from paceline.inference.grammar import ENGINE
 from paceline.inference.plan import plan_answer, plan_sampler
 from paceline.inference.run import derive_text, generate
-from paceline.protocol.transcripts import MAX_STOP_BYTES, MAX_TOKENS, compute_text_hash
+from paceline.protocol.answers import ChatPrompt, TextPrompt, TokenPrompt, Turn
+from paceline.protocol.transcripts import (
+    MAX_BIAS_ENTRIES,
+    MAX_BIAS_MILLINATS,
+    MAX_CHOICES,
+    MAX_GRAMMAR_BYTES,
+    MAX_PENALTY_PPM,
+    MAX_STOP_BYTES,
+    MAX_TOKENS,
+    MAX_TOP_K,
+    GrammarSpec,
+    compute_text_hash,
+)
 
 SEED = bytes(range(32))
 
@@ -157,6 +170,15 @@ def test_streamed_text_is_the_derived_text(scripted, pieces, stop):
         ("top_p", {"top_p_ppm": 1_000_001}),
         ("max_tokens", {"max_tokens": 0}),
         ("max_tokens", {"max_tokens": MAX_TOKENS + 1}),
+        ("top_k", {"top_k": -1}),
+        ("top_k", {"top_k": MAX_TOP_K + 1}),
+        ("presence_penalty", {"presence_ppm": MAX_PENALTY_PPM + 1}),
+        ("frequency_penalty", {"frequency_ppm": -MAX_PENALTY_PPM - 1}),
+        ("logit_bias", {"bias": [(1, MAX_BIAS_MILLINATS + 1)]}),
+        ("logit_bias", {"bias": [(-1, 0)]}),
+        ("logit_bias", {"bias": [(1, 0), (1, 1)]}),
+        ("logit_bias", {"bias": [(token, 0) for token in range(MAX_BIAS_ENTRIES + 1)]}),
+        ("response_format", {"grammar": GrammarSpec("regex", "x" * (MAX_GRAMMAR_BYTES + 1), ENGINE)}),
         ("stop", {"stop": [""]}),
         ("stop", {"stop": ["x"] * 5}),
         ("stop", {"stop": ["é" * (MAX_STOP_BYTES // 2) + "x"]}),
@@ -193,3 +215,59 @@ def test_invalid_transcript_longer_than_asked(scripted):
 
 def _with(model):
     return model, plan(model)
+
+
+def test_the_bounds_of_sampler_options_are_allowed():
+    spec = plan_sampler(
+        temperature_ppm=2_000_000,
+        top_k=MAX_TOP_K,
+        top_p_ppm=1_000_000,
+        presence_ppm=MAX_PENALTY_PPM,
+        frequency_ppm=-MAX_PENALTY_PPM,
+        bias=[(3, MAX_BIAS_MILLINATS), (1, -MAX_BIAS_MILLINATS)],
+        max_tokens=MAX_TOKENS,
+        stop=["x" * MAX_STOP_BYTES] * 4,
+    )
+    assert spec.bias == ((1, -MAX_BIAS_MILLINATS), (3, MAX_BIAS_MILLINATS))
+
+
+def plan_prompt(model, prompt, choice=0, bias=()):
+    sampler = plan_sampler(temperature_ppm=0, top_p_ppm=1, max_tokens=1, stop=[], bias=bias)
+    return plan_answer(model, prompt, sampler=sampler, seed=SEED, choice=choice)
+
+
+def test_prompts_of_every_kind_become_tokens(scripted):
+    model = scripted(["x", "yy"], [1])
+    assert plan_prompt(model, TextPrompt("xyy")).prompt_tokens == (1, 2)
+    assert plan_prompt(model, TokenPrompt((2, 0))).prompt_tokens == (2, 0)
+    turns = ChatPrompt((Turn("user", "abc"),))
+    assert plan_prompt(model, turns) == plan_prompt(model, [{"role": "user", "content": "abc"}])
+    assert plan_prompt(model, turns, choice=MAX_CHOICES - 1).choice == MAX_CHOICES - 1
+    assert plan_prompt(model, TokenPrompt((1,) * 15)).prompt_tokens == (1,) * 15
+
+
+@pytest.mark.parametrize(
+    ("field", "arguments"),
+    [
+        ("prompt", {"prompt": TextPrompt("")}),
+        ("prompt", {"prompt": TokenPrompt(())}),
+        ("prompt", {"prompt": TokenPrompt((3,))}),
+        ("prompt", {"prompt": TokenPrompt((1,) * 16)}),
+        ("prompt", {"prompt": TextPrompt("x" * 16)}),
+        ("messages", {"prompt": ChatPrompt((Turn("user", "x" * 16),))}),
+        ("n", {"prompt": TextPrompt("x"), "choice": MAX_CHOICES}),
+        ("logit_bias", {"prompt": TextPrompt("x"), "bias": [(3, 0)]}),
+    ],
+)
+def test_invalid_prompt_or_choice_names_its_field(scripted, field, arguments):
+    with pytest.raises(Invalid) as caught:
+        plan_prompt(scripted(["x", "yy"], [1]), **arguments)
+    assert caught.value.code == field
+
+
+def test_top_logprobs_come_with_each_step(scripted):
+    model = scripted(["x", "y"], [2, 0])
+    steps = list(generate(model, plan(model), should_stop=lambda: False, top_logprobs=2))
+    assert [[token for token, _ in step.top] for step in steps] == [[2, 0], [0, 1]]
+    assert all(step.top[0][1] == step.logprob_micronats for step in steps)
+    assert all(step.top == () for step in generate(model, plan(model), should_stop=lambda: False))

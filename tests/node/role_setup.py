@@ -14,7 +14,7 @@ from paceline.ledger.state import State
 from paceline.node.ceremony import CeremonyKey
 from paceline.node.founding import Founder, Founding, build_genesis
 from paceline.node.serving import Serving
-from paceline.protocol.answers import AnswerRequest, ChatPrompt, TaskOrder, Turn
+from paceline.protocol.answers import AnswerRequest, ChatPrompt, Request, TaskOrder, Turn
 from paceline.protocol.genesis import GenesisAccount
 from paceline.protocol.messages import OpenSession, Voucher
 from paceline.protocol.params import NICOIN_PER_COIN, TINY
@@ -94,20 +94,22 @@ def find_key(address: bytes) -> AccountKey:
     return next(key for key in KEYS if key.address == address)
 
 
-def make_order(session_id: bytes, executor: bytes, *, signer: AccountKey = USER, **changes) -> TaskOrder:
+def make_order(
+    session_id: bytes, executor: bytes, *, signer: AccountKey = USER, request: Request = REQUEST, **changes
+) -> TaskOrder:
     """A signed order; `changes` are made before the signature."""
     fields = {
         "session": session_id,
         "index": 0,
         "executor": executor,
-        "prompt_hash": REQUEST.compute_hash(),
+        "prompt_hash": request.compute_hash(),
         "max_cost": 10**9,
         "signature": bytes(64),
         **changes,
     }
     voucher = Voucher(**fields)
     signature = signer.sign(voucher.signed_bytes(CHAIN_ID))
-    return TaskOrder(msgspec.structs.replace(voucher, signature=signature), REQUEST)
+    return TaskOrder(msgspec.structs.replace(voucher, signature=signature), request)
 
 
 class FakeChain:

@@ -23,13 +23,26 @@ from role_setup import (
 )
 
 from paceline.base.errors import Invalid, InvalidTransaction, WorkError
+from paceline.inference.embed import VectorPlan
+from paceline.inference.run import TokenStep
 from paceline.ledger import nodes, tasks
 from paceline.ledger.sessions import compute_task_id
 from paceline.network.wire import PeerRequest
 from paceline.node.roles import executor
 from paceline.node.roles.executor import Answer, ExecutorRole
-from paceline.protocol.answers import EndFrame, FailFrame, TextFrame, decode_frame
-from paceline.protocol.codec import encode
+from paceline.node.roles.frames import FrameWriter
+from paceline.protocol.answers import (
+    EmbedRequest,
+    EndFrame,
+    FailFrame,
+    Payload,
+    TextFrame,
+    TokenLogprob,
+    TokenPrompt,
+    VectorFrame,
+    decode_frame,
+)
+from paceline.protocol.codec import decode, encode
 from paceline.protocol.messages import Receipt, SubmitReceipts
 from paceline.protocol.params import TINY
 
@@ -185,6 +198,51 @@ def test_an_answer_ends_with_what_the_receipt_says(setting, small_model):
     setting.context.duties.run_all()
     [sent] = setting.context.chain.sent
     assert sent == SubmitReceipts((Receipt(order.voucher, end.payload_hash, 5, 3),))
+
+
+@pytest.mark.parametrize(("asked", "shown"), [(None, 0), (0, 0), (2, 2)])
+def test_logprobs_travel_when_they_are_asked_for(setting, small_model, asked, shown):
+    spelling = [b"", b"a", b"\xc3", b"\xa9"]
+    model = SimpleNamespace(eos_token_ids=(0,), token_bytes=spelling)
+    request = msgspec.structs.replace(REQUEST, top_logprobs=asked)
+    writer = FrameWriter(model, request)
+    assert writer.top_logprobs == shown
+    made = [(1, "a", None), (2, "", None), (3, "é", None), (1, "", None), (0, "", "stop")]
+    steps = [
+        TokenStep(
+            token_id=token, text=text, logprob_micronats=-token, finish_reason=finish, top=((3, -9), (2, -8))[:shown]
+        )
+        for token, text, finish in made
+    ]
+    frames = [frame for step in steps if (frame := writer.write(step)) is not None]
+    top = ((3, spelling[3], -9), (2, spelling[2], -8))[:shown]
+    tokens = {token: TokenLogprob(token, spelling[token], -token, top) for token in (1, 2, 3)}
+    if asked is None:
+        assert frames == [TextFrame("a"), TextFrame("é")]
+    else:
+        # The last token made no text that could be shown, and yet it is told of; the end stands for no text.
+        assert frames == [
+            TextFrame("a", (tokens[1],)),
+            TextFrame("é", (tokens[2], tokens[3])),
+            TextFrame("", (tokens[1],)),
+        ]
+
+
+def test_an_embedding_is_a_vector_and_costs_its_prompt(setting, small_model, monkeypatch):
+    request = EmbedRequest(REQUEST.model, TokenPrompt((1, 2, 3)))
+    monkeypatch.setattr(executor, "plan_vector", lambda _, prompt: VectorPlan(prompt.token_ids))
+    monkeypatch.setattr(executor, "compute_vector", lambda _, tokens: bytes(tokens) + b"\x00")
+    monkeypatch.setattr(executor, "claim_vector", lambda _, tokens, values: b"claim of " + values)
+    cost = 3 * TINY.token_price
+    less = make_order(setting.session_id, setting.executor, request=request, max_cost=cost - 1)
+    with pytest.raises(Invalid, match="over-maximum"):
+        asyncio.run(collect(setting.role.serve(receive(setting, less))))
+    order = make_order(setting.session_id, setting.executor, request=request, max_cost=cost)
+    vector, end = asyncio.run(collect(setting.role.serve(receive(setting, order))))
+    assert vector == VectorFrame(b"\x01\x02\x03\x00")
+    assert (end.finish_reason, end.prompt_tokens, end.completion_tokens) == ("stop", 3, 0)
+    payload = decode(Payload, setting.context.blobs.get(end.payload_hash), limit_bytes=1_000)
+    assert payload == Payload(request, b"claim of \x01\x02\x03\x00")
 
 
 def test_invalid_maximum_below_prompt_and_answer(setting, small_model):
