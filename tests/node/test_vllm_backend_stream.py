@@ -283,6 +283,12 @@ def test_a_server_that_starts_takes_no_requests_and_ends_with_the_node(tmp_path)
     assert asyncio.run(main()) == -15
 
 
+def test_invalid_a_server_that_never_gets_ready_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(vllm_server, "START_SECONDS", 0.01)
+    with pytest.raises(ConfigError, match="code -9"):
+        asyncio.run(VllmServer(make_settings(tmp_path, make_program(tmp_path, "exec sleep 60"))).run())
+
+
 def test_settings_name_the_backend_and_refuse_what_has_no_effect():
     peer = PeerEntry(name="a", public_key="", url="http://127.0.0.1:1")
     plain = {"name": "a", "sequencer": "a", "peers": (peer,)}

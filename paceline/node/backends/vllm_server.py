@@ -224,22 +224,29 @@ class VllmServer:
         self._process = process
         assert process.stdin is not None
         process.stdin.write(json.dumps(order).encode() + b"\n")
-        waiting = asyncio.ensure_future(self._wait_healthy(Address(f"http://{LOOPBACK}:{port}", key)))
+        address = Address(f"http://{LOOPBACK}:{port}", key)
+        waiting = asyncio.ensure_future(self._wait_healthy(address, process.pid))
         try:
             code = await process.wait()
         finally:
             self._address = None
             waiting.cancel()
         _kill_group(process.pid)
-        return code, waiting.done() and not waiting.cancelled() and waiting.exception() is None
+        return code, waiting.done() and not waiting.cancelled() and waiting.result()
 
-    async def _wait_healthy(self, address: Address) -> None:
-        async with httpx.AsyncClient(timeout=POLL_SECONDS, trust_env=False) as client:
-            async with asyncio.timeout(START_SECONDS):
-                while not await _is_healthy(client, address.url):  # noqa: ASYNC110 - another process
-                    await asyncio.sleep(POLL_SECONDS)
+    async def _wait_healthy(self, address: Address, pid: int) -> bool:
+        try:
+            async with httpx.AsyncClient(timeout=POLL_SECONDS, trust_env=False) as client:
+                async with asyncio.timeout(START_SECONDS):
+                    while not await _is_healthy(client, address.url):  # noqa: ASYNC110 - another process
+                        await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            LOG.warning("the model server did not answer within %.0f s", START_SECONDS)
+            _kill_group(pid)
+            return False
         LOG.info("the model server answers at %s", address.url)
         self._address = address
+        return True
 
 
 async def _is_healthy(client: httpx.AsyncClient, url: str) -> bool:
