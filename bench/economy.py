@@ -1,6 +1,6 @@
 """How long four years of 100,000 hosts take the simulator, on one core, and how much memory.
 
-    python bench/economy.py [--hosts N] [--epochs N]
+python bench/economy.py [--hosts N] [--epochs N]
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ ALL = (
     "chat",
     "chat_race",
     "gateway",
+    "vllm_serving",
     "demo",
 )
 

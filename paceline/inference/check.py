@@ -16,6 +16,7 @@ from functools import partial
 import torch
 
 from paceline.base.integers import PPM
+from paceline.inference.backend import get_replayable_engines
 from paceline.inference.grammar import count_allowed
 from paceline.inference.run import check_serves, compute_token_limit, derive_text, open_state
 from paceline.inference.sampler import compute_logprob_micronats, replay_token
@@ -115,7 +116,7 @@ def check_transcript(
     InvalidClaim when the shape is wrong; Invalid when the grammar is.
     """
     check_shape(transcript)
-    check_serves(model, transcript.request)
+    check_serves(model, transcript.request, get_replayable_engines(model))
     lies = find_lies(model, transcript)
     # Tokens that the model does not have, or positions beyond its context, cannot be re-run; the lie says enough.
     if lies & (Lie.TOKEN_OUTSIDE_VOCABULARY | Lie.OVER_CONTEXT) or not transcript.output_tokens:

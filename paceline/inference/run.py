@@ -6,7 +6,7 @@ steps, joined, are what `derive_text` gives for the same tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -83,7 +83,7 @@ def generate(
     should_stop: Callable[[], bool],
     top_logprobs: int = 0,
     states: list[torch.Tensor] | None = None,
-) -> Iterator[TokenStep]:
+) -> Generator[TokenStep, None, None]:
     """Answer a request token by token; `should_stop` is asked after each token and ends the answer as cancelled.
 
     Shapes: `states` gains one bf16 tensor (traced_states, traced_width) a token, none where the engine traces none.
@@ -130,13 +130,14 @@ def open_state(model: LanguageModel, request: GenerationRequest) -> SamplerState
     return SamplerState(request.sampler, request.seed, open_grammar(model, grammar) if grammar else None)
 
 
-def check_serves(model: LanguageModel, request: GenerationRequest) -> None:
-    """Errors: WorkError when this model cannot answer or re-run the request."""
-    wanted = (request.model_id, request.model_hash, request.engine)
-    if wanted != (model.model_id, model.content_hash, model.engine):
+def check_serves(model: LanguageModel, request: GenerationRequest, engines: Sequence[str] = ()) -> None:
+    """Errors: WorkError when this model, on one of these engines (its own when none is named), cannot take the request."""
+    engines = engines or (model.engine,)
+    same_model = (request.model_id, request.model_hash) == (model.model_id, model.content_hash)
+    if not same_model or request.engine not in engines:
         raise WorkError(
             f"the request is for {request.model_id} {request.model_hash.hex()[:12]} on {request.engine}, "
-            f"this node has {model.model_id} {model.content_hash.hex()[:12]} on {model.engine}"
+            f"this node has {model.model_id} {model.content_hash.hex()[:12]} on {' or '.join(engines)}"
         )
     if len(request.prompt_tokens) >= model.context_tokens or max(request.prompt_tokens) >= model.vocab_size:
         raise WorkError("the prompt does not fit the model: its context is full or a token is outside the vocabulary")

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from paceline.base.integers import PPM
-from paceline.inference.grammar import Grammar
 from paceline.inference.noise import compute_noise, find_winner
 from paceline.protocol.transcripts import MAX_LOGPROB_LOSS_MICRONATS, SamplerSpec
+
+if TYPE_CHECKING:
+    # Model servers load this module beside their own version of the grammar library, which must not come with it.
+    from paceline.inference.grammar import Grammar
 
 # Two checkers of one set disagree near its border; this much on either side is nobody's fault.
 NUCLEUS_SLACK_PPM = 20_000

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import cast
 
 from paceline.base.errors import WorkError
+from paceline.inference.backend import AnswerOptions, Backend
 from paceline.inference.claim import build_transcript
 from paceline.inference.embed import VectorPlan, claim_vector, compute_vector
-from paceline.inference.run import TokenStep, generate
-from paceline.inference.trace import StateRecord, Trace
+from paceline.inference.run import TokenStep
+from paceline.inference.trace import Trace
 from paceline.ledger.sessions import compute_task_id
 from paceline.models.language import LanguageModel
 from paceline.node.context import Context
@@ -48,6 +50,7 @@ class Answer:
     model: LanguageModel
     order: TaskOrder
     generation: GenerationRequest | VectorPlan
+    backend: Backend
     gone: Event
     push: Callable[[Frame | None], object]
 
@@ -114,19 +117,14 @@ class AnswerMaker:
         steps: list[TokenStep] = []
         writer = FrameWriter(answer.model, request)
         generation = cast("GenerationRequest", answer.generation)
-        states = StateRecord()
-        work = generate(
-            answer.model,
-            generation,
-            should_stop=answer.gone.is_set,
-            top_logprobs=writer.top_logprobs,
-            states=states,
-        )
-        for step in work:
-            steps.append(step)
-            self.tokens.add(1)
-            if (frame := writer.write(step)) is not None:
-                answer.push(frame)
+        options = AnswerOptions(should_stop=answer.gone.is_set, top_logprobs=writer.top_logprobs)
+        with closing(answer.backend.generate(answer.model, generation, options)) as work:
+            for step in work:
+                steps.append(step)
+                self.tokens.add(1)
+                if (frame := writer.write(step)) is not None:
+                    answer.push(frame)
+        states = options.states
         # States are on disk before the receipt is, or a killed node could not open what it committed to.
         root = self.traces.keep(answer.order.voucher, Trace.join(states)) if states else NO_TRACE
         transcript = build_transcript(answer.model, generation, steps, root)

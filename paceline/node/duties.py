@@ -19,6 +19,8 @@ RETRY_SECONDS = 1.0
 BACKGROUND = ("race",)
 """Kinds of work that step back when anything else on the machine wants its core."""
 BACKGROUND_NICENESS = 10
+WAITING_THREADS = 32
+"""Threads that only wait for another process of the node."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,17 +73,19 @@ class Duties:
 class Threads:
     """One thread per kind of work, so that none queues behind another; more for answers where the operator says so.
 
+    `stream` has many, because its work is to wait for answers of another process.
+
     torch itself runs single-threaded.
     """
 
     def __init__(self, answers: int = 1) -> None:
         self._pools = {
             kind: ThreadPoolExecutor(
-                answers if kind == "answer" else 1,
+                {"answer": answers, "stream": WAITING_THREADS}.get(kind, 1),
                 thread_name_prefix=kind,
                 initializer=lower_priority if kind in BACKGROUND else None,
             )
-            for kind in ("answer", "ceremony", "check", "race", "train")
+            for kind in ("answer", "ceremony", "check", "race", "stream", "train")
         }
 
     async def run(self, kind: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

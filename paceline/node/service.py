@@ -26,6 +26,8 @@ from paceline.network.wire import PeerRequest
 from paceline.node import metrics, payloads
 from paceline.node.api_desk import ApiDesk
 from paceline.node.api_keys import KeyRing
+from paceline.node.backends.vllm_backend import VllmBackend
+from paceline.node.backends.vllm_server import VllmServer, build_server_settings
 from paceline.node.beacon_answers import answer_beacon
 from paceline.node.chain import Standing, is_alive
 from paceline.node.context import Context
@@ -49,7 +51,7 @@ from paceline.node.roles.racer import RaceRole
 from paceline.node.roles.relay import RelayRole
 from paceline.node.roles.trainer import TrainerRole
 from paceline.node.serving import Serving
-from paceline.node.settings import COMETBFT, load_settings
+from paceline.node.settings import COMETBFT, VLLM, load_settings
 from paceline.node.tracing import open_tracing
 from paceline.protocol.codec import decode
 from paceline.store.blobs import BlobStore
@@ -151,14 +153,28 @@ class NodeService:
         if self._settings.serves:
             # Load before the first poll: the sequencer waits for everybody, and the Race should not share a core with it.
             await self._host.load_served()
+        backend = await self._open_backend()
         runners: list[asyncio.Future[Any]] = [asyncio.create_task(server.serve()) for server in servers]
         runners += [asyncio.create_task(self._context.chain.run()), asyncio.create_task(self._watch(relays))]
         runners += [asyncio.create_task(stop.wait()), self._context.duties.failure]
+        if backend is not None:
+            runners.append(asyncio.create_task(backend.run()))
         done, _ = await asyncio.wait(runners, return_when=asyncio.FIRST_COMPLETED)
         await self._shut_down(servers, runners, relays)
         for finished in done:
             if not finished.cancelled() and (problem := finished.exception()) is not None:
                 raise problem
+
+    async def _open_backend(self) -> VllmBackend | None:
+        """VLLM's server for the first of the served models; this process answers for the others."""
+        if not (self._settings.serves and self._settings.backend == VLLM):
+            return None
+        model_id = self._host.model_ids[0]
+        model, path = await self._host.get(model_id), self._host.locate(model_id)
+        server = VllmServer(build_server_settings(self._settings, model, path, self._context.work_path / "vllm"))
+        backend = VllmBackend(server)
+        self._executor.use_backend(model_id, backend)
+        return backend
 
     async def _watch(self, relays: Mapping[str, RelayRole]) -> None:
         async with aclosing(self._context.chain.watch()) as heights:

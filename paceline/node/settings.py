@@ -17,6 +17,8 @@ SOLO, COMETBFT = "solo", "cometbft"
 ENGINES = (SOLO, COMETBFT)
 MAX_MODELS = 16
 MAX_PARALLEL_ANSWERS = 4_096
+TORCH, VLLM = "torch", "vllm"
+BACKENDS = (TORCH, VLLM)
 CHEATS = ("", "race-padding", "cheap-model", "untrained-update")
 
 
@@ -81,6 +83,16 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Hosts that may read /metrics on the port for peers; behind a proxy on this machine everybody looks like 127.0.0.1."""
     trace_endpoint: str = ""
     """OTLP collector (http://host:4318/v1/traces) that spans go to; empty for none."""
+    backend: str = TORCH
+    """What writes answers: torch (in this process) or vllm (its server, as a process of this node)."""
+    vllm_python: str = ""
+    """vLLM only: interpreter of the environment that holds it; empty for what `make tools-vllm` built."""
+    vllm_threads: int = 1
+    """vLLM only: processor threads of the server."""
+    vllm_kv_cache_gib: int = 1
+    """vLLM only: memory for keys and values of running answers, in GiB; 1 holds 45,000 tokens of SmolLM2."""
+    vllm_options: tuple[str, ...] = ()
+    """vLLM only: further arguments of the server, as on its command line."""
     cache: str = ""
     """Folder of converted models; empty for the user's cache."""
 
@@ -91,6 +103,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ConfigError(f"engine: {self.engine!r} is none of {', '.join(ENGINES)}")
         if not 1 <= len(self.models) <= MAX_MODELS or len(set(self.models)) != len(self.models):
             raise ConfigError(f"models: between 1 and {MAX_MODELS} different names are wanted")
+        self._check_backend()
         if self.block_seconds <= 0 or self.idle_seconds < self.block_seconds:
             raise ConfigError("block_seconds must be above 0 and idle_seconds at least as long")
         if not 1 <= self.parallel_answers <= MAX_PARALLEL_ANSWERS:
@@ -103,6 +116,17 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         for name in (self.name, self.sequencer):
             if name not in names:
                 raise ConfigError(f"peers: {name!r} is missing, the list holds {', '.join(names) or 'nothing'}")
+
+    def _check_backend(self) -> None:
+        if self.backend not in BACKENDS:
+            raise ConfigError(f"backend: {self.backend!r} is none of {', '.join(BACKENDS)}")
+        if self.vllm_threads < 1 or self.vllm_kv_cache_gib < 1:
+            raise ConfigError("vllm_threads and vllm_kv_cache_gib must be at least 1")
+        if self.backend == VLLM and self.cheat == "cheap-model":
+            raise ConfigError("cheat: cheap-model is played by the torch backend only")
+        chosen = (self.vllm_python, self.vllm_threads, self.vllm_kv_cache_gib, self.vllm_options)
+        if self.backend != VLLM and chosen != ("", 1, 1, ()):
+            raise ConfigError(f"vllm_…: these settings need backend = {VLLM!r}")
 
 
 def load_settings(path: Path) -> NodeSettings:

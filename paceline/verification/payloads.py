@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from paceline.base.errors import Invalid, InvalidClaim, WorkError
+from paceline.inference.backend import get_replayable_engines
 from paceline.inference.check import Challenge, check_transcript
 from paceline.inference.embed import check_vector, plan_vector
 from paceline.inference.plan import plan_answer, plan_sampler
@@ -43,9 +46,12 @@ class Expected:
     """From the beacon value after the receipt: draws what is opened, and breaks ties between equal scores."""
 
 
-def build_generation(model: LanguageModel, request: AnswerRequest, seed: bytes) -> GenerationRequest:
+def build_generation(
+    model: LanguageModel, request: AnswerRequest, seed: bytes, engine: str | None = None
+) -> GenerationRequest:
     """What the executor runs and a checker replays for a user's request: both come from here.
 
+    `engine` names the executor's when it is not that of `model`.
     Errors: Invalid whose code names the field, as in OpenAI's API.
     """
     sampler = plan_sampler(
@@ -59,7 +65,8 @@ def build_generation(model: LanguageModel, request: AnswerRequest, seed: bytes) 
         stop=request.stop,
         grammar=request.grammar,
     )
-    return plan_answer(model, request.prompt, sampler=sampler, seed=seed, choice=request.choice)
+    planned = plan_answer(model, request.prompt, sampler=sampler, seed=seed, choice=request.choice)
+    return planned if engine is None else msgspec.structs.replace(planned, engine=engine)
 
 
 def commits_states(model: LanguageModel, payload: Payload) -> bool:
@@ -92,6 +99,9 @@ def judge_payload(model: LanguageModel, payload: Payload, expected: Expected, op
     scores = get_honest_scores(model.model_id, model.engine)
     if scores is None and not evidence.lies:
         return Verdict(UNDECIDED, "no calibration ships for this model and arithmetic", ())
+    if transcript.request.engine != model.engine:
+        # How rare an answer is was measured among this engine's own: between two engines only the wide limits hold.
+        scores = None
     return judge_answer(evidence, CALIBRATION, scores, expected.draw_seed)
 
 
@@ -99,7 +109,8 @@ def _build_challenge(
     model: LanguageModel, transcript: Transcript, expected: Expected, opening: bytes | None
 ) -> Challenge | None:
     tokens = len(transcript.output_tokens)
-    if not tokens or not model.traced_states:
+    if not tokens or not model.traced_states or transcript.request.engine != model.engine:
+        # Other engines whose answers are judged here hand out no states: sampler and logprobs are all there is.
         return None
     if transcript.trace_root == NO_TRACE:
         raise InvalidClaim("states-not-committed", f"{model.engine} commits to states, this answer to none")
@@ -111,7 +122,10 @@ def _build_challenge(
 
 def _check_bindings(model: LanguageModel, request: AnswerRequest, transcript: Transcript, expected: Expected) -> None:
     seed = derive_sampler_seed(expected.session_seed, expected.task_id, request, expected.owner)
-    if transcript.request != build_generation(model, request, seed):
+    engine = transcript.request.engine
+    if engine not in get_replayable_engines(model):
+        raise InvalidClaim("unknown-engine", f"nothing is calibrated for answers of {engine} here")
+    if transcript.request != build_generation(model, request, seed, engine):
         raise InvalidClaim("other-generation", "prompt, sampler, seed or model differ from what the request leads to")
     _check_counts(len(transcript.request.prompt_tokens), len(transcript.output_tokens), expected)
 

@@ -199,7 +199,7 @@ def small_model(setting, monkeypatch):
 
     setting.role._host = SimpleNamespace(get=get)
     setting.context.threads = SimpleNamespace(run=run)
-    monkeypatch.setattr(executor, "generate", generate)
+    monkeypatch.setattr("paceline.inference.backend.generate", generate)
     monkeypatch.setattr(executor, "build_generation", lambda *_: SimpleNamespace(prompt_tokens=(1, 2, 3, 4, 5)))
     monkeypatch.setattr(executor, "build_transcript", lambda *_: SimpleNamespace(finish_reason="stop"))
     monkeypatch.setattr(executor, "encode_transcript", lambda _: b"transcript")
@@ -361,7 +361,7 @@ def test_invalid_work_ends_the_stream_with_a_failure(setting, small_model, monke
         raise WorkError("out of memory")
         yield
 
-    monkeypatch.setattr(executor, "generate", fail)
+    monkeypatch.setattr("paceline.inference.backend.generate", fail)
     assert answer(setting, threading.Event()) == [FailFrame("work-failed", "out of memory"), None]
     assert not list((setting.folder / "work" / "receipts").iterdir())
 

@@ -17,6 +17,7 @@ import msgspec
 
 from paceline.base.errors import Invalid, InvalidTransaction
 from paceline.economy.pay import compute_task_cost
+from paceline.inference.backend import Backend, TorchBackend
 from paceline.inference.embed import VectorPlan, plan_vector
 from paceline.ledger import attendance, nodes, vouchers
 from paceline.ledger.indices import is_paid
@@ -65,10 +66,11 @@ class ExecutorRole:
     def __init__(self, context: Context, host: ModelHost) -> None:
         self._context = context
         self._host = host
-        self._slots = slots = context.settings.parallel_answers
-        self.line = FairQueue(
-            lambda: slots, max_waiting=MAX_WAITING * slots, max_waiting_per_user=MAX_WAITING_PER_RELAY * slots
-        )
+        self._backends: dict[str, Backend] = {}
+        """Engines beside the one in this process, by model."""
+        self._torch = TorchBackend()
+        self._slots = context.settings.parallel_answers
+        self.line = self._make_line()
         self._accepted: dict[bytes, int] = {}
         """Tasks taken, with the height behind which their session takes no request any more."""
         self._receipts = context.work_path / "receipts"
@@ -78,10 +80,16 @@ class ExecutorRole:
         """Tasks whose payload may be on disk before their receipt is."""
         self._spans: dict[bytes, str] = {}
         """What the trace of a task is called, for its checkers; empty where tracing is off."""
-        context.metrics.gauge("executor_slots", lambda: slots)
+        context.metrics.gauge("executor_slots", lambda: self._slots)
         context.metrics.gauge("executor_under_way", lambda: self.line.under_way)
         context.metrics.gauge("executor_waiting", lambda: self.line.waiting)
         context.metrics.gauge("executor_tokens_total", lambda: self._maker.tokens.total)
+
+    def use_backend(self, model_id: str, backend: Backend) -> None:
+        """Let another engine answer for a model; before orders come."""
+        self._backends[model_id] = backend
+        self._slots = max(self._slots, backend.parallel)
+        self.line = self._make_line()
 
     def on_block(self, state: State) -> None:
         """Send waiting receipts; forget what the ledger has, and what nobody will ask for; answer to being called late."""
@@ -113,8 +121,10 @@ class ExecutorRole:
         await self._wait_for_session(order.voucher.session)
         state = self._context.chain.read()
         session, task_id = self._check_order(state, request.sender_address, order)
+        backend = self._backends.get(order.request.model, self._torch)
+        backend.check_ready()
         model = await self._host.get(order.request.model, cheap=self._context.settings.cheat == CHEAP_MODEL)
-        generation = _plan(model, order.request, session, task_id)
+        generation = _plan(model, order.request, _derive_seed(session, task_id, order.request), backend.engine)
         if self._compute_cost(len(generation.prompt_tokens), order.request.max_tokens) > order.voucher.max_cost:
             raise Invalid("over-maximum", "the voucher does not pay for prompt and max_tokens")
         # Marked before the wait, or the same order sent again meanwhile would be answered twice.
@@ -130,7 +140,7 @@ class ExecutorRole:
         with self._context.tracing.span("executor", parent, task=task_id.hex()) as traceparent:
             if traceparent:
                 self._spans[task_id] = traceparent
-            async with aclosing(self._stream(model, order, generation, task_id)) as frames:
+            async with aclosing(self._stream(model, order, generation, backend)) as frames:
                 async for frame in frames:
                     yield encode(frame)
 
@@ -198,6 +208,12 @@ class ExecutorRole:
         if kept or task_id in self._accepted or is_paid(state, voucher.session, voucher.index):
             raise Invalid("already-done", "this task was answered before")
 
+    def _make_line(self) -> FairQueue:
+        slots = self._slots
+        return FairQueue(
+            lambda: slots, max_waiting=MAX_WAITING * slots, max_waiting_per_user=MAX_WAITING_PER_RELAY * slots
+        )
+
     def _make_busy_mark(self, voucher: Voucher) -> Skip:
         context = self._context
         unsigned = Skip(context.address, BUSY, context.chain.height, bytes(64))
@@ -215,15 +231,17 @@ class ExecutorRole:
         await self._context.chain.send(message)
 
     async def _stream(
-        self, model: LanguageModel, order: TaskOrder, generation: GenerationRequest | VectorPlan, task_id: bytes
+        self, model: LanguageModel, order: TaskOrder, generation: GenerationRequest | VectorPlan, backend: Backend
     ) -> AsyncGenerator[Frame, None]:
         outbox = Outbox(OUTBOX_BYTES)
-        answer = Answer(model, order, generation, outbox.gone, outbox.push)
-        began = time.monotonic()
+        answer = Answer(model, order, generation, backend, outbox.gone, outbox.push)
+        task_id, began = answer.task_id, time.monotonic()
         self._making.add(task_id)
         # Ends with the generation and not with the stream: a relay that reads slowly must not keep this node from its Race.
         self._context.serving.begin()
-        work = asyncio.ensure_future(self._context.threads.run("answer", self._maker.make, answer))
+        # Another process does the work of a backend that takes many; the thread only waits for it.
+        kind = "stream" if backend.parallel > 1 and isinstance(order.request, AnswerRequest) else "answer"
+        work = asyncio.ensure_future(self._context.threads.run(kind, self._maker.make, answer))
         work.add_done_callback(lambda done: self._release(done, task_id, began))
         try:
             while (frame := await outbox.take()) is not None:
@@ -255,7 +273,13 @@ class ExecutorRole:
         return compute_task_cost(prompt_tokens, completion_tokens, self._context.params.token_price)
 
 
-def _plan(model: LanguageModel, request: Request, session: Session, task_id: bytes) -> GenerationRequest | VectorPlan:
+def _plan(model: LanguageModel, request: Request, seed: bytes, engine: str) -> GenerationRequest | VectorPlan:
     if not isinstance(request, AnswerRequest):
         return plan_vector(model, request.prompt)
-    return build_generation(model, request, derive_sampler_seed(session.seed, task_id, request, session.owner))
+    return build_generation(model, request, seed, engine)
+
+
+def _derive_seed(session: Session, task_id: bytes, request: Request) -> bytes:
+    if not isinstance(request, AnswerRequest):
+        return b""
+    return derive_sampler_seed(session.seed, task_id, request, session.owner)

@@ -1,0 +1,1 @@
+"""Engines that run in processes of their own, behind `inference.backend`."""
