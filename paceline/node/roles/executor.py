@@ -260,8 +260,8 @@ class ExecutorRole:
                 self.tokens.add(1)
                 if step.text:
                     answer.push(TextFrame(step.text))
-            answer.push(self._keep(answer, steps))
             self._context.metrics.count("executor_answers_total", "left" if answer.gone.is_set() else "complete")
+            answer.push(self._keep(answer, steps))
         except WorkError as problem:
             self._context.metrics.count("executor_answers_total", "failed")
             answer.push(FailFrame("work-failed", str(problem)))
