@@ -100,15 +100,13 @@ class AnswerMaker:
 
     def make(self, answer: Answer) -> None:
         """Work until the end frame; whatever happens, the stream ends."""
-        metrics = self._context.metrics
         try:
             if isinstance(answer.order.request, AnswerRequest):
                 self._generate(answer, answer.order.request)
             else:
                 self._embed(answer)
-            metrics.count("executor_answers_total", "left" if answer.gone.is_set() else "complete")
         except WorkError as problem:
-            metrics.count("executor_answers_total", "failed")
+            self._context.metrics.count("executor_answers_total", "failed")
             answer.push(FailFrame("work-failed", str(problem)))
         finally:
             answer.push(None)
@@ -142,6 +140,7 @@ class AnswerMaker:
         prompt_tokens = len(answer.generation.prompt_tokens)
         receipt = Receipt(answer.order.voucher, digest, prompt_tokens, completion_tokens)
         write_whole(self._receipts / f"{answer.task_id.hex()}.receipt", encode(receipt))
+        self._context.metrics.count("executor_answers_total", "left" if answer.gone.is_set() else "complete")
         return EndFrame(finish_reason, prompt_tokens, completion_tokens, digest)
 
 

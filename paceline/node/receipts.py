@@ -15,6 +15,7 @@ from paceline.engine.light_blocks import encode_light_block
 from paceline.engine.light_rpc import HttpLightProvider
 from paceline.inference.run import derive_text
 from paceline.ledger.state import State
+from paceline.ledger.tasks import TASKS
 from paceline.node.context import Context
 from paceline.node.models import ModelHost
 from paceline.node.payloads import request_payload
@@ -27,6 +28,9 @@ from paceline.protocol.transcripts import decode_transcript
 from paceline.store.trie import TrieProof
 
 HEADER_SECONDS = 10.0
+KNOWN_BLOCKS = 8
+KNOWN_SECONDS = 3.0
+"""How long a task that the ledger does not have yet is waited for, per height."""
 
 
 class ProvingStore(StateStore, Protocol):
@@ -51,6 +55,7 @@ class ReceiptMaker:
         Errors: InvalidClaim unknown-task, not-its-relay, not-a-text; TransportError when executor or engine do not answer.
         """
         context = self._context
+        await self._wait_known(task_id)
         task = read_facts(context.chain.read(), task_id).task
         if task.relay != context.address:
             raise InvalidClaim("not-its-relay", "the task went through another relay, which alone may read its answer")
@@ -75,6 +80,14 @@ class ReceiptMaker:
             text=text,
             signature=reply.signature,
         )
+
+    async def _wait_known(self, task_id: bytes) -> None:
+        """An answer is at its user a few heights before its receipt is on the ledger."""
+        chain = self._context.chain
+        until = chain.height + KNOWN_BLOCKS
+        while TASKS.get(chain.read(), task_id) is None and chain.height < until:
+            if not await chain.wait_height(chain.height + 1, KNOWN_SECONDS):
+                return
 
     def _prove(self, task_id: bytes) -> tuple[int, tuple[ProvenValue, ...], bytes]:
         """Height, values and block from one moment: nothing here waits, so no block comes in between."""

@@ -209,7 +209,9 @@ def test_status_of_a_stopped_network_comes_from_the_stores(run, home):
     status = json.loads(result.stdout)
     assert list(status) == ["height", "app_hash", "engine", "nodes"]
     assert (status["height"], status["app_hash"], status["engine"]) == (5, app_hash.hex(), LABEL)
-    assert [list(node) for node in status["nodes"]] == [["name", "alive", "height", "app_hash", "voting_power"]] * 2
+    assert [list(node) for node in status["nodes"]] == [
+        ["name", "alive", "height", "app_hash", "voting_power", "load"]
+    ] * 2
     assert [(node["name"], node["alive"], node["height"]) for node in status["nodes"]] == [
         ("node-1", False, 5),
         ("node-2", False, 3),

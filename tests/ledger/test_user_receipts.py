@@ -81,7 +81,8 @@ class Answered:
         )
 
     def make_context(self, key) -> SimpleNamespace:
-        chain = SimpleNamespace(chain_id=self.chain.application.chain_id, read=lambda: self.chain.state)
+        chain_id, height = self.chain.application.chain_id, self.chain.height
+        chain = SimpleNamespace(chain_id=chain_id, read=lambda: self.chain.state, height=height)
         peers = SimpleNamespace(name_of=lambda address: address, request=self.ask)
         settings = SimpleNamespace(engine="solo")
         return SimpleNamespace(key=key, address=key.address, chain=chain, peers=peers, settings=settings)

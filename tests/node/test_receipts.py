@@ -233,6 +233,17 @@ def test_invalid_relay_asks_for_a_receipt(tmp_path):
         Network(tmp_path).make(relay=KEYS[1])
 
 
+def test_a_receipt_is_waited_for_a_few_heights(tmp_path):
+    network = Network(tmp_path)
+    task = TASKS.get(network.state, network.task_id)
+    TASKS.delete(network.state, network.task_id)
+    context = network.make_context(RELAY, "relay")
+    context.chain.coming = [lambda _: None, lambda state: TASKS.put(state, network.task_id, task), lambda _: None]
+    asyncio.run(ReceiptMaker(context, None, None)._wait_known(network.task_id))
+    assert TASKS.get(network.state, network.task_id) == task
+    assert len(context.chain.coming) == 1
+
+
 def test_invalid_task_that_is_settled(tmp_path):
     network = Network(tmp_path)
     TASKS.delete(network.state, network.task_id)

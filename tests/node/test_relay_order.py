@@ -106,6 +106,7 @@ def test_the_first_drawn_node_answers(setting):
     assert setting.ask() == [Started(task_id, first), TextFrame("hi"), END]
     assert setting.asked() == [first]
     assert RELAY.address not in setting.order()
+    assert 'relay_requests_total{outcome="answered"} 1' in setting.context.metrics.render()
 
 
 def test_the_voucher_names_node_prompt_and_maximum(setting):

@@ -172,8 +172,10 @@ class RelayRole:
                     if is_first and isinstance(event, TextFrame):
                         is_first = False
                         self._context.metrics.observe("relay_first_token_seconds", time.monotonic() - began)
+                    if isinstance(event, EndFrame):
+                        # Before it leaves: who has the end need not ask for more.
+                        outcome = "answered"
                     yield event
-                outcome = "answered"
         except QueueFull as full:
             outcome = "refused"
             raise Busy(str(full), full.retry_after_seconds) from None
