@@ -1,7 +1,7 @@
 """What the sampler costs: milliseconds to choose and to replay one token, and tokens per second of a whole answer.
 
-Run: python bench/sampler.py [--tokens N]. One thread; logits are the model's own; CPU time, medians of three rounds. `share` is the part of
-the time of a token that the sampler takes.
+Run: python bench/sampler.py [--tokens N]. One thread; logits are the model's own; CPU time, medians of three rounds. `share` is
+the part of the time of a token that the sampler takes.
 """
 
 from __future__ import annotations

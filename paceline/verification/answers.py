@@ -75,7 +75,7 @@ def judge_answer(evidence: AnswerEvidence, calibration: Calibration = CALIBRATIO
     strays = evidence.deviation_micronats > deviation_limit and spread >= calibration.deviation_least_micro
     misses = evidence.margin_micronats + evidence.support_micronats > margin_limit
     if evidence.lies:
-        return Verdict(REJECTED, f"contradicts itself: {_name_lies(evidence.lies)}", numbers)
+        return Verdict(REJECTED, f"contradicts itself: {_name_lies(evidence.lies)}"[:160], numbers)
     if strays:
         return Verdict(REJECTED, "the logprobs are not those of the model: another model or prompt answered", numbers)
     if misses:

@@ -169,7 +169,7 @@ def test_one_token_never_condemns():
 def test_a_verdict_carries_its_numbers():
     verdict = judge_answer(ENOUGH, LIMITS)
     assert verdict.evidence == (20, 800_000, 800_000, 4_000_000, 700_000, 700_000, 4_000_000, 1, 0)
-    every = judge_answer(dataclasses.replace(ENOUGH, lies=Lie(127)))
+    every = judge_answer(dataclasses.replace(ENOUGH, lies=~Lie.NONE))
     assert "text differs" in every.reason
     assert len(every.reason) <= 160
 
