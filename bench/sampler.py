@@ -7,13 +7,14 @@ the part of the time of a token that the sampler takes.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from statistics import median
 
 import torch
 
 from paceline.cli.environment import get_cache_path
-from paceline.inference.grammar import ENGINE
+from paceline.inference.grammar import ENGINE, open_grammar
 from paceline.inference.plan import plan_answer, plan_sampler
 from paceline.inference.run import generate, open_state
 from paceline.inference.sampler import choose_token, replay_token
@@ -63,6 +64,16 @@ def time_sampler(
     return 1_000 * (time.process_time() - begin) / len(rows)
 
 
+def time_compile(model: LanguageModel) -> tuple[int, float]:
+    """Bytes and milliseconds of a schema near the largest one that is allowed."""
+    ranges = {f"k{index}": {"type": "integer", "minimum": index, "maximum": 977 * index + 5} for index in range(1_000)}
+    grammar = GrammarSpec("json_schema", json.dumps({"type": "object", "properties": ranges}), ENGINE)
+    open_grammar(model, grammar)
+    begin = time.process_time()
+    open_grammar(model, grammar)
+    return len(grammar.text), 1_000 * (time.process_time() - begin)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokens", type=int, default=48)
@@ -81,6 +92,8 @@ def main() -> None:
             for kind in (False, True)
         )
         print(f"{name:<18}{choose:>8.2f}{replay:>8.2f}{whole:>8.1f}{choose / whole:>8.1%}{1_000 / whole:>10.1f}")
+    size, took = time_compile(model)
+    print(f"a schema of {size} bytes compiles in {took:.0f} ms")
 
 
 if __name__ == "__main__":
