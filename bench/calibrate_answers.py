@@ -25,6 +25,7 @@ from paceline.base.hashing import hash_parts
 from paceline.inference.check import (
     DEVIATION_CAP_MICRONATS,
     MARGIN_CAP_MICRONATS,
+    SUPPORT_CAP_MICRONATS,
     TokenEvidence,
     compare_tokens,
 )
@@ -103,7 +104,8 @@ def get_deviation(token: TokenEvidence) -> tuple[float, float]:
 
 
 def get_margin(token: TokenEvidence) -> tuple[float, float]:
-    return min(token.margin_micronats, MARGIN_CAP_MICRONATS) / 1e6, token.expected_mismatch_micro / 1e6
+    outside = min(token.support_micronats, SUPPORT_CAP_MICRONATS)
+    return (min(token.margin_micronats, MARGIN_CAP_MICRONATS) + outside) / 1e6, token.expected_mismatch_micro / 1e6
 
 
 def measure(answers: Sequence[Sequence[TokenEvidence]], pair: Pair) -> tuple[float, float]:

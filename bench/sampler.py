@@ -1,19 +1,20 @@
 """What the sampler costs: milliseconds to choose and to replay one token, and tokens per second of a whole answer.
 
-Run: python bench/sampler.py [--tokens N]. One thread; logits are the model's own; medians of five rounds. `share` is the part of
-the time of a token that the sampler takes.
+Run: python bench/sampler.py [--tokens N]. One thread; logits are the model's own; CPU time, medians of three rounds. `share` is
+the part of the time of a token that the sampler takes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from statistics import median
 
 import torch
 
 from paceline.cli.environment import get_cache_path
-from paceline.inference.grammar import ENGINE
+from paceline.inference.grammar import ENGINE, open_grammar
 from paceline.inference.plan import plan_answer, plan_sampler
 from paceline.inference.run import generate, open_state
 from paceline.inference.sampler import choose_token, replay_token
@@ -22,7 +23,7 @@ from paceline.models.threads import use_one_thread
 from paceline.protocol.transcripts import GenerationRequest, GrammarSpec
 
 PROMPT = [{"role": "user", "content": "Explain in a few sentences how a bicycle stays upright while it is moving."}]
-ROUNDS = 5
+ROUNDS = 3
 KINDS = {
     "greedy": {"temperature_ppm": 0},
     "temperature 1": {},
@@ -44,7 +45,7 @@ def time_answer(model: LanguageModel, request: GenerationRequest) -> tuple[float
     """Milliseconds a token after the first, and the tokens."""
     times, tokens = [], []
     for step in generate(model, request, should_stop=lambda: False):
-        times.append(time.perf_counter())
+        times.append(time.process_time())
         tokens.append(step.token_id)
     return 1_000 * (times[-1] - times[0]) / max(1, len(times) - 1), tokens
 
@@ -53,14 +54,24 @@ def time_sampler(
     model: LanguageModel, request: GenerationRequest, rows: list[torch.Tensor], tokens: list[int], *, replay: bool
 ) -> float:
     state = open_state(model, request)
-    begin = time.perf_counter()
+    begin = time.process_time()
     for row, token in zip(rows, tokens, strict=True):
         if replay:
             replay_token(row, state, token)
         else:
             choose_token(row, state)
         state.push(token)
-    return 1_000 * (time.perf_counter() - begin) / len(rows)
+    return 1_000 * (time.process_time() - begin) / len(rows)
+
+
+def time_compile(model: LanguageModel) -> tuple[int, float]:
+    """Bytes and milliseconds of a schema near the largest one that is allowed."""
+    ranges = {f"k{index}": {"type": "integer", "minimum": index, "maximum": 977 * index + 5} for index in range(1_000)}
+    grammar = GrammarSpec("json_schema", json.dumps({"type": "object", "properties": ranges}), ENGINE)
+    open_grammar(model, grammar)
+    begin = time.process_time()
+    open_grammar(model, grammar)
+    return len(grammar.text), 1_000 * (time.process_time() - begin)
 
 
 def main() -> None:
@@ -69,7 +80,7 @@ def main() -> None:
     settings = parser.parse_args()
     use_one_thread()
     model = LanguageModel.load(prepare_model(get_cache_path(), progress=print))
-    print(f"{'ms a token':<18}{'choose':>8}{'replay':>8}{'whole':>8}{'share':>8}{'tokens/s':>10}")
+    print(f"{'CPU ms a token':<18}{'choose':>8}{'replay':>8}{'whole':>8}{'share':>8}{'tokens/s':>10}")
     for name, options in KINDS.items():
         request = plan(model, settings.tokens, options)
         answers = [time_answer(model, request) for _ in range(ROUNDS)]
@@ -81,6 +92,8 @@ def main() -> None:
             for kind in (False, True)
         )
         print(f"{name:<18}{choose:>8.2f}{replay:>8.2f}{whole:>8.1f}{choose / whole:>8.1%}{1_000 / whole:>10.1f}")
+    size, took = time_compile(model)
+    print(f"a schema of {size} bytes compiles in {took:.0f} ms")
 
 
 if __name__ == "__main__":

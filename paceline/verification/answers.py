@@ -95,7 +95,7 @@ def judge_answer(
         *(chances.states_ppb, chances.tokens_ppb, chances.log_e_micro),
     )
     if evidence.lies:
-        return Verdict(REJECTED, f"contradicts itself: {_name_lies(evidence.lies)}", numbers)
+        return Verdict(REJECTED, f"contradicts itself: {_name_lies(evidence.lies)}"[:160], numbers)
     if evidence.deviation_micronats > limits.deviation and spread >= calibration.deviation_least_micro:
         return Verdict(REJECTED, "the logprobs are not those of the model: another model or prompt answered", numbers)
     if evidence.margin_micronats + evidence.support_micronats > limits.margin:
