@@ -49,6 +49,7 @@ def pack(*values):
 
 def expect(request, tokens, **changes):
     fields = {
+        "draw_seed": bytes(32),
         "task_id": bytes(32),
         "session_seed": bytes(32),
         "owner": bytes(20),
