@@ -48,6 +48,7 @@ from paceline.protocol.answers import AnswerRequest, EmbedRequest, EndFrame, Tex
 
 MICRO = 1_000_000
 DEMO, OPERATOR = "demo", "operator"
+EMBEDS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -130,18 +131,23 @@ class NodeGateway:
         del account  # every accepted key bills the one account whose key this node holds
         model = await self._get_model(request.model)
         planned = await asyncio.to_thread(plan_embeddings, model, request)
-        found: list[tuple[bytes, TaskCost]] = []
-        for asked, tokens in planned:
-            found.append(await self._embed_one(asked, tokens))
+        room = asyncio.Semaphore(EMBEDS_AT_ONCE)
+        runners = [asyncio.create_task(self._embed_one(asked, tokens, room)) for asked, tokens in planned]
+        try:
+            found = await asyncio.gather(*runners)
+        finally:
+            for runner in runners:
+                runner.cancel()
+            await asyncio.gather(*runners, return_exceptions=True)
         return EmbedView(
             vectors=tuple(values for values, _ in found),
             tasks=tuple(task for _, task in found),
             prompt_tokens=sum(tokens for _, tokens in planned),
         )
 
-    async def _embed_one(self, asked: EmbedRequest, tokens: int) -> tuple[bytes, TaskCost]:
+    async def _embed_one(self, asked: EmbedRequest, tokens: int, room: asyncio.Semaphore) -> tuple[bytes, TaskCost]:
         task_id, executor, values = "", "", b""
-        async with aclosing(self._relay.ask(asked, tokens)) as events:
+        async with room, aclosing(self._relay.ask(asked, tokens)) as events:
             async for event in events:
                 if isinstance(event, Started):
                     task_id, executor = event.task_id.hex(), self._context.peers.name_of(event.executor)
