@@ -51,6 +51,7 @@ from paceline.protocol.answers import AnswerRequest, EmbedRequest, EndFrame, Tex
 
 MICRO = 1_000_000
 DEMO, OPERATOR = "demo", "operator"
+EMBEDS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -122,18 +123,25 @@ class NodeGateway:
         """Ask the network for vectors, one task for each input."""
         model = await self._get_model(request.model)
         planned = await asyncio.to_thread(plan_embeddings, model, request)
-        found: list[tuple[bytes, TaskCost]] = []
-        for asked, tokens in planned:
-            found.append(await self._embed_one(account, asked, tokens))
+        room = asyncio.Semaphore(EMBEDS_AT_ONCE)
+        runners = [asyncio.create_task(self._embed_one(account, asked, tokens, room)) for asked, tokens in planned]
+        try:
+            found = await asyncio.gather(*runners)
+        finally:
+            for runner in runners:
+                runner.cancel()
+            await asyncio.gather(*runners, return_exceptions=True)
         return EmbedView(
             vectors=tuple(values for values, _ in found),
             tasks=tuple(task for _, task in found),
             prompt_tokens=sum(tokens for _, tokens in planned),
         )
 
-    async def _embed_one(self, account: Account, asked: EmbedRequest, tokens: int) -> tuple[bytes, TaskCost]:
+    async def _embed_one(
+        self, account: Account, asked: EmbedRequest, tokens: int, room: asyncio.Semaphore
+    ) -> tuple[bytes, TaskCost]:
         task_id, executor, values = "", "", b""
-        async with aclosing(self._relays[asked.model].ask(asked, tokens, account.name)) as events:
+        async with room, aclosing(self._relays[asked.model].ask(asked, tokens, account.name)) as events:
             async for event in events:
                 if isinstance(event, Started):
                     task_id, executor = event.task_id.hex(), self._context.peers.name_of(event.executor)

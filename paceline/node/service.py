@@ -39,6 +39,7 @@ from paceline.node.engines import build_chain
 from paceline.node.gateway import DoorKeys, NodeGateway
 from paceline.node.home import Home
 from paceline.node.models import ModelHost
+from paceline.node.patience import PatientProtocol
 from paceline.node.peers import Peers, encode_many
 from paceline.node.probe import answer_probe
 from paceline.node.receipts import ReceiptMaker
@@ -273,6 +274,7 @@ def _make_server(app: object, host: str, port: int, lifespan: Literal["on", "off
         log_config=None,
         access_log=False,
         lifespan=lifespan,
+        http=PatientProtocol,
         timeout_graceful_shutdown=1,
     )
     return QuietServer(config)

@@ -14,6 +14,7 @@ from typing import Self
 import uvicorn
 
 from paceline.node.api_desk import ApiDesk
+from paceline.node.patience import PatientProtocol
 from paceline.node.views import (
     Account,
     BlockView,
@@ -229,14 +230,22 @@ class LoopbackServer:
     """The web application over a gateway, on a free port of 127.0.0.1."""
 
     def __init__(
-        self, gateway: ScriptedGateway, settings: WebSettings | None = None, desk: ApiDesk | None = None
+        self,
+        gateway: ScriptedGateway,
+        settings: WebSettings | None = None,
+        desk: ApiDesk | None = None,
+        protocol: type[PatientProtocol] = PatientProtocol,
     ) -> None:
         self.gateway = gateway
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(
-            create_app(gateway, settings, desk), log_level="critical", lifespan="on", timeout_graceful_shutdown=2
+            create_app(gateway, settings, desk),
+            log_level="critical",
+            lifespan="on",
+            timeout_graceful_shutdown=2,
+            http=protocol,
         )
         self._server = _Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})

@@ -11,6 +11,7 @@ import pytest
 from openai import OpenAI
 from scripted_gateway import GOOD_KEY, MODEL, LoopbackServer, ScriptedGateway
 
+from paceline.node.patience import PatientProtocol
 from paceline.node.views import RequestRefused, UpstreamFailed
 from paceline.web.settings import WebSettings
 
@@ -32,6 +33,43 @@ def test_a_hundred_slow_clients_hold_up_nobody(gateway: ScriptedGateway):
             with client, client.makefile("rb") as told:
                 assert told.readline().startswith(b"HTTP/1.1 408 ")
     assert len(gateway.completions) == 1
+
+
+class HastyProtocol(PatientProtocol):
+    head_seconds = 0.2
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health HT", b"GET /health HTTP/1.1\r\nHost: x\r\nX-A: "])
+def test_a_head_that_never_ends_is_cut_off(gateway: ScriptedGateway, sent):
+    with (
+        LoopbackServer(gateway, protocol=HastyProtocol) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as client,
+    ):
+        client.sendall(sent)
+        assert client.recv(100) == b""
+
+
+def test_a_second_head_that_never_ends_is_cut_off_too(gateway: ScriptedGateway):
+    with (
+        LoopbackServer(gateway, protocol=HastyProtocol) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as client,
+        client.makefile("rb") as told,
+    ):
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /hea")
+        assert told.read().count(b"HTTP/1.1 200 OK") == 1
+
+
+def test_an_answer_may_take_longer_than_a_head(gateway: ScriptedGateway):
+    gateway.hang = True
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    body = json.dumps({"model": MODEL, "prompt": "x", "stream": True}).encode()
+    with (
+        LoopbackServer(gateway, protocol=HastyProtocol) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as client,
+    ):
+        client.sendall(head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        assert client.recv(15) == b"HTTP/1.1 200 OK"
+        assert not gateway.closed.wait(0.5)
 
 
 @pytest.mark.parametrize("path", ROUTES)

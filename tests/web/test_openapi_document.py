@@ -56,7 +56,17 @@ def test_schemathesis_finds_a_fault(tmp_path: Path):
     gateway.known_keys = {GOOD_KEY}
     gateway.fail_before = ValueError("a bug")
     with LoopbackServer(gateway, WebSettings(api_keys_required=True)) as server:
-        done = run_schemathesis(server, tmp_path, "--phases", "fuzzing", "--include-path", "/v1/embeddings")
+        done = run_schemathesis(
+            server,
+            tmp_path,
+            "--phases",
+            "fuzzing",
+            "--no-shrink",
+            "--max-failures",
+            "1",
+            "--include-path",
+            "/v1/embeddings",
+        )
     assert done.returncode == 1
     assert "Server error" in done.stdout
 
