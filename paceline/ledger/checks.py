@@ -154,9 +154,18 @@ def _close_reveals(state: State, params: NetworkParams, task_id: bytes, task: Ta
     suspicion.note_check(state, params, task_id, task)
 
 
+def _void_acceptances(state: State, task: Task) -> None:
+    """Who was drawn and accepted what a majority rejects has not checked: its duty counts as missed."""
+    for vote in task.votes:
+        node = nodes.NODES.get(state, vote.voter)
+        if vote.voter in task.drawn and vote.outcome == ACCEPTED and node is not None and node.fulfilled > 0:
+            nodes.add_to_node(state, vote.voter, fulfilled=-1)
+
+
 def _decide(state: State, params: NetworkParams, task_id: bytes, task: Task, epoch: int) -> None:
     outcome = compute_majority(get_outcomes(task.votes), nodes.get_weights(state))
     if outcome == REJECTED:
+        _void_acceptances(state, task)
         settle_task(state, params, task_id, REJECTED)
         convict(state, params, task.executor, epoch)
     elif outcome == ACCEPTED or state.height >= task.deadline:

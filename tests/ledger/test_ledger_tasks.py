@@ -161,6 +161,28 @@ def test_a_majority_convicts_refunds_and_forfeits(chain):
     assert line.forfeited >= COST
 
 
+def test_who_accepted_what_a_majority_rejects_has_missed_its_duty(chain):
+    session_id = chain.open_session()
+    task_id, executor = answer_with_checkers(chain, session_id, least=2)
+    drawn = TASKS.get(chain.state, task_id).drawn
+    verdicts = dict.fromkeys(drawn[1:], (m.ACCEPTED, (1,))) | {drawn[0]: (m.REJECTED, (1,))}
+    messages = commit(chain, task_id, verdicts)
+    for address, message in messages.items():
+        chain.send(key_of(chain, address), message)
+    chain.tick()
+    before = {address: find_node(chain, address).fulfilled for address in drawn}
+    chain.run_until(lambda: TASKS.get(chain.state, task_id).status == DISPUTED)
+    for key in chain.keys:
+        if key != executor and key.address not in drawn:
+            judge(chain, key, task_id, m.REJECTED)
+    chain.run_until(lambda: TASKS.get(chain.state, task_id).status in (GUILTY, FINAL))
+    guilty = TASKS.get(chain.state, task_id).status == GUILTY
+    # Three of five equal nodes are needed; with two drawn of whom one accepted, the flag and two more are.
+    assert guilty == (len(drawn) == 2)
+    lost = {address: before[address] - find_node(chain, address).fulfilled for address in drawn}
+    assert lost == {address: int(guilty and address != drawn[0]) for address in drawn}
+
+
 def test_more_than_half_for_the_accused_ends_the_dispute(chain):
     session_id = chain.open_session()
     task_id, executor = answer_with_checkers(chain, session_id)
