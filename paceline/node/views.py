@@ -222,13 +222,14 @@ class ChatDelta:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatEnd:
-    """Last event of a complete choice. Units: cost in nicoin."""
+    """Last event of a complete choice. `executor` ended it, when that is not the one that began. Units: cost in nicoin."""
 
     finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
     cost_nicoin: int
     task_id: str
+    executor: str = ""
     choice: int = 0
 
 

@@ -90,7 +90,7 @@ def get_usage(ends: list[ChatEnd]) -> dict[str, Any]:
 
 def get_receipt(start: ChatStart, end: ChatEnd) -> dict[str, str | int]:
     """Return what this network adds to one choice: the task, the node that did it, and what it cost."""
-    return {"task": end.task_id, "executor": start.executor, "cost_nicoin": end.cost_nicoin}
+    return {"task": end.task_id, "executor": end.executor or start.executor, "cost_nicoin": end.cost_nicoin}
 
 
 def get_receipts(answers: list[Gathered]) -> dict[str, Any]:
