@@ -229,6 +229,7 @@ class ChatEnd:
     completion_tokens: int
     cost_nicoin: int
     task_id: str
+    executor: str = ""
     choice: int = 0
     executor: str = ""
 
