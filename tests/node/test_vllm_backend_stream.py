@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -281,6 +282,49 @@ def test_a_server_that_starts_takes_no_requests_and_ends_with_the_node(tmp_path)
         return process.returncode
 
     assert asyncio.run(main()) == -15
+
+
+FAKE_SERVER = """#!{python} -u
+import http.server, json, sys
+order = json.loads(sys.stdin.readline())
+port = int(order["arguments"][order["arguments"].index("--port") + 1])
+class Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", port), Healthy).serve_forever()
+"""
+
+
+def test_a_server_that_dies_after_it_was_ready_is_not_ready_any_more_and_comes_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(vllm_server, "POLL_SECONDS", 0.2)
+    monkeypatch.setattr(vllm_server, "FIRST_PAUSE_SECONDS", 0.02)
+    program = tmp_path / "program"
+    program.write_text(FAKE_SERVER.format(python=sys.executable))
+    program.chmod(0o755)
+
+    async def wait_other(server, former):
+        while server._address in {None, former}:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.01)
+        return server.address
+
+    async def main():
+        server = VllmServer(make_settings(tmp_path, program))
+        runner = asyncio.create_task(server.run())
+        async with asyncio.timeout(60):
+            first = await wait_other(server, None)
+            process = server._process
+            process.kill()
+            await process.wait()
+            second = await wait_other(server, first)
+        assert first.key != second.key
+        runner.cancel()
+        await asyncio.gather(runner, return_exceptions=True)
+        with pytest.raises(WorkError, match="not ready"):
+            _ = server.address
+        assert server.pid is None
+
+    asyncio.run(main())
 
 
 def test_invalid_a_server_that_never_gets_ready_is_killed(tmp_path, monkeypatch):
