@@ -74,6 +74,11 @@ class LanguageModel:
         """Text of tokens without special tokens."""
         return self._text.decode(token_ids)
 
+    @property
+    def token_bytes(self) -> Sequence[bytes]:
+        """Bytes of each token id; special tokens have none."""
+        return self._text.token_bytes
+
     def open_detokeniser(self) -> Detokeniser:
         """A decoder that turns tokens into text as they come."""
         return self._text.open_detokeniser()
@@ -107,6 +112,10 @@ class LanguageModel:
         hidden = self._network.compute_hidden_together([torch.tensor(ids) for ids in token_ids], caches)
         last = torch.tensor([len(ids) for ids in token_ids]).cumsum(0) - 1
         return self._network.compute_logits(hidden[last])
+
+    def compute_final_states(self, token_ids: Sequence[int]) -> torch.Tensor:
+        """One prefill over all tokens, states after the last norm. Shapes: (len(token_ids), hidden_size)."""
+        return self._network.compute_hidden(torch.tensor(token_ids), self.open_cache(len(token_ids)))
 
     def iterate_logits(
         self, token_ids: Sequence[int], start: int, *, states: list[torch.Tensor] | None = None

@@ -43,7 +43,7 @@ class ChatTokenizer:
         self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         self._template = environment.from_string((directory / "chat_template.jinja").read_text("utf-8"))
-        self._token_bytes = _build_token_bytes(self._tokenizer)
+        self.token_bytes: Sequence[bytes] = _build_token_bytes(self._tokenizer)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text; the spellings of special tokens become those tokens."""
@@ -61,7 +61,7 @@ class ChatTokenizer:
 
     def open_detokeniser(self) -> Detokeniser:
         """A fresh token-by-token decoder."""
-        return Detokeniser(self._token_bytes)
+        return Detokeniser(self.token_bytes)
 
     def get_token_id(self, spelling: str) -> int:
         """The id of one token. Errors: WorkError when the model directory holds another vocabulary."""

@@ -24,6 +24,7 @@ class ModelHost:
         self._cache = cache
         self._threads = threads
         self.model_ids = model_ids
+        self._paths: dict[str, Path] = {}
         self._loading: dict[tuple[str, bool], asyncio.Task[LanguageModel]] = {}
 
     async def get(self, model_id: str, *, cheap: bool = False) -> LanguageModel:
@@ -42,6 +43,10 @@ class ModelHost:
         """Load every model that this node serves, one after another, as each needs memory and a core."""
         for model_id in self.model_ids:
             await self.get(model_id)
+
+    def get_path(self, model_id: str) -> Path | None:
+        """Folder of a prepared model, once it was loaded."""
+        return self._paths.get(model_id)
 
     def get_loaded(self, model_id: str) -> LanguageModel | None:
         """The honest model when it is there already."""
@@ -63,5 +68,6 @@ class ModelHost:
             raise WorkError(str(problem)) from None
         except OSError as problem:
             raise WorkError(f"{model_id} cannot be prepared in {self._cache}: {problem}") from None
+        self._paths[model_id] = path
         LOG.info("model ready at %s", path)
         return LanguageModel.load(path, quantise=cheap)
