@@ -31,7 +31,9 @@ from paceline.lab.detection import (
 )
 from paceline.lab.forgeries import FORGERIES
 from paceline.lab.samples import ATTACKS, HONEST, Laboratory, Sample, load_samples, plan_questions, save_samples
-from paceline.models.language import ENGINE, MODEL_ID, prepare_model
+from paceline.models.catalogue import DEFAULT_MODEL as MODEL_ID
+from paceline.models.catalogue import ENGINE
+from paceline.models.language import prepare_model
 from paceline.verification.calibration import HonestScores
 
 CALIBRATIONS = Path(__file__).parent.parent / "paceline" / "verification" / "calibrations"

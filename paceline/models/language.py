@@ -117,6 +117,10 @@ class LanguageModel:
         last = torch.tensor([len(ids) for ids in token_ids]).cumsum(0) - 1
         return self._network.compute_logits(hidden[last])
 
+    def compute_final_states(self, token_ids: Sequence[int]) -> torch.Tensor:
+        """One prefill over all tokens, states after the last norm. Shapes: (len(token_ids), hidden_size)."""
+        return self._network.compute_hidden(torch.tensor(token_ids), self.open_cache(len(token_ids)))
+
     def iterate_logits(
         self, token_ids: Sequence[int], start: int, *, states: list[torch.Tensor] | None = None
     ) -> Iterator[torch.Tensor]:

@@ -141,7 +141,7 @@ class NodeGateway:
         self, account: Account, asked: EmbedRequest, tokens: int, room: asyncio.Semaphore
     ) -> tuple[bytes, TaskCost]:
         task_id, executor, values = "", "", b""
-        async with room, aclosing(self._relays[asked.model].ask(asked, tokens, account.name)) as events:
+        async with room, aclosing(self._relays[asked.model].ask(asked, tokens, account.key_id)) as events:
             async for event in events:
                 if isinstance(event, Started):
                     task_id, executor = event.task_id.hex(), self._context.peers.name_of(event.executor)
@@ -167,7 +167,7 @@ class NodeGateway:
     ) -> AsyncGenerator[ChatEvent, None]:
         task_id = executor = ""
         # Every accepted key bills the one account whose key this node holds; the name keeps its share of the line.
-        async with aclosing(self._relays[asked.model].ask(asked, prompt_tokens, account.name)) as events:
+        async with aclosing(self._relays[asked.model].ask(asked, prompt_tokens, account.key_id)) as events:
             async for event in events:
                 if isinstance(event, Started):
                     executor, is_first = self._context.peers.name_of(event.executor), not task_id

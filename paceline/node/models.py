@@ -44,9 +44,9 @@ class ModelHost:
         for model_id in self.model_ids:
             await self.get(model_id)
 
-    def locate(self, model_id: str) -> Path:
-        """Folder of a model that was loaded."""
-        return self._paths[model_id]
+    def get_path(self, model_id: str) -> Path | None:
+        """Folder of a prepared model, once it was loaded."""
+        return self._paths.get(model_id)
 
     def get_loaded(self, model_id: str) -> LanguageModel | None:
         """The honest model when it is there already."""

@@ -171,7 +171,8 @@ class NodeService:
         if not (self._settings.serves and self._settings.backend == VLLM):
             return None
         model_id = self._host.model_ids[0]
-        model, path = await self._host.get(model_id), self._host.locate(model_id)
+        model, path = await self._host.get(model_id), self._host.get_path(model_id)
+        assert path is not None
         server = VllmServer(build_server_settings(self._settings, model, path, self._context.work_path / "vllm"))
         backend = VllmBackend(server)
         self._executor.use_backend(model_id, backend)

@@ -29,7 +29,7 @@ from paceline.inference.trace import StateRecord, Trace, derive_draw, verify_ope
 from paceline.lab.engines import round_int8
 from paceline.lab.forgeries import LAYERS, WIDTH, compute_escape, measure_forgery
 from paceline.models.language import LanguageModel, prepare_model
-from paceline.models.llama import LlamaNetwork, get_shape
+from paceline.models.llama import LlamaNetwork, get_llama_shape
 from paceline.models.quantise import quantise_matrix
 from paceline.protocol.messages import ACCEPTED, REJECTED
 from paceline.protocol.transcripts import GenerationRequest
@@ -63,7 +63,7 @@ def load_rounded(path, rounding):
     model = LanguageModel.load(path)
     params = load_file(path / "model.safetensors")
     rounded = {name: rounding(part) if name.endswith("_proj.weight") else part for name, part in params.items()}
-    model._network = LlamaNetwork(get_shape(json.loads((path / "config.json").read_text())), rounded)
+    model._network = LlamaNetwork(get_llama_shape(json.loads((path / "config.json").read_text())), rounded)
     return model
 
 

@@ -9,7 +9,7 @@ from paceline.base.errors import WorkError
 from paceline.inference.backend import REPLAYED_BY, VLLM_CPU, StepWriter, Token, TorchBackend, get_replayable_engines
 from paceline.inference.check import check_transcript
 from paceline.inference.claim import build_transcript
-from paceline.models.language import ENGINE
+from paceline.models.catalogue import ENGINE
 from paceline.protocol.answers import AnswerRequest, ChatPrompt, Payload, Turn, derive_sampler_seed
 from paceline.protocol.messages import REJECTED
 from paceline.protocol.transcripts import encode_transcript

@@ -184,3 +184,16 @@ def test_a_batch_of_one_is_the_same_to_the_last_bit(model):
     tokens = model.encode("Nothing is padded.")
     alone = model.compute_next_logits(tokens, model.open_cache(20))
     assert torch.equal(model.compute_next_logits_together([tokens], [model.open_cache(20)])[0], alone)
+
+
+def test_final_states_lead_to_the_logits(model):
+    tokens = model.encode("Embeddings are made of these.")
+    states = model.compute_final_states(tokens)
+    assert states.shape == (len(tokens), 576)
+    wanted = torch.stack(list(model.iterate_logits(tokens, 0)))
+    assert torch.equal(model._network.compute_logits(states), wanted)
+
+
+def test_every_token_has_its_bytes(model):
+    assert len(model.token_bytes) == model.vocab_size and model.token_bytes[2] == b""
+    assert b"".join(model.token_bytes[token] for token in model.encode("a\u00e9")) == "a\u00e9".encode()

@@ -53,6 +53,7 @@ def test_every_served_model_is_loaded_once(loaded):
 
     asyncio.run(use())
     assert loaded == [("one", False), ("two", False)]
+    assert (host.get_path("one"), host.get_path("three")) == (Path("cache/one"), None)
     assert host.loaded.name == "one" and host.get_loaded("two").name == "two" and host.get_loaded("three") is None
 
 

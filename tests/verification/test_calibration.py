@@ -10,7 +10,8 @@ from itertools import pairwise
 import pytest
 
 from paceline.inference.check import AnswerEvidence, Lie
-from paceline.models.language import ENGINE, MODEL_ID
+from paceline.models.catalogue import DEFAULT_MODEL as MODEL_ID
+from paceline.models.catalogue import ENGINE
 from paceline.protocol.messages import ACCEPTED, REJECTED, UNDECIDED
 from paceline.verification.answers import CALIBRATION, FAR_MICRONATS, LEAST_TRACED, judge_answer
 from paceline.verification.calibration import (
