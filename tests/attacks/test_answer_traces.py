@@ -35,7 +35,7 @@ from paceline.protocol.messages import ACCEPTED, REJECTED
 from paceline.protocol.transcripts import GenerationRequest
 from paceline.verification.answers import CALIBRATION, judge_answer
 from paceline.verification.calibration import BILLION, compute_upper_limit, get_honest_scores
-from paceline.verification.suspicion import compute_log_e_micro, is_suspect
+from paceline.verification.suspicion import SUSPECT_MICRONATS, compute_log_e_micro, is_suspect
 
 TOPICS = ("a harbour", "old maps", "tea", "a tall tree")
 TOKENS = 24
@@ -96,11 +96,13 @@ def judge(checker, scores, transcript, trace):
     return judge_answer(check_transcript(checker, transcript, challenge), CALIBRATION, scores)
 
 
-def test_honest_answers_lower_suspicion(model, scores):
-    for topic in TOPICS[:3]:
-        verdict = judge(model, scores, *answer(model, topic))
-        assert verdict.outcome != REJECTED
-        assert verdict.evidence[-1] < 0
+def test_honest_answers_are_accepted_and_hardly_move_suspicion(model, scores):
+    verdicts = [judge(model, scores, *answer(model, topic)) for topic in TOPICS[:3]]
+    assert {verdict.outcome for verdict in verdicts} == {ACCEPTED}
+    # One honest answer in fifty has a near tie that a bet on rare tokens pays for; the others pay for that bet.
+    logs = [verdict.evidence[-1] for verdict in verdicts]
+    assert statistics.median(logs) < 0
+    assert sum(logs) < SUSPECT_MICRONATS / 20
 
 
 def test_8_bit_weights_are_never_accepted_and_raise_suspicion(path, model, scores):
