@@ -21,9 +21,10 @@ from paceline.node.receipt_check import _verify_draw, verify_receipt
 from paceline.node.receipt_facts import ProvenValues, read_facts
 from paceline.node.receipts import ReceiptMaker
 from paceline.protocol import messages as m
-from paceline.protocol.answers import AnswerRequest, Payload, Turn, derive_sampler_seed
+from paceline.protocol.answers import AnswerRequest, ChatPrompt, Payload, Turn, derive_sampler_seed
 from paceline.protocol.codec import encode
 from paceline.protocol.transcripts import (
+    TRANSCRIPT_VERSION,
     GenerationRequest,
     SamplerSpec,
     Transcript,
@@ -34,7 +35,7 @@ from paceline.protocol.transcripts import (
 TEXT = "Paris."
 REQUEST = AnswerRequest(
     model=MODEL,
-    turns=(Turn("user", "hi"),),
+    prompt=ChatPrompt((Turn("user", "hi"),)),
     max_tokens=8,
     temperature_ppm=0,
     top_p_ppm=1_000_000,
@@ -53,9 +54,7 @@ class Answered:
         self.executor = chain.first_executor(session_id, 0)
         session = SESSIONS.get(chain.state, session_id)
         self.payload = encode(Payload(REQUEST, encode_transcript(self.write(session.seed))))
-        unsigned = m.Voucher(session_id, 0, self.executor.address, REQUEST.compute_hash(), 10**10, bytes(64))
-        signature = chain.user.sign(unsigned.signed_bytes(chain.application.chain_id))
-        voucher = msgspec.structs.replace(unsigned, signature=signature)
+        voucher = chain.voucher(session_id, 0, self.executor, max_cost=10**10, prompt=REQUEST.compute_hash())
         receipt = m.Receipt(voucher, hash_blob(self.payload), 3, 2)
         chain.send(self.executor, m.SubmitReceipts((receipt,)))
         chain.run_until(lambda: bool(TASKS.get(chain.state, self.task_id)))
@@ -72,7 +71,7 @@ class Answered:
             prompt_tokens=(1, 2, 3),
         )
         return Transcript(
-            version=1,
+            version=TRANSCRIPT_VERSION,
             request=generation,
             output_tokens=(7, 8),
             logprobs_micronats=(-1, -2),
@@ -92,7 +91,7 @@ class Answered:
         request = PeerRequest(sender=relay.public_key, sender_address=relay.address, path=path, body=body)
         return hand_out(self.make_context(self.executor), self.vault, request)
 
-    async def get_model(self) -> None:
+    async def get_model(self, _model_id) -> None:
         return None
 
     def make(self):
