@@ -31,6 +31,7 @@ from paceline.base.errors import WorkError
 from paceline.base.hashing import hash_parts
 from paceline.cli.environment import get_cache_path
 from paceline.cli.network import Network, local_network
+from paceline.inference.backend import AnswerOptions
 from paceline.inference.check import check_transcript
 from paceline.inference.claim import build_transcript
 from paceline.inference.plan import plan_answer, plan_sampler
@@ -92,7 +93,7 @@ async def answer_all(model: LanguageModel, server: VllmServer, answers: int, tok
     def answer(number: int) -> Transcript:
         request = plan(model, number, TEMPERATURES[number % len(TEMPERATURES)], tokens, backend.engine)
         return build_transcript(
-            model, request, list(backend.generate(model, request, should_stop=lambda: False, top_logprobs=0))
+            model, request, list(backend.generate(model, request, AnswerOptions(should_stop=lambda: False)))
         )
 
     with ThreadPoolExecutor(backend.parallel) as pool:

@@ -119,7 +119,7 @@ def make_hosts(scenario: Scenario, chance: np.random.Generator) -> Hosts:
 
 
 def compute_check_rates(reputation: Ints, floor: float, halving: int) -> Floats:
-    """Share of tasks checked, by reputation: all at 0, what is above the floor halving. Twin of `ledger.tasks`."""
+    """Share of tasks checked, by reputation: all at 0, what is above the floor halving. Twin of `ledger.check_rates`."""
     return np.asarray(floor + (1.0 - floor) * 0.5 ** np.minimum(64, reputation // halving), np.float64)
 
 

@@ -102,10 +102,6 @@ class LanguageModel:
         hidden = self._compute_hidden(token_ids, cache, start=len(token_ids) - 1, states=states)
         return self._network.compute_logits(hidden)[0]
 
-    def compute_final_states(self, token_ids: Sequence[int]) -> torch.Tensor:
-        """One prefill over all tokens, states after the last norm. Shapes: (len(token_ids), hidden_size)."""
-        return self._network.compute_hidden(torch.tensor(token_ids), self.open_cache(len(token_ids)))
-
     def compute_next_logits_together(
         self, token_ids: Sequence[Sequence[int]], caches: Sequence[KeyValueCache]
     ) -> torch.Tensor:

@@ -229,7 +229,6 @@ class ChatEnd:
     completion_tokens: int
     cost_nicoin: int
     task_id: str
-    executor: str = ""
     choice: int = 0
     executor: str = ""
 

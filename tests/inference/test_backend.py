@@ -6,7 +6,15 @@ import msgspec
 import pytest
 
 from paceline.base.errors import WorkError
-from paceline.inference.backend import REPLAYED_BY, VLLM_CPU, StepWriter, Token, TorchBackend, get_replayable_engines
+from paceline.inference.backend import (
+    REPLAYED_BY,
+    VLLM_CPU,
+    AnswerOptions,
+    StepWriter,
+    Token,
+    TorchBackend,
+    get_replayable_engines,
+)
 from paceline.inference.check import check_transcript
 from paceline.inference.claim import build_transcript
 from paceline.models.catalogue import ENGINE
@@ -35,7 +43,9 @@ def plan(model, request, engine=None):
 
 
 def answer(model, request):
-    work = TorchBackend().generate(model, plan(model, request), should_stop=lambda: False, top_logprobs=2)
+    work = TorchBackend().generate(
+        model, plan(model, request), AnswerOptions(should_stop=lambda: False, top_logprobs=2)
+    )
     return list(work)
 
 
@@ -47,6 +57,7 @@ def judge(model, request, transcript):
         prompt_hash=request.compute_hash(),
         prompt_tokens=len(transcript.request.prompt_tokens),
         completion_tokens=len(transcript.output_tokens),
+        draw_seed=bytes(32),
     )
     return judge_payload(model, Payload(request, encode_transcript(transcript)), expected)
 
@@ -94,8 +105,6 @@ def test_invalid_a_calibrated_engine_does_not_help_on_a_checker_that_it_was_not_
 
 def test_the_engine_in_this_process_runs_only_its_own_requests(told):
     assert VLLM_CPU in REPLAYED_BY
-    work = TorchBackend().generate(
-        told, plan(told, make_request(), VLLM_CPU), should_stop=lambda: False, top_logprobs=0
-    )
+    work = TorchBackend().generate(told, plan(told, make_request(), VLLM_CPU), AnswerOptions(should_stop=lambda: False))
     with pytest.raises(WorkError, match=VLLM_CPU):
         next(work)

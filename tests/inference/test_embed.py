@@ -121,7 +121,7 @@ def test_the_limit_is_the_last_accepted_distance():
     evidence = check_vector(DRAWN, claim())
     for distance, outcome in ((TOLERANCE_MICRO, ACCEPTED), (TOLERANCE_MICRO + 1, REJECTED)):
         verdict = judge_vector(type(evidence)(tokens=2, distance_micro=distance))
-        assert (verdict.outcome, verdict.evidence) == (outcome, (2, distance, TOLERANCE_MICRO))
+        assert (verdict.outcome, verdict.evidence) == (outcome, (2, distance, TOLERANCE_MICRO, 0))
 
 
 def test_a_payload_is_bound_to_the_request_and_the_receipt():

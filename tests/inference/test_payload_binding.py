@@ -9,6 +9,7 @@ from babble import BabbleModel
 from paceline.inference.claim import build_transcript
 from paceline.inference.grammar import ENGINE
 from paceline.inference.run import generate
+from paceline.models.catalogue import DEFAULT_MODEL, ENGINE
 from paceline.protocol.answers import (
     AnswerRequest,
     ChatPrompt,
@@ -20,6 +21,7 @@ from paceline.protocol.answers import (
 )
 from paceline.protocol.messages import ACCEPTED, REJECTED, UNDECIDED
 from paceline.protocol.transcripts import GrammarSpec, encode_transcript
+from paceline.verification.calibration import get_honest_scores
 from paceline.verification.payloads import Expected, build_generation, judge_payload
 
 MODEL = BabbleModel()
@@ -42,6 +44,13 @@ REQUEST = AnswerRequest(
 )
 
 
+@pytest.fixture(autouse=True)
+def calibrated(monkeypatch):
+    """The made-up model is judged by what was measured of a real one: it is exact, so nothing it does is rare."""
+    scores = get_honest_scores(DEFAULT_MODEL, ENGINE)
+    monkeypatch.setattr("paceline.verification.payloads.get_honest_scores", lambda *_: scores)
+
+
 def change(**changes):
     return msgspec.structs.replace(REQUEST, **changes)
 
@@ -60,6 +69,7 @@ def judge(request, transcript, **changes):
             "prompt_hash": request.compute_hash(),
             "prompt_tokens": len(transcript.request.prompt_tokens),
             "completion_tokens": len(transcript.output_tokens),
+            "draw_seed": bytes(32),
             **changes,
         }
     )

@@ -21,7 +21,7 @@ from paceline.economy.supply import DAILY_FLOOR
 from paceline.lab.economy import HONEST, _compute_earned, compute_check_rates, compute_gini, make_hosts, simulate
 from paceline.lab.economy_report import summarise, write_csv, write_page
 from paceline.lab.scenario import load_scenario, parse_scenario
-from paceline.ledger.tasks import compute_check_rate_ppm
+from paceline.ledger.check_rates import compute_reputation_rate_ppm
 from paceline.protocol.params import NICOIN_PER_COIN, TINY
 
 EXAMPLE = Path("examples/econ/first-years.toml")
@@ -68,7 +68,7 @@ def test_without_checks_every_cheat_pays():
 def test_check_rates_are_those_of_the_ledger():
     reputations = np.arange(0, 200)
     ours = compute_check_rates(reputations, TINY.check_floor_ppm / PPM, TINY.check_halving_epochs)
-    theirs = [compute_check_rate_ppm(int(r), TINY) / PPM for r in reputations]
+    theirs = [compute_reputation_rate_ppm(int(r), TINY) / PPM for r in reputations]
     assert np.allclose(ours, theirs, atol=1e-6)
 
 

@@ -108,7 +108,9 @@ def test_who_was_not_drawn_judges_only_what_is_flagged(setting):
 def suspect(setting, *, rest, status=CONFIRMING, numbers=(HIGH, HIGH)):
     for place, number in enumerate(numbers):
         key = setting.executor + bytes([place]) * 32
-        suspicion.KEPT.put(setting.state, key, CheckedTask(TASKS.get(setting.state, setting.task_id), number))
+        suspicion.KEPT.put(
+            setting.state, key, CheckedTask(TASKS.get(setting.state, setting.task_id), number, bytes(32))
+        )
     tasks.OPEN_TASKS.delete(setting.state, setting.task_id)
     inquiry = Inquiry(status=status, round_index=1, rest=rest, drawn=(setting.key.address,), deadline=99)
     INQUIRIES.put(setting.state, setting.executor, inquiry)

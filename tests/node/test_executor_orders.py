@@ -26,13 +26,16 @@ from role_setup import (
 from paceline.base.errors import Invalid, InvalidTransaction, WorkError
 from paceline.base.hashing import hash_blob
 from paceline.base.keys import verify_signature
+from paceline.inference.backend import TorchBackend
 from paceline.inference.embed import VectorPlan
 from paceline.inference.run import TokenStep
 from paceline.ledger import attendance, nodes, registration, tasks
 from paceline.ledger.sessions import compute_task_id
 from paceline.network.wire import PeerRequest
+from paceline.node import answering
+from paceline.node.answering import Answer
 from paceline.node.roles import executor
-from paceline.node.roles.executor import Answer, ExecutorRole
+from paceline.node.roles.executor import ExecutorRole
 from paceline.node.roles.frames import FrameWriter
 from paceline.protocol.answers import (
     EmbedRequest,
@@ -201,8 +204,8 @@ def small_model(setting, monkeypatch):
     setting.context.threads = SimpleNamespace(run=run)
     monkeypatch.setattr("paceline.inference.backend.generate", generate)
     monkeypatch.setattr(executor, "build_generation", lambda *_: SimpleNamespace(prompt_tokens=(1, 2, 3, 4, 5)))
-    monkeypatch.setattr(executor, "build_transcript", lambda *_: SimpleNamespace(finish_reason="stop"))
-    monkeypatch.setattr(executor, "encode_transcript", lambda _: b"transcript")
+    monkeypatch.setattr(answering, "build_transcript", lambda *_: SimpleNamespace(finish_reason="stop"))
+    monkeypatch.setattr(answering, "encode_transcript", lambda _: b"transcript")
     return steps
 
 
@@ -214,7 +217,7 @@ def test_an_answer_ends_with_what_the_receipt_says(setting, small_model):
     assert isinstance(end, EndFrame)
     assert (end.prompt_tokens, end.completion_tokens, end.finish_reason) == (5, 3, "stop")
     task_id = compute_task_id(setting.session_id, 0)
-    assert hash_blob(setting.role._vault.get(task_id)) == end.payload_hash
+    assert hash_blob(setting.role._maker.vault.get(task_id)) == end.payload_hash
     setting.role.on_block(setting.state)
     setting.context.duties.run_all()
     [sent] = setting.context.chain.sent
@@ -252,8 +255,8 @@ def test_logprobs_travel_when_they_are_asked_for(setting, small_model, asked, sh
 def test_an_embedding_is_a_vector_and_costs_its_prompt(setting, small_model, monkeypatch):
     request = EmbedRequest(REQUEST.model, TokenPrompt((1, 2, 3)))
     monkeypatch.setattr(executor, "plan_vector", lambda _, prompt: VectorPlan(prompt.token_ids))
-    monkeypatch.setattr(executor, "compute_vector", lambda _, tokens: bytes(tokens) + b"\x00")
-    monkeypatch.setattr(executor, "claim_vector", lambda _, tokens, values: b"claim of " + values)
+    monkeypatch.setattr(answering, "compute_vector", lambda _, tokens: bytes(tokens) + b"\x00")
+    monkeypatch.setattr(answering, "claim_vector", lambda _, tokens, values: b"claim of " + values)
     cost = 3 * TINY.token_price
     less = make_order(setting.session_id, setting.executor, request=request, max_cost=cost - 1)
     with pytest.raises(Invalid, match="over-maximum"):
@@ -262,7 +265,9 @@ def test_an_embedding_is_a_vector_and_costs_its_prompt(setting, small_model, mon
     vector, end = asyncio.run(collect(setting.role.serve(receive(setting, order))))
     assert vector == VectorFrame(b"\x01\x02\x03\x00")
     assert (end.finish_reason, end.prompt_tokens, end.completion_tokens) == ("stop", 3, 0)
-    payload = decode(Payload, setting.context.blobs.get(end.payload_hash), limit_bytes=1_000)
+    kept = setting.role._maker.vault.get(compute_task_id(setting.session_id, 0))
+    assert hash_blob(kept) == end.payload_hash
+    payload = decode(Payload, kept, limit_bytes=1_000)
     assert payload == Payload(request, b"claim of \x01\x02\x03\x00")
 
 
@@ -314,7 +319,7 @@ def test_the_search_is_held_off_until_the_answer_is_made_and_not_until_it_is_rea
         made = await asyncio.to_thread(serving.wait_idle, 20.0)
         return first, made, await collect(frames)
 
-    monkeypatch.setattr(executor, "build_transcript", build_transcript)
+    monkeypatch.setattr(answering, "build_transcript", build_transcript)
     first, made, [second, end] = asyncio.run(read_one())
     assert (idle, made) == ([False], True)
     assert (first, second) == (TextFrame("a"), TextFrame("b"))
@@ -344,7 +349,7 @@ def answer(setting, gone: threading.Event) -> list:
     pushed = []
     order = make_order(setting.session_id, setting.executor)
     generation = SimpleNamespace(prompt_tokens=(1, 2, 3, 4, 5))
-    setting.role._answer(Answer(None, order, generation, gone, pushed.append))
+    setting.role._maker.make(Answer(None, order, generation, TorchBackend(), gone, pushed.append))
     return pushed
 
 
@@ -376,7 +381,7 @@ def test_the_receipt_is_on_disk_before_the_end_is_said(setting, small_model):
         if isinstance(frame, EndFrame):
             seen.append(len(list(receipts.glob("*.receipt"))))
 
-    setting.role._answer(Answer(None, order, generation, threading.Event(), push))
+    setting.role._maker.make(Answer(None, order, generation, TorchBackend(), threading.Event(), push))
     assert seen == [1]
 
 

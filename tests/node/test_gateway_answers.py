@@ -57,8 +57,9 @@ class ScriptedRelay:
         self.open = 0
         self.vectors = True
 
-    async def ask(self, request, prompt_tokens):
+    async def ask(self, request, prompt_tokens, user):
         self.asked.append((request, prompt_tokens))
+        assert user
         self.open += 1
         try:
             yield Started(bytes([len(self.asked)]) * 32, b"e" * 20)
@@ -73,13 +74,13 @@ class ScriptedRelay:
 
 
 def make_gateway(tmp_path, operator: tuple[str, ...] = ()) -> tuple[NodeGateway, ScriptedRelay]:
-    async def get():
+    async def get(_model_id):
         return LetterModel()
 
     relay = ScriptedRelay()
     context = SimpleNamespace(params=TINY, peers=SimpleNamespace(name_of=lambda address: address[:1].decode()))
     host = SimpleNamespace(model_id="letters", get=get)
-    return NodeGateway(context, host, relay, b"u" * 20, DoorKeys(operator, KeyRing(tmp_path))), relay
+    return NodeGateway(context, host, {"letters": relay}, b"u" * 20, DoorKeys(operator, KeyRing(tmp_path))), relay
 
 
 def make_chat(**options) -> ChatRequest:

@@ -129,12 +129,12 @@ def test_nothing_readable_lies_on_the_disk(setting):
 def test_a_payload_goes_with_its_task_and_not_before(setting):
     for status in (CHECKING, DISPUTED, FINAL):
         setting.change(status=status)
-        setting.vault.sweep(setting.state, ())
+        setting.vault.sweep(setting.state, setting.executor.address, ())
         assert setting.vault.get(setting.task_id) == SECRET
     TASKS.delete(setting.state, setting.task_id)
-    setting.vault.sweep(setting.state, {setting.task_id})
+    setting.vault.sweep(setting.state, setting.executor.address, {setting.task_id})
     assert setting.vault.get(setting.task_id) == SECRET
-    setting.vault.sweep(setting.state, ())
+    setting.vault.sweep(setting.state, setting.executor.address, ())
     with pytest.raises(WorkError, match="not here"):
         setting.vault.get(setting.task_id)
 
@@ -144,19 +144,19 @@ def test_the_executor_sweeps_with_the_blocks_and_keeps_what_waits(setting, tmp_p
     role = ExecutorRole(context, None)
     settled, making, waiting = (bytes([number]) * 32 for number in range(3))
     for task_id in (settled, making, waiting):
-        role._vault.put(task_id, SECRET)
+        role._maker.vault.put(task_id, SECRET)
     role._making.add(making)
     receipt = Receipt(make_order(bytes(16), setting.executor.address).voucher, bytes(32), 1, 1)
     (context.work_path / "receipts" / f"{waiting.hex()}.receipt").write_bytes(encode(receipt))
     setting.state.height = 17
     role.on_block(setting.state)
-    assert role._vault.get(settled)
+    assert role._maker.vault.get(settled)
     setting.state.height = 32
     role.on_block(setting.state)
-    assert role._vault.get(making)
-    assert role._vault.get(waiting)
+    assert role._maker.vault.get(making)
+    assert role._maker.vault.get(waiting)
     with pytest.raises(WorkError):
-        role._vault.get(settled)
+        role._maker.vault.get(settled)
 
 
 class OneExecutor:

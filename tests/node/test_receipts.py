@@ -43,6 +43,7 @@ from paceline.protocol.genesis import compute_chain_id
 from paceline.protocol.messages import Receipt
 from paceline.protocol.params import TINY
 from paceline.protocol.transcripts import (
+    TRANSCRIPT_VERSION,
     GenerationRequest,
     SamplerSpec,
     Transcript,
@@ -64,7 +65,7 @@ def make_transcript(noise, **changes) -> Transcript:
         "prompt_tokens": (1, 2, 3),
     }
     answer = {
-        "version": 1,
+        "version": TRANSCRIPT_VERSION,
         "output_tokens": (7, 8),
         "logprobs_micronats": (-1, -2),
         "finish_reason": "stop",
@@ -129,7 +130,7 @@ class Network:
         request = PeerRequest(sender=RELAY.public_key, sender_address=RELAY.address, path=path, body=body)
         return hand_out(self.make_context(self.executor, "executor"), vault, request)
 
-    async def get_model(self):
+    async def get_model(self, _model_id):
         return None
 
 

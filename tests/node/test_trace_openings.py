@@ -13,13 +13,17 @@ import pytest
 import torch
 from role_setup import KEYS, RELAY, find_key, get_order, make_context, make_order, make_state, open_session
 
-from paceline.base.errors import Invalid, TransportError
-from paceline.ledger import beacon, tasks
+from paceline.base.errors import Invalid, TransportError, WorkError
+from paceline.inference.backend import TorchBackend
+from paceline.ledger import beacon, suspicion, tasks
 from paceline.ledger.sessions import SESSIONS, compute_task_id
 from paceline.models.language import LanguageModel, prepare_model
 from paceline.network.wire import PeerRequest
+from paceline.node.answering import Answer
+from paceline.node.payloads import PATH
 from paceline.node.roles.checker import LAST_BLOCKS, CheckerRole
-from paceline.node.roles.executor import Answer, ExecutorRole
+from paceline.node.roles.executor import ExecutorRole
+from paceline.node.roles.traces import get_draw_seed
 from paceline.protocol.answers import EndFrame, Payload, derive_sampler_seed
 from paceline.protocol.codec import decode_own, encode
 from paceline.protocol.messages import REJECTED, Receipt
@@ -60,7 +64,8 @@ class Scene:
         seed = derive_sampler_seed(session.seed, self.task_id, self.order.request, session.owner)
         generation = build_generation(self.model, self.order.request, seed)
         frames: list[object] = []
-        self.executor._answer(Answer(self.model, self.order, generation, threading.Event(), frames.append))
+        answer = Answer(self.model, self.order, generation, TorchBackend(), threading.Event(), frames.append)
+        self.executor._maker.make(answer)
         assert isinstance(frames[-2], EndFrame)
         [path] = (self.folder / "executor" / "work" / "receipts").glob("*.receipt")
         self.receipt = decode_own(Receipt, path.read_bytes())
@@ -73,7 +78,9 @@ class Scene:
         beacon.VALUES.put(self.state, beacon._key(task.round_index), beacon.BeaconValue(b"v" * 32, b"", 0, 11))
         deadline = self.state.height + TINY.check_blocks
         checker = next(key.address for key in KEYS if key.address not in {task.executor, RELAY.address})
-        task = msgspec.structs.replace(task, status=tasks.CHECKING, drawn=(checker,), deadline=deadline)
+        task = msgspec.structs.replace(
+            task, status=tasks.CHECKING, asked=(checker,), drawn=(checker,), deadline=deadline
+        )
         tasks.TASKS.put(self.state, self.task_id, task)
 
     @property
@@ -84,21 +91,22 @@ class Scene:
     def traces(self) -> list[Path]:
         return list((self.folder / "executor" / "work" / "traces").iterdir())
 
-    def open(self) -> bytes:
-        request = PeerRequest(sender=RELAY.public_key, sender_address=RELAY.address, path="opening", body=self.task_id)
+    def open(self, asker=RELAY) -> bytes:
+        request = PeerRequest(sender=asker.public_key, sender_address=asker.address, path="opening", body=self.task_id)
         return asyncio.run(self.executor.open_trace(request))
 
     def judge(self):
         checker = make_context(self.state, find_key(self.task.drawn[0]), self.folder / "checker", peers=self)
         checker.threads = SimpleNamespace(run=run_in_thread)
 
-        async def get():
+        async def get(_model_id):
             return self.model
 
-        self.blobs = checker.blobs
-        CheckerRole(checker, SimpleNamespace(get=get)).on_block(self.state)
+        role = CheckerRole(checker, SimpleNamespace(get=get))
+        role.on_block(self.state)
         checker.duties.run_all()
-        return [message.verdict for message in checker.chain.sent]
+        kept = role._verdicts.get(self.task_id)
+        return [] if kept is None else [kept.verdict]
 
     # What a checker needs of its peers.
     def knows(self, address) -> bool:
@@ -107,13 +115,13 @@ class Scene:
     def name_of(self, address) -> str:
         return address.hex()
 
-    async def fetch_blob(self, digest, _first) -> None:
-        self.blobs.put(self.executor_context.blobs.get(digest))
-
     async def request(self, _name, path, body) -> bytes:
+        asker = find_key(self.task.drawn[0])
+        request = PeerRequest(sender=asker.public_key, sender_address=asker.address, path=path, body=body)
+        if path == PATH:
+            return await self.executor.hand_out(request)
         if self.silent:
             raise TransportError("nobody answers")
-        request = PeerRequest(sender=RELAY.public_key, sender_address=RELAY.address, path=path, body=body)
         return encode_opening(self.change(decode_opening(await self.executor.open_trace(request))))
 
 
@@ -165,11 +173,10 @@ def test_invalid_silence_is_judged_only_close_to_the_deadline(scene):
 
 
 def test_invalid_answer_that_commits_to_no_states(scene):
-    payload = decode_own(Payload, scene.executor_context.blobs.get(scene.receipt.payload_hash))
+    vault = scene.executor._maker.vault
+    payload = decode_own(Payload, vault.get(scene.task_id))
     bare = msgspec.structs.replace(decode_transcript(payload.transcript), trace_root=NO_TRACE)
-    digest = scene.executor_context.blobs.put(
-        encode(msgspec.structs.replace(payload, transcript=encode_transcript(bare)))
-    )
+    digest = vault.put(scene.task_id, encode(msgspec.structs.replace(payload, transcript=encode_transcript(bare))))
     scene.receipt = msgspec.structs.replace(scene.receipt, payload_hash=digest)
     scene.commit()
     scene.draw()
@@ -179,21 +186,53 @@ def test_invalid_answer_that_commits_to_no_states(scene):
 
 
 def test_states_stay_while_they_may_be_asked_for(scene):
-    keep = scene.executor._traces
-    keep.on_block(scene.state)
+    keep = scene.executor._maker.traces
+    keep.sweep(scene.state)
     assert scene.traces
     scene.commit()
     scene.draw()
-    keep.on_block(scene.state)
+    keep.sweep(scene.state)
     assert scene.traces
+    # A user may still report an answer that nobody found fault with.
     tasks.TASKS.put(scene.state, scene.task_id, msgspec.structs.replace(scene.task, status=tasks.FINAL))
-    keep.on_block(scene.state)
+    keep.sweep(scene.state)
+    assert scene.traces
+    tasks.TASKS.put(scene.state, scene.task_id, msgspec.structs.replace(scene.task, status=tasks.GUILTY))
+    keep.sweep(scene.state)
     assert not scene.traces
     with pytest.raises(Invalid, match="no-trace"):
         scene.open()
 
 
+def test_states_of_an_answer_that_a_case_rests_on_stay_and_are_opened_by_its_own_draw(scene):
+    scene.commit()
+    scene.draw()
+    task, seed = scene.task, get_draw_seed(scene.state, scene.task_id, scene.task)
+    suspicion.KEPT.put(scene.state, task.executor + scene.task_id, suspicion.CheckedTask(task, 9, b"v" * 32))
+    tasks.TASKS.delete(scene.state, scene.task_id)
+    beacon.VALUES.delete(scene.state, beacon._key(task.round_index))
+    scene.executor._maker.traces.sweep(scene.state)
+    scene.executor._maker.vault.sweep(scene.state, task.executor, ())
+    assert scene.traces and scene.executor._maker.vault.get(scene.task_id)
+    assert get_draw_seed(scene.state, scene.task_id, task) == seed
+    assert decode_opening(scene.open()).sketch
+    suspicion.clear(scene.state, task.executor)
+    scene.executor._maker.traces.sweep(scene.state)
+    scene.executor._maker.vault.sweep(scene.state, task.executor, ())
+    assert not scene.traces
+    with pytest.raises(WorkError):
+        scene.executor._maker.vault.get(scene.task_id)
+
+
+def test_invalid_asker_of_states(scene):
+    scene.commit()
+    scene.draw()
+    stranger = next(key for key in KEYS if key.address not in {scene.task.executor, RELAY.address, *scene.task.drawn})
+    with pytest.raises(Invalid, match="not-a-reader"):
+        scene.open(stranger)
+
+
 def test_states_of_a_task_that_nobody_pays_go_with_its_session(scene):
     SESSIONS.delete(scene.state, scene.session_id)
-    scene.executor._traces.on_block(scene.state)
+    scene.executor._maker.traces.sweep(scene.state)
     assert not scene.traces

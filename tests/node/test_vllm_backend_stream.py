@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from paceline.base.errors import ConfigError, WorkError
+from paceline.inference.backend import AnswerOptions
 from paceline.inference.vllm_sampler import SEED_ARGUMENT
 from paceline.node.backends import vllm_server
 from paceline.node.backends.vllm_backend import VllmBackend, read_chunk
@@ -91,7 +92,9 @@ def run(server: ScriptedServer, request: GenerationRequest, *, stop_after: int =
 
         def generate():
             should_stop = lambda: len(steps) + 1 >= stop_after  # noqa: E731 - one of two arguments
-            steps.extend(backend.generate(MODEL, request, should_stop=should_stop, top_logprobs=top_logprobs))
+            steps.extend(
+                backend.generate(MODEL, request, AnswerOptions(should_stop=should_stop, top_logprobs=top_logprobs))
+            )
 
         try:
             await asyncio.to_thread(generate)
@@ -175,7 +178,7 @@ def test_invalid_a_server_that_refuses_or_is_gone():
 
     async def main():
         backend = VllmBackend(SimpleNamespace(address=Address("http://127.0.0.1:9", KEY)))
-        work = backend.generate(MODEL, make_request(), should_stop=lambda: False, top_logprobs=0)
+        work = backend.generate(MODEL, make_request(), AnswerOptions(should_stop=lambda: False))
         with pytest.raises(WorkError, match="broke off: ConnectError"):
             await asyncio.to_thread(list, work)
         await backend._client.aclose()
