@@ -26,6 +26,7 @@ class BabbleModel:
     engine = "babble-1"
     eos_token_ids = (0,)
     context_tokens = 512
+    traced_states = 0
 
     def __init__(self, heat=2.0, end=-8.0):
         self.token_bytes = [b"", *(character.encode() for character in ALPHABET)]

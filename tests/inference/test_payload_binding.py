@@ -9,7 +9,8 @@ from babble import BabbleModel
 from paceline.inference.claim import build_transcript
 from paceline.inference.grammar import ENGINE
 from paceline.inference.run import generate
-from paceline.models.catalogue import DEFAULT_MODEL, ENGINE
+from paceline.models.catalogue import DEFAULT_MODEL
+from paceline.models.catalogue import ENGINE as TORCH
 from paceline.protocol.answers import (
     AnswerRequest,
     ChatPrompt,
@@ -47,7 +48,7 @@ REQUEST = AnswerRequest(
 @pytest.fixture(autouse=True)
 def calibrated(monkeypatch):
     """The made-up model is judged by what was measured of a real one: it is exact, so nothing it does is rare."""
-    scores = get_honest_scores(DEFAULT_MODEL, ENGINE)
+    scores = get_honest_scores(DEFAULT_MODEL, TORCH)
     monkeypatch.setattr("paceline.verification.payloads.get_honest_scores", lambda *_: scores)
 
 
