@@ -305,6 +305,21 @@ def test_invalid_order_beyond_the_queue(setting, small_model):
     assert (line.under_way, line.waiting) == (0, 0)
 
 
+def test_an_engine_that_is_not_ready_hands_the_task_on(setting, small_model):
+    class Starting(TorchBackend):
+        parallel = 4
+
+        def check_ready(self):
+            raise WorkError("the model server starts")
+
+    setting.role.use_backend(REQUEST.model, Starting())
+    order = receive(setting, make_order(setting.session_id, setting.executor))
+    [frame] = asyncio.run(collect(setting.role.serve(order)))
+    assert (frame.skip.node, frame.skip.kind) == (setting.executor, BUSY)
+    setting.role.use_backend(REQUEST.model, TorchBackend())
+    assert len(asyncio.run(collect(setting.role.serve(order)))) > 1, "nothing of it was taken for done"
+
+
 def test_the_search_is_held_off_until_the_answer_is_made_and_not_until_it_is_read(setting, small_model, monkeypatch):
     serving, idle = setting.context.serving, []
 

@@ -15,7 +15,7 @@ from contextlib import aclosing
 
 import msgspec
 
-from paceline.base.errors import Invalid, InvalidTransaction
+from paceline.base.errors import Invalid, InvalidTransaction, WorkError
 from paceline.economy.pay import compute_task_cost
 from paceline.inference.backend import Backend, TorchBackend
 from paceline.inference.embed import VectorPlan, plan_vector
@@ -113,7 +113,7 @@ class ExecutorRole:
             self._maker.traces.sweep(state)
 
     async def serve(self, request: PeerRequest) -> AsyncGenerator[bytes, None]:
-        """Frames of one answer; one BusyFrame when this node is full.
+        """Frames of one answer; one BusyFrame when this node is full, or its engine not ready.
 
         Errors: Invalid when the order does not hold.
         """
@@ -122,7 +122,9 @@ class ExecutorRole:
         state = self._context.chain.read()
         session, task_id = self._check_order(state, request.sender_address, order)
         backend = self._backends.get(order.request.model, self._torch)
-        backend.check_ready()
+        if not _is_ready(backend):
+            yield encode(BusyFrame(self._make_busy_mark(order.voucher)))
+            return
         model = await self._host.get(order.request.model, cheap=self._context.settings.cheat == CHEAP_MODEL)
         generation = _plan(model, order.request, _derive_seed(session, task_id, order.request), backend.engine)
         if self._compute_cost(len(generation.prompt_tokens), order.request.max_tokens) > order.voucher.max_cost:
@@ -271,6 +273,15 @@ class ExecutorRole:
 
     def _compute_cost(self, prompt_tokens: int, completion_tokens: int) -> int:
         return compute_task_cost(prompt_tokens, completion_tokens, self._context.params.token_price)
+
+
+def _is_ready(backend: Backend) -> bool:
+    try:
+        backend.check_ready()
+    except WorkError as problem:
+        LOG.info("no answers now: %s", problem)
+        return False
+    return True
 
 
 def _plan(model: LanguageModel, request: Request, seed: bytes, engine: str) -> GenerationRequest | VectorPlan:
