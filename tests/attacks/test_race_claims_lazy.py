@@ -70,7 +70,7 @@ def test_every_honest_prover_finds_every_false_report_and_no_honest_one():
         if examine_duty(played.challenge, played.find_duty(prover, checker)).digest != digest
     ]
     assert differing == [(prover, checker) for prover, checker, _ in reports if checker == lazy]
-    assert len(differing) == 4 < len(reports)
+    assert 0 < len(differing) < len(reports)
 
 
 def test_defence_off_unreviewed_lazy_checkers_keep_their_standing_and_their_duties_count():
