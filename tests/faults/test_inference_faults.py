@@ -21,7 +21,7 @@ from paceline.node.payloads import PayloadReply
 from paceline.node.roles.checker import LAST_BLOCKS, CheckerRole
 from paceline.node.roles.executor import ExecutorRole
 from paceline.protocol.codec import encode
-from paceline.protocol.messages import JudgeTask, Receipt
+from paceline.protocol.messages import Receipt
 from paceline.protocol.params import TINY
 
 
@@ -39,7 +39,9 @@ class Checked:
         self.checker = next(key for key in KEYS if key not in (self.executor, RELAY))
         self.deadline = self.state.height + TINY.check_blocks
         task = TASKS.get(self.state, self.task_id)
-        task = msgspec.structs.replace(task, status=CHECKING, drawn=(self.checker.address,), deadline=self.deadline)
+        task = msgspec.structs.replace(
+            task, status=CHECKING, asked=(self.checker.address,), drawn=(self.checker.address,), deadline=self.deadline
+        )
         TASKS.put(self.state, self.task_id, task)
         peers = SimpleNamespace(name_of=lambda address: address.hex(), request=self.answer)
         self.reply = reply
@@ -55,7 +57,9 @@ class Checked:
         self.state.height = height
         self.role.on_block(self.state)
         self.context.duties.run_all()
-        return [message.verdict for message in self.context.chain.sent if isinstance(message, JudgeTask)]
+        # Its hash is sent now, the verdict itself when all have committed.
+        kept = self.role._verdicts.get(self.task_id)
+        return [] if kept is None else [kept.verdict]
 
 
 @pytest.mark.parametrize("reply", [TransportError("gone"), Invalid("not-a-reader", "no"), b"another payload"])
