@@ -41,6 +41,7 @@ def join_in_vain(url, path, *arguments):
     return " ".join(told.replace("│", " ").split())
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_a_newcomer_joins_is_sponsored_races_and_keeps_its_place_over_a_restart(network, tmp_path):
     home, url = network
