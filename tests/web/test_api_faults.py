@@ -128,7 +128,8 @@ def test_a_client_that_leaves_stops_every_choice(server: LoopbackServer, gateway
     gateway.hang = True
     body = {"model": MODEL, "prompt": ["a", "b", "c"], "n": 2, "stream": True}
     with http.stream("POST", "/v1/completions", json=body) as reply:
-        next(reply.iter_lines())
+        reply_lines = reply.iter_lines()
+        next(reply_lines)
     while gateway.open_chats:
         http.get("/health")
     assert len(gateway.completions) == 3

@@ -106,14 +106,16 @@ def test_a_burst_of_changes_is_rendered_a_few_times(gateway: ScriptedGateway):
 
 def test_a_viewer_that_leaves_leaves_nothing_running(http: httpx.Client, gateway: ScriptedGateway):
     with http.stream("GET", "/events") as reply:
-        next(reply.iter_lines())
+        reply_lines = reply.iter_lines()
+        next(reply_lines)
     assert gateway.left.acquire(timeout=5)
 
 
 def test_boundary_of_viewers(gateway: ScriptedGateway):
     with LoopbackServer(gateway, WebSettings(max_viewers=1)) as server, httpx.Client(trust_env=False) as http:
         with http.stream("GET", f"{server.url}/events") as first:
-            next(first.iter_lines())
+            first_lines = first.iter_lines()
+            next(first_lines)
             refused = http.get(f"{server.url}/events")
             assert (refused.status_code, refused.json()["error"]["code"]) == (429, "busy")
         assert gateway.left.acquire(timeout=5)

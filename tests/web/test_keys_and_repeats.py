@@ -87,7 +87,8 @@ def test_leaving_early_is_no_way_around_a_limit(gateway: ScriptedGateway):
     desk = ApiDesk()
     with LoopbackServer(gateway, desk=desk) as server, httpx.Client(trust_env=False, timeout=20) as http:
         with http.stream("POST", server.url + PATH, json=BODY | {"stream": True}, headers=AUTH) as reply:
-            next(reply.iter_lines())
+            reply_lines = reply.iter_lines()
+            next(reply_lines)
         assert gateway.closed.wait(20)
         while not (spent := desk.meter.get_today(f"id-{GOOD_KEY}")).requests:
             http.get(server.url + "/health")
