@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ledger"))
 
@@ -61,7 +61,8 @@ def play(tmp_path):
             async with serve(genesis, tmp_path / "abci.sock", **options) as served:
                 await scenario(served)
 
-        asyncio.run(main())
+        # The loop that nodes run on: its transports differ from asyncio's own.
+        uvloop.run(main())
 
     return run
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from paceline.base.errors import InvalidBlock
 from paceline.engine.abci.framing import FrameReader, encode_frame
@@ -103,8 +103,8 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # The loop of nodes is uvloop, whose transports have the interface and not the class.
+        self._transport = cast("asyncio.Transport", transport)
         if not self._server.admit(self):
             self._refuse_and_close(f"over {MAX_CONNECTIONS} connections")
 
