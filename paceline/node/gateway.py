@@ -14,6 +14,7 @@ from paceline.ledger import clock, nodes, race, training
 from paceline.ledger.sessions import SESSIONS
 from paceline.ledger.state import State
 from paceline.ledger.tasks import GUILTY, TASKS, Task
+from paceline.models.catalogue import BF16
 from paceline.models.language import LanguageModel
 from paceline.node.answer_plans import plan_answers, plan_embeddings, show_delta
 from paceline.node.api_keys import KeyRing
@@ -266,7 +267,7 @@ class NodeGateway:
             created_unix_seconds=self._started_unix_seconds,
             context_tokens=model.context_tokens if model is not None else 0,
             price_nicoin=self._context.params.token_price,
-            precision=model.engine if model is not None else "",
+            precision=BF16 if model is not None else "",
             hosts=tuple(sorted(hosts)),
         )
 
