@@ -24,8 +24,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1_460)
     options = parser.parse_args()
     scenario = load_scenario(Path(__file__).parent.parent / "examples" / "econ" / "first-years.toml")
+    # As much work for each host as in the example: idle hosts lose money, and then being thrown out is a gain.
+    demand = msgspec.structs.replace(
+        scenario.demand, start_units=scenario.demand.start_units * options.hosts / scenario.hosts
+    )
     started = time.process_time()
-    economy = simulate(msgspec.structs.replace(scenario, hosts=options.hosts, epochs=options.epochs))
+    economy = simulate(msgspec.structs.replace(scenario, hosts=options.hosts, epochs=options.epochs, demand=demand))
     summary = summarise(economy)
     figures = {
         "hosts": options.hosts,
