@@ -38,7 +38,7 @@ from paceline.engine.cometbft import EngineGenesis, EngineSettings, compute_node
 from paceline.ledger.admission import signed_bytes
 from paceline.ledger.application import Application
 from paceline.node.ceremony import CeremonyKey
-from paceline.node.founding import Founder, Founding, build_genesis
+from paceline.node.chains.founding import Founder, Founding, build_genesis
 from paceline.protocol import messages as m
 from paceline.protocol.codec import encode
 from paceline.protocol.genesis import Genesis, GenesisAccount

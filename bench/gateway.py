@@ -36,11 +36,11 @@ from paceline.models.threads import use_one_thread
 from paceline.network.client import PeerClient
 from paceline.network.server import PeerIdentity, create_peer_app
 from paceline.network.wire import PeerRequest
+from paceline.node.answers.load import Load
 from paceline.node.ceremony import CeremonyKey
+from paceline.node.chains.founding import Founder, Founding, build_genesis
 from paceline.node.duties import Duties
-from paceline.node.founding import Founder, Founding, build_genesis
 from paceline.node.gateway import NodeGateway
-from paceline.node.load import Load
 from paceline.node.metrics import Metrics
 from paceline.node.peers import Peers
 from paceline.node.roles.relay import OpenedSession, RelayRole

@@ -20,7 +20,7 @@ from paceline.ledger.admission import Admitted, signed_bytes
 from paceline.ledger.application import Application
 from paceline.ledger.state import State
 from paceline.node.ceremony import CeremonyKey
-from paceline.node.founding import Founder, Founding, build_genesis
+from paceline.node.chains.founding import Founder, Founding, build_genesis
 from paceline.protocol.codec import encode
 from paceline.protocol.genesis import Genesis, GenesisAccount
 from paceline.protocol.messages import Transaction, TransactionBody, Transfer, decode_transaction

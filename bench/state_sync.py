@@ -37,8 +37,8 @@ from paceline.engine.cometbft import (
 )
 from paceline.ledger.application import Application
 from paceline.node.ceremony import CeremonyKey
-from paceline.node.founding import Founder, Founding, build_genesis
-from paceline.node.snapshots import NodeSnapshots
+from paceline.node.chains.founding import Founder, Founding, build_genesis
+from paceline.node.chains.snapshots import NodeSnapshots
 from paceline.protocol.codec import decode_own, encode
 from paceline.protocol.genesis import Genesis, GenesisAccount
 from paceline.protocol.params import TINY

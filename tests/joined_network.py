@@ -13,7 +13,7 @@ import time
 import msgspec
 
 from paceline.node.home import Home, NewHome, create_home
-from paceline.node.joining import open_doors
+from paceline.node.membership.joining import open_doors
 from paceline.node.settings import load_settings
 from paceline.node.supervisor import Listen, Supervisor
 from paceline.protocol.params import PRESETS, TINY

@@ -33,7 +33,7 @@ def add(
 ) -> None:
     """Make a key and print it, this once: only its hash is kept. From the first key on, every request needs one."""
     from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
-    from paceline.node.api_keys import KeyRing  # noqa: PLC0415 - loads the node
+    from paceline.node.api.keys import KeyRing  # noqa: PLC0415 - loads the node
     from paceline.node.views import KeyLimits  # noqa: PLC0415 - loads the node
 
     def command() -> None:
@@ -58,7 +58,7 @@ def list_(
 ) -> None:
     """Names, limits and state of all keys; no key is shown, since none is kept."""
     from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
-    from paceline.node.api_keys import KeyRing  # noqa: PLC0415 - loads the node
+    from paceline.node.api.keys import KeyRing  # noqa: PLC0415 - loads the node
 
     def command() -> None:
         keys = KeyRing(_find_home(home)).list_keys()
@@ -78,7 +78,7 @@ def list_(
 def revoke(*, name: Annotated[str, typer.Argument(help="Name or id of the key.")], home: HomeOption = None) -> None:
     """Refuse a key from now on, without a restart. Its files and its usage stay."""
     from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
-    from paceline.node.api_keys import KeyRing  # noqa: PLC0415 - loads the node
+    from paceline.node.api.keys import KeyRing  # noqa: PLC0415 - loads the node
 
     def command() -> None:
         key = KeyRing(_find_home(home)).revoke(name)

@@ -23,7 +23,7 @@ from paceline.engine.light_values import ask_group
 from paceline.ledger.beacon import verify_value
 from paceline.ledger.groups import form_first_group
 from paceline.network.client import Peer, PeerClient
-from paceline.node.beacon_answers import MAX_ANSWER_BYTES, BeaconAnswer, BeaconRequest, GroupBounds
+from paceline.node.chains.beacon_answers import MAX_ANSWER_BYTES, BeaconAnswer, BeaconRequest, GroupBounds
 from paceline.node.home import Home
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.genesis import Genesis, compute_chain_id

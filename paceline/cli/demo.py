@@ -22,8 +22,8 @@ from paceline.cli.meter import MemoryMeter
 from paceline.cli.network import Network
 from paceline.cli.prompts import PROMPTS
 from paceline.models.catalogue import DEFAULT_MODEL
+from paceline.node.answers.reports import Report, SettlementLine, TrainingReport
 from paceline.node.home import Home, NewHome, create_home, write_whole
-from paceline.node.reports import Report, SettlementLine, TrainingReport
 from paceline.node.supervisor import Listen, Supervisor
 from paceline.protocol.params import NICOIN_PER_COIN
 from paceline.training.data import load_corpus

@@ -27,10 +27,17 @@ from paceline.ledger.groups import form_first_group
 from paceline.models.catalogue import DEFAULT_MODEL
 from paceline.network.settings import get_unix_milliseconds
 from paceline.network.wire import CLOCK_SKEW_MILLISECONDS
-from paceline.node.directory import MAX_DESCRIPTION_BYTES, NetworkDescription
 from paceline.node.home import MAX_GENESIS_BYTES
-from paceline.node.joining import LOOPBACK_HOSTS, Doors, Joining, TrustedHeader, create_joined_home, require_host
-from paceline.node.probe import ask_probe
+from paceline.node.membership.directory import MAX_DESCRIPTION_BYTES, NetworkDescription
+from paceline.node.membership.joining import (
+    LOOPBACK_HOSTS,
+    Doors,
+    Joining,
+    TrustedHeader,
+    create_joined_home,
+    require_host,
+)
+from paceline.node.membership.probe import ask_probe
 from paceline.node.settings import COMETBFT
 from paceline.node.supervisor import Listen
 from paceline.protocol.codec import decode

@@ -15,7 +15,7 @@ from paceline.cli.environment import get_default_home
 if TYPE_CHECKING:
     from paceline.engine.signed_mark import SignedMark
     from paceline.node.home import Home
-    from paceline.node.key_backup import RestoredNode
+    from paceline.node.membership.key_backup import RestoredNode
 
 keys_app = typer.Typer(no_args_is_help=True, add_completion=False, help="A home's keys: list, backup, restore.")
 
@@ -74,7 +74,7 @@ def backup(
     The file also holds up to what each consensus key had signed at that moment; make a new one when a node was added.
     """
     from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
-    from paceline.node.key_backup import collect_backup, seal_backup, write_backup  # noqa: PLC0415 - loads the node
+    from paceline.node.membership.key_backup import collect_backup, seal_backup, write_backup  # noqa: PLC0415 - loads the node
 
     def command() -> None:
         if to.exists():
@@ -111,7 +111,7 @@ def restore(
     former machine signed after the backup was made, only --signed-through can tell.
     """
     from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
-    from paceline.node.key_backup import open_backup, restore_backup, signs_blocks  # noqa: PLC0415 - loads the node
+    from paceline.node.membership.key_backup import open_backup, restore_backup, signs_blocks  # noqa: PLC0415 - loads the node
 
     def command() -> None:
         where = _open_home(home)

@@ -13,9 +13,9 @@ import httpx
 import msgspec
 
 from paceline.base.errors import ConfigError, TransportError
+from paceline.node.answers.reports import Report, SettlementLine, TrainingReport
 from paceline.node.control import TrainOrder, TrainStarted
 from paceline.node.home import Home, NewHome, create_home
-from paceline.node.reports import Report, SettlementLine, TrainingReport
 from paceline.node.supervisor import Listen, Supervisor
 
 if TYPE_CHECKING:

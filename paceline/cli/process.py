@@ -18,7 +18,7 @@ from starlette.routing import Mount
 
 from paceline.cli.environment import get_cache_path
 from paceline.models.threads import use_one_thread
-from paceline.node.api_desk import ApiDesk
+from paceline.node.api.desk import ApiDesk
 from paceline.node.control import Control
 from paceline.node.gateway import NodeGateway
 from paceline.node.home import Home

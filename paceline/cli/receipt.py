@@ -10,10 +10,10 @@ from rich.console import Console
 
 from paceline.base.errors import ConfigError
 from paceline.cli.network import ControlClient
+from paceline.node.answers.receipt_check import ReceiptReport, verify_receipt
+from paceline.node.answers.receipt_facts import decode_receipt
 from paceline.node.control import ReceiptFile
 from paceline.node.home import Home
-from paceline.node.receipt_check import ReceiptReport, verify_receipt
-from paceline.node.receipt_facts import decode_receipt
 from paceline.node.settings import load_settings
 from paceline.protocol.params import NICOIN_PER_COIN
 

@@ -12,8 +12,8 @@ import typer
 from paceline.cli.environment import get_default_home
 
 if TYPE_CHECKING:
+    from paceline.node.chains.state_files import StateFigures
     from paceline.node.home import Home
-    from paceline.node.state_files import StateFigures
 
 state_app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="A node's state while it does not run: look, carry, make smaller."
@@ -27,7 +27,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")
 @state_app.command()
 def info(*, home: HomeOption = None, name: NameOption = None, json: JsonFlag = False) -> None:
     """Height, app hash, keys, blocks and size on disk."""
-    from paceline.node.state_files import describe_state  # noqa: PLC0415 - loads the node
+    from paceline.node.chains.state_files import describe_state  # noqa: PLC0415 - loads the node
 
     _print(home, name, describe_state, as_json=json)
 
@@ -41,7 +41,7 @@ def export(
     json: JsonFlag = False,
 ) -> None:
     """Write the whole state, and the block that led to it, to one file. There is no secret in it."""
-    from paceline.node.state_files import export_node_state  # noqa: PLC0415 - loads the node
+    from paceline.node.chains.state_files import export_node_state  # noqa: PLC0415 - loads the node
 
     _print(home, name, lambda where, node: export_node_state(where, node, to), as_json=json)
 
@@ -59,7 +59,7 @@ def import_(
     Under CometBFT only a node whose engine still holds the blocks after that height can go on from it. The node that orders
     a solo network needs the NEWEST state: from an older one it would order heights a second time, and nobody follows it.
     """
-    from paceline.node.state_files import import_node_state  # noqa: PLC0415 - loads the node
+    from paceline.node.chains.state_files import import_node_state  # noqa: PLC0415 - loads the node
 
     _print(home, name, lambda where, node: import_node_state(where, node, file), as_json=json)
 
@@ -73,7 +73,7 @@ def prune(
     json: JsonFlag = False,
 ) -> None:
     """Drop old blocks. The state stays; nodes that still need those blocks must get them elsewhere."""
-    from paceline.node.state_files import prune_node_state  # noqa: PLC0415 - loads the node
+    from paceline.node.chains.state_files import prune_node_state  # noqa: PLC0415 - loads the node
 
     _print(home, name, lambda where, node: prune_node_state(where, node, keep_blocks), as_json=json)
 
@@ -81,7 +81,7 @@ def prune(
 @state_app.command()
 def compact(*, home: HomeOption = None, name: NameOption = None, json: JsonFlag = False) -> None:
     """Give the space of what was dropped back to the disk; needs as much free space as the state takes."""
-    from paceline.node.state_files import compact_node_state  # noqa: PLC0415 - loads the node
+    from paceline.node.chains.state_files import compact_node_state  # noqa: PLC0415 - loads the node
 
     _print(home, name, compact_node_state, as_json=json)
 

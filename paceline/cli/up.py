@@ -15,7 +15,7 @@ from paceline.cli.run import RunOptions, run_home
 from paceline.engine.cometbft import find_binary
 from paceline.models.catalogue import DEFAULT_MODEL
 from paceline.node.home import Home, NewHome, create_home
-from paceline.node.joining import open_doors, require_host
+from paceline.node.membership.joining import open_doors, require_host
 from paceline.node.settings import COMETBFT, SOLO, load_settings
 from paceline.node.supervisor import Listen, require_closed_door
 

@@ -13,10 +13,10 @@ from paceline.cli.network import ControlClient
 from paceline.cli.sponsor import require_running
 from paceline.ledger.state import State
 from paceline.ledger.upgrades import HANDLERS
-from paceline.node.chain import EXPIRY_BLOCKS, sign_unordered
+from paceline.node.chains.chain import EXPIRY_BLOCKS, sign_unordered
+from paceline.node.chains.upgrades import PlanLine, UpgradeStatus, build_upgrade_status
 from paceline.node.control import Sent
 from paceline.node.home import Home
-from paceline.node.upgrades import PlanLine, UpgradeStatus, build_upgrade_status
 from paceline.protocol.genesis import compute_chain_id
 from paceline.protocol.messages import CancelUpgrade, PlanUpgrade
 from paceline.store.state import MemoryStateStore, SqliteStateStore

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paceline.base.keys import AccountKey
-from paceline.node.chain import ChainService
+from paceline.node.answers.serving import Serving
+from paceline.node.chains.chain import ChainService
 from paceline.node.duties import Duties, Threads
 from paceline.node.metrics import Metrics
 from paceline.node.peers import Peers
-from paceline.node.serving import Serving
 from paceline.node.settings import NodeSettings
 from paceline.node.tracing import Tracing
 from paceline.protocol.params import NetworkParams

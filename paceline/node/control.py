@@ -21,11 +21,11 @@ from paceline.base.keys import AccountKey
 from paceline.ledger import nodes, training
 from paceline.ledger.tasks import TASKS
 from paceline.models.byte_gpt import sample_text
+from paceline.node.answers.receipts import ReceiptMaker
+from paceline.node.answers.reports import build_report
+from paceline.node.chains.upgrades import build_upgrade_status
 from paceline.node.context import Context
 from paceline.node.gateway import NodeGateway
-from paceline.node.receipts import ReceiptMaker
-from paceline.node.reports import build_report
-from paceline.node.upgrades import build_upgrade_status
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.messages import LeaveNetwork, OpenRun, RegisterNode, Registration, ReportTask, decode_transaction
 from paceline.protocol.params import NICOIN_PER_COIN

@@ -16,12 +16,12 @@ from paceline.ledger.state import State
 from paceline.ledger.tasks import GUILTY, TASKS, Task
 from paceline.models.catalogue import BF16
 from paceline.models.language import LanguageModel
-from paceline.node.answer_plans import plan_answers, plan_embeddings, show_delta
-from paceline.node.api_keys import KeyRing
-from paceline.node.chain import is_alive
-from paceline.node.choices import merge_streams
+from paceline.node.answers.choices import merge_streams
+from paceline.node.answers.load import Load
+from paceline.node.answers.plans import plan_answers, plan_embeddings, show_delta
+from paceline.node.api.keys import KeyRing
+from paceline.node.chains.chain import is_alive
 from paceline.node.context import Context
-from paceline.node.load import Load
 from paceline.node.models import ModelHost
 from paceline.node.roles.relay import RelayRole, Started
 from paceline.node.settings import COMETBFT

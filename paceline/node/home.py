@@ -18,7 +18,7 @@ from paceline.base.hashing import hash_parts
 from paceline.base.keys import AccountKey
 from paceline.models.catalogue import DEFAULT_MODEL
 from paceline.node.ceremony import CeremonyKey
-from paceline.node.founding import Founder, Founding, build_genesis
+from paceline.node.chains.founding import Founder, Founding, build_genesis
 from paceline.node.settings import ENGINES, SOLO, NodeSettings, PeerEntry, encode_settings
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.genesis import Genesis, GenesisAccount

@@ -23,27 +23,29 @@ from paceline.network.client import PeerClient
 from paceline.network.public import PublicPath
 from paceline.network.server import Handler, PeerIdentity, create_peer_app
 from paceline.network.wire import PeerRequest
-from paceline.node import metrics, payloads
-from paceline.node.api_desk import ApiDesk
-from paceline.node.api_keys import KeyRing
+from paceline.node import metrics
+from paceline.node.answers import payloads
+from paceline.node.answers.receipts import ReceiptMaker
+from paceline.node.answers.serving import Serving
+from paceline.node.api.desk import ApiDesk
+from paceline.node.api.keys import KeyRing
 from paceline.node.backends.vllm_backend import VllmBackend
 from paceline.node.backends.vllm_server import VllmServer, build_server_settings
-from paceline.node.beacon_answers import answer_beacon
-from paceline.node.chain import Standing, is_alive
+from paceline.node.chains.beacon_answers import answer_beacon
+from paceline.node.chains.chain import Standing, is_alive
+from paceline.node.chains.engine_door import EngineDoor
+from paceline.node.chains.engines import build_chain
 from paceline.node.context import Context
 from paceline.node.control import Control
-from paceline.node.directory import Directory
 from paceline.node.duties import Duties, Threads
-from paceline.node.engine_door import EngineDoor
-from paceline.node.engines import build_chain
 from paceline.node.gateway import DoorKeys, NodeGateway
 from paceline.node.home import Home
+from paceline.node.membership.directory import Directory
+from paceline.node.membership.probe import answer_probe
+from paceline.node.membership.registration import NodeKeys
 from paceline.node.models import ModelHost
 from paceline.node.patience import PatientProtocol
 from paceline.node.peers import Peers, encode_many
-from paceline.node.probe import answer_probe
-from paceline.node.receipts import ReceiptMaker
-from paceline.node.registration import NodeKeys
 from paceline.node.roles.beacon import BeaconRole
 from paceline.node.roles.checker import CheckerRole
 from paceline.node.roles.executor import ExecutorRole
@@ -51,7 +53,6 @@ from paceline.node.roles.member import MemberRole
 from paceline.node.roles.racer import RaceRole
 from paceline.node.roles.relay import RelayRole
 from paceline.node.roles.trainer import TrainerRole
-from paceline.node.serving import Serving
 from paceline.node.settings import COMETBFT, VLLM, load_settings
 from paceline.node.tracing import open_tracing
 from paceline.protocol.codec import decode

@@ -21,10 +21,10 @@ import httpx
 import msgspec
 
 from paceline.base.errors import ConfigError, TransportError, UpgradeNeeded
-from paceline.node.api_keys import KeyRing
+from paceline.node.api.keys import KeyRing
+from paceline.node.chains.links import compute_engine_id
 from paceline.node.exits import UPGRADE_CODE
 from paceline.node.home import Home, Running
-from paceline.node.links import compute_engine_id
 from paceline.node.settings import load_settings
 
 STOP_SECONDS = 3.0

@@ -12,7 +12,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paceline.node.api_desk import ApiDesk
+from paceline.node.api.desk import ApiDesk
 from paceline.node.views import Gateway, ModelView
 from paceline.web.batch_routes import BatchRoutes
 from paceline.web.batch_runner import BatchRunner

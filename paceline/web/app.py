@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from paceline.node.api_desk import ApiDesk
+from paceline.node.api.desk import ApiDesk
 from paceline.node.views import Gateway
 from paceline.web.api import Api
 from paceline.web.dashboard import Dashboard

@@ -12,8 +12,8 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paceline.node import api_batches as states
-from paceline.node.api_batches import Batch
+from paceline.node.api import batches as states
+from paceline.node.api.batches import Batch
 from paceline.node.views import RequestRefused
 from paceline.web.batch_runner import BatchRunner
 from paceline.web.entry import Entry, check_query, reply_json

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from paceline.base.errors import PacelineError
-from paceline.node import api_batches as states
-from paceline.node.api_batches import Batch, BatchProblem
+from paceline.node.api import batches as states
+from paceline.node.api.batches import Batch, BatchProblem
 from paceline.node.views import Account, Busy, KeyLimited
 from paceline.web.entry import Entry, Operation, Recorder
 from paceline.web.errors import INTERNAL_ERROR, get_api_error

@@ -18,9 +18,9 @@ from starlette.responses import Response
 from starlette.types import Message, Send
 
 from paceline.base.hashing import hash_parts
-from paceline.node.api_desk import ApiDesk
-from paceline.node.api_replies import Repeat
-from paceline.node.api_usage import Estimate, Spent
+from paceline.node.api.desk import ApiDesk
+from paceline.node.api.replies import Repeat
+from paceline.node.api.usage import Estimate, Spent
 from paceline.node.views import (
     Account,
     ChatDelta,

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paceline.node.api_files import Page, StoredFile
+from paceline.node.api.files import Page, StoredFile
 from paceline.node.views import RequestRefused
 from paceline.web.entry import Entry, check_content_type, check_query, reply_json
 from paceline.web.multipart import split_form

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 from starlette.types import Send
 
-from paceline.node.choices import merge_streams
+from paceline.node.answers.choices import merge_streams
 from paceline.node.views import (
     Account,
     ChatEnd,

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paceline.node.api_usage import DAY_SECONDS, HOUR_SECONDS, Spent, UsageRow
+from paceline.node.api.usage import DAY_SECONDS, HOUR_SECONDS, Spent, UsageRow
 from paceline.node.views import Account, RequestRefused
 from paceline.web.entry import Entry, check_query, reply_json
 

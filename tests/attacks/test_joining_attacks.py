@@ -15,7 +15,7 @@ from paceline.base.hashing import hash_parts
 from paceline.base.keys import AccountKey
 from paceline.ledger import nodes
 from paceline.ledger.accounts import NODE_DEPOSITS, get_account
-from paceline.node.registration import Description, NodeKeys, make_registration
+from paceline.node.membership.registration import Description, NodeKeys, make_registration
 from paceline.protocol import messages as m
 
 HONEST, SYBILS = 4, 8

@@ -27,8 +27,8 @@ from paceline.cli import light_client
 from paceline.cli.main import app
 from paceline.ledger import beacon, groups
 from paceline.network.server import PeerIdentity, create_peer_app
-from paceline.node.beacon_answers import BeaconAnswer, answer_beacon
 from paceline.node.ceremony import CeremonyKey
+from paceline.node.chains.beacon_answers import BeaconAnswer, answer_beacon
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.genesis import compute_chain_id
 from paceline.protocol.messages import PostPartials

@@ -15,10 +15,10 @@ from paceline.engine.cometbft import compute_consensus_address
 from paceline.engine.signed_mark import SignedMark, raise_signed_mark, read_signed_mark
 from paceline.engine.solo import Sequencer
 from paceline.ledger.application import Application
-from paceline.node import key_backup
+from paceline.node.chains.state_files import get_store_path
 from paceline.node.home import Home, NewHome, Running, create_home
-from paceline.node.key_backup import KeyCost
-from paceline.node.state_files import get_store_path
+from paceline.node.membership import key_backup
+from paceline.node.membership.key_backup import KeyCost
 from paceline.store.state import SqliteStateStore
 
 PASSPHRASE = "correct horse battery"

@@ -9,8 +9,8 @@ from light_chain import make_block, make_set
 
 from paceline.base.errors import Invalid
 from paceline.engine.light_blocks import encode_light_block
-from paceline.node.receipt_check import _verify_anchor
-from paceline.node.receipt_facts import UserReceipt
+from paceline.node.answers.receipt_check import _verify_anchor
+from paceline.node.answers.receipt_facts import UserReceipt
 
 APP_HASH = b"a" * 32
 MEMBERS = make_set([1, 1, 1])

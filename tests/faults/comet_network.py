@@ -25,9 +25,9 @@ from paceline.base.keys import AccountKey
 from paceline.ledger.accounts import get_account
 from paceline.ledger.application import Application
 from paceline.ledger.invariants import find_violations
-from paceline.node.chain import sign_unordered
+from paceline.node.chains.chain import sign_unordered
+from paceline.node.chains.links import compute_engine_id
 from paceline.node.home import Home, NewHome, create_home
-from paceline.node.links import compute_engine_id
 from paceline.node.settings import COMETBFT, load_settings
 from paceline.protocol import messages as m
 from paceline.store.state import SqliteStateStore

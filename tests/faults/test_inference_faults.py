@@ -17,7 +17,7 @@ from paceline.ledger.sessions import compute_task_id
 from paceline.ledger.tasks import CHECKING, TASKS
 from paceline.network.sealing import seal
 from paceline.network.wire import PeerRequest
-from paceline.node.payloads import PayloadReply
+from paceline.node.answers.payloads import PayloadReply
 from paceline.node.roles.checker import LAST_BLOCKS, CheckerRole
 from paceline.node.roles.executor import ExecutorRole
 from paceline.protocol.codec import encode

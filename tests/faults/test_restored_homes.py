@@ -10,9 +10,9 @@ from joined_network import open_network, run_command, run_join, wait_for
 
 from paceline.cli.status import load_status
 from paceline.engine.signed_mark import read_signed_mark
+from paceline.node.chains.state_files import describe_state, export_node_state, get_store_path, import_node_state
 from paceline.node.home import Home
 from paceline.node.settings import COMETBFT, SOLO
-from paceline.node.state_files import describe_state, export_node_state, get_store_path, import_node_state
 from paceline.node.supervisor import Listen, Supervisor
 from paceline.store.snapshots import export_state
 from paceline.store.state import MemoryStateStore, SqliteStateStore

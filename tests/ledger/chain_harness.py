@@ -17,7 +17,7 @@ from paceline.ledger.application import Application
 from paceline.ledger.invariants import find_violations
 from paceline.ledger.sessions import SESSIONS, compute_session_id, compute_task_id, get_executors
 from paceline.node.ceremony import CeremonyKey, get_member_keys
-from paceline.node.founding import Founder, Founding, build_genesis
+from paceline.node.chains.founding import Founder, Founding, build_genesis
 from paceline.protocol import messages as m
 from paceline.protocol.codec import encode
 from paceline.protocol.genesis import GenesisAccount

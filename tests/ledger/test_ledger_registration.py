@@ -13,7 +13,7 @@ from paceline.ledger import evidence, groups, nodes, race
 from paceline.ledger.accounts import NODE_DEPOSITS, get_account
 from paceline.ledger.evidence import BlockEvidence, Misbehaviour, compute_consensus_address
 from paceline.ledger.registration import LONGEST_EXPIRY
-from paceline.node.registration import Description, NodeKeys, make_registration
+from paceline.node.membership.registration import Description, NodeKeys, make_registration
 from paceline.protocol import messages as m
 
 SMALL_ORDER = bytes.fromhex("0100000000000000000000000000000000000000000000000000000000000000")

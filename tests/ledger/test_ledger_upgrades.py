@@ -13,7 +13,7 @@ from paceline.ledger import nodes, upgrades
 from paceline.ledger.accounts import get_account, move_coins
 from paceline.ledger.application import Application
 from paceline.ledger.state import State
-from paceline.node.upgrades import build_upgrade_status
+from paceline.node.chains.upgrades import build_upgrade_status
 from paceline.protocol import messages as m
 from paceline.store.state import MemoryStateStore
 

@@ -15,11 +15,11 @@ from paceline.ledger.sessions import SESSIONS, compute_task_id
 from paceline.ledger.state import State
 from paceline.ledger.tasks import TASKS
 from paceline.network.wire import PeerRequest
-from paceline.node import receipts
-from paceline.node.payloads import PayloadVault, hand_out
-from paceline.node.receipt_check import _verify_draw, verify_receipt
-from paceline.node.receipt_facts import ProvenValues, read_facts
-from paceline.node.receipts import ReceiptMaker
+from paceline.node.answers import receipts
+from paceline.node.answers.payloads import PayloadVault, hand_out
+from paceline.node.answers.receipt_check import _verify_draw, verify_receipt
+from paceline.node.answers.receipt_facts import ProvenValues, read_facts
+from paceline.node.answers.receipts import ReceiptMaker
 from paceline.protocol import messages as m
 from paceline.protocol.answers import AnswerRequest, ChatPrompt, Payload, Turn, derive_sampler_seed
 from paceline.protocol.codec import encode

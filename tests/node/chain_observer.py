@@ -18,8 +18,8 @@ from paceline.ledger.sessions import SESSIONS, compute_task_id
 from paceline.ledger.state import State
 from paceline.ledger.tasks import TASKS, Task
 from paceline.network.client import Peer, PeerClient
+from paceline.node.chains.solo import BlocksRequest
 from paceline.node.home import Home
-from paceline.node.solo_chain import BlocksRequest
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.genesis import Genesis
 from paceline.protocol.messages import SubmitReceipts, decode_transaction

@@ -11,10 +11,10 @@ import msgspec
 from paceline.base.keys import AccountKey
 from paceline.ledger import accounts, beacon, groups, nodes, sessions
 from paceline.ledger.state import State
+from paceline.node.answers.serving import Serving
 from paceline.node.ceremony import CeremonyKey
-from paceline.node.founding import Founder, Founding, build_genesis
+from paceline.node.chains.founding import Founder, Founding, build_genesis
 from paceline.node.metrics import Metrics
-from paceline.node.serving import Serving
 from paceline.node.tracing import Tracing
 from paceline.protocol.answers import AnswerRequest, ChatPrompt, Request, TaskOrder, Turn
 from paceline.protocol.genesis import GenesisAccount

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from paceline.base.errors import ConfigError, WorkError
 from paceline.cli.main import app
-from paceline.node.api_database import ApiDatabase
-from paceline.node.api_desk import ApiDesk
-from paceline.node.api_keys import FILE_NAME, KeyRing
-from paceline.node.api_usage import Estimate, Spent
-from paceline.node.choices import QUEUE_EVENTS, merge_streams
+from paceline.node.answers.choices import QUEUE_EVENTS, merge_streams
+from paceline.node.api.database import ApiDatabase
+from paceline.node.api.desk import ApiDesk
+from paceline.node.api.keys import FILE_NAME, KeyRing
+from paceline.node.api.usage import Estimate, Spent
 from paceline.node.views import Account, KeyForbidden, KeyLimited, KeyLimits
 
 LIMITS = KeyLimits(requests_per_minute=3, tokens_per_day=100, nicoin_per_day=1_000, models=("m",))

@@ -8,8 +8,8 @@ from role_setup import CHAIN_ID, KEYS, make_state
 from paceline.base.errors import InvalidTransaction
 from paceline.ledger import beacon, groups
 from paceline.ledger.state import State
-from paceline.node.beacon_answers import MAX_ANSWER_BYTES, BeaconAnswer, BeaconRequest, answer_beacon
 from paceline.node.ceremony import CeremonyKey
+from paceline.node.chains.beacon_answers import MAX_ANSWER_BYTES, BeaconAnswer, BeaconRequest, answer_beacon
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.messages import PostPartials
 from paceline.protocol.params import TINY

@@ -14,10 +14,10 @@ from paceline.ledger import beacon, groups
 from paceline.ledger.admission import signed_bytes
 from paceline.ledger.application import Application
 from paceline.network.client import Peer, PeerRefused
-from paceline.node import solo_chain
 from paceline.node.ceremony import CeremonyKey
-from paceline.node.chain import is_alive
-from paceline.node.solo_chain import BlocksRequest, SoloChain
+from paceline.node.chains import solo as solo_chain
+from paceline.node.chains.chain import is_alive
+from paceline.node.chains.solo import BlocksRequest, SoloChain
 from paceline.protocol.codec import encode
 from paceline.protocol.messages import PostPartials, Transaction, TransactionBody, Transfer
 from paceline.store.state import MemoryStateStore

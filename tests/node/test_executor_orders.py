@@ -32,11 +32,11 @@ from paceline.inference.run import TokenStep
 from paceline.ledger import attendance, nodes, registration, tasks
 from paceline.ledger.sessions import compute_task_id
 from paceline.network.wire import PeerRequest
-from paceline.node import answering
-from paceline.node.answering import Answer
+from paceline.node.answers import answering
+from paceline.node.answers.answering import Answer
+from paceline.node.answers.frames import FrameWriter
 from paceline.node.roles import executor
 from paceline.node.roles.executor import ExecutorRole
-from paceline.node.roles.frames import FrameWriter
 from paceline.protocol.answers import (
     EmbedRequest,
     EndFrame,

@@ -14,7 +14,7 @@ from test_relay_order import END, PROMPT_TOKENS, Setting
 from paceline.base.errors import InvalidTransaction, TransportError
 from paceline.ledger import tasks
 from paceline.ledger.sessions import SESSIONS
-from paceline.node.continuation import Continuation
+from paceline.node.answers.continuation import Continuation
 from paceline.node.roles.relay import Started
 from paceline.node.views import UpstreamFailed
 from paceline.protocol.answers import EndFrame, TextFrame

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from paceline.inference.grammar import ENGINE
-from paceline.node.answer_plans import DEFAULT_MAX_TOKENS, plan_answers, plan_embeddings
-from paceline.node.api_keys import KeyRing
+from paceline.node.answers.plans import DEFAULT_MAX_TOKENS, plan_answers, plan_embeddings
+from paceline.node.api.keys import KeyRing
 from paceline.node.gateway import DoorKeys, NodeGateway
 from paceline.node.roles.relay import Started
 from paceline.node.views import (

@@ -15,7 +15,7 @@ import pytest
 from paceline.base.errors import ConfigError
 from paceline.engine.signed_mark import SignedMark, make_mark_through, raise_signed_mark, read_signed_mark
 from paceline.node.home import Home, NewHome, Running, create_home, write_whole
-from paceline.node.key_backup import (
+from paceline.node.membership.key_backup import (
     FORMAT,
     MAGIC,
     Backup,
@@ -273,7 +273,8 @@ def test_only_the_node_that_orders_a_solo_network_awaits_its_state(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from paceline.node import home, key_backup
+from paceline.node import home
+from paceline.node.membership import key_backup
 at, steps = int(sys.argv[3]), 0
 def step(audited, arguments):
     global steps

@@ -21,7 +21,7 @@ from paceline.ledger.admission import signed_bytes
 from paceline.ledger.sessions import SESSIONS, compute_task_id, derive_executors
 from paceline.ledger.tasks import FINAL, TASKS
 from paceline.network.client import PeerRefused
-from paceline.node.receipt_facts import decode_receipt
+from paceline.node.answers.receipt_facts import decode_receipt
 from paceline.node.views import NodeStatus
 from paceline.protocol.codec import encode
 from paceline.protocol.messages import Transaction, TransactionBody, Transfer

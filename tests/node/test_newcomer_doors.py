@@ -19,13 +19,13 @@ from paceline.ledger.nodes import DESCRIBED, NODES, Node
 from paceline.ledger.state import State
 from paceline.network.client import PeerClient
 from paceline.network.public import PublicPath, PublicRequest, create_public_routes
-from paceline.node import joining
-from paceline.node.directory import ListedPeer, NetworkDescription
-from paceline.node.engine_door import EngineDoor
+from paceline.node.chains.engine_door import EngineDoor
 from paceline.node.home import Home, NewHome, create_home
-from paceline.node.joining import Doors, Joining, TrustedHeader, create_joined_home, open_doors, require_host
+from paceline.node.membership import joining
+from paceline.node.membership.directory import ListedPeer, NetworkDescription
+from paceline.node.membership.joining import Doors, Joining, TrustedHeader, create_joined_home, open_doors, require_host
+from paceline.node.membership.probe import ProbeAnswer, ProbeQuestion, answer_probe, ask_probe
 from paceline.node.peers import Peers
-from paceline.node.probe import ProbeAnswer, ProbeQuestion, answer_probe, ask_probe
 from paceline.node.service import QuietServer
 from paceline.node.settings import COMETBFT, SOLO, load_settings
 from paceline.protocol.codec import decode, encode
@@ -116,7 +116,7 @@ def asked_engine(monkeypatch):
 
     real = httpx.AsyncClient
     monkeypatch.setattr(
-        "paceline.node.engine_door.httpx.AsyncClient",
+        "paceline.node.chains.engine_door.httpx.AsyncClient",
         lambda **options: real(transport=httpx.MockTransport(answer), base_url=options["base_url"]),
     )
     return seen

@@ -10,7 +10,7 @@ import pytest
 from role_setup import REQUEST
 from test_relay_order import END, PROMPT_TOKENS, Setting
 
-from paceline.node.load import Load, TokenMeter
+from paceline.node.answers.load import Load, TokenMeter
 from paceline.node.roles import relay
 from paceline.node.roles.relay import Started
 from paceline.node.views import Busy

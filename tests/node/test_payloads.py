@@ -15,7 +15,7 @@ from paceline.ledger.sessions import compute_task_id
 from paceline.ledger.tasks import CHECKING, DISPUTED, FINAL, TASKS
 from paceline.network.sealing import seal, unseal
 from paceline.network.wire import PeerRequest
-from paceline.node.payloads import (
+from paceline.node.answers.payloads import (
     PayloadReply,
     PayloadRequest,
     PayloadVault,

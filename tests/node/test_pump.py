@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import pytest
 
-from paceline.node.pump import Buffering, read_ahead
+from paceline.node.answers.pump import Buffering, read_ahead
 from paceline.node.views import UpstreamFailed
 
 

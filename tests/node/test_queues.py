@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paceline.node.queues import MAX_COST, QUANTUM, FairQueue, QueueFull
+from paceline.node.answers.queues import MAX_COST, QUANTUM, FairQueue, QueueFull
 
 
 def make_queue(slots=1, **changes) -> FairQueue:

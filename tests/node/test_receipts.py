@@ -32,11 +32,11 @@ from paceline.ledger.disputes import Vote
 from paceline.ledger.sessions import SESSIONS, compute_task_id
 from paceline.ledger.tasks import CHECKING, TASKS
 from paceline.network.wire import PeerRequest
-from paceline.node import receipts
-from paceline.node.payloads import PayloadVault, hand_out
-from paceline.node.receipt_check import verify_receipt
-from paceline.node.receipt_facts import decode_receipt
-from paceline.node.receipts import ReceiptMaker
+from paceline.node.answers import receipts
+from paceline.node.answers.payloads import PayloadVault, hand_out
+from paceline.node.answers.receipt_check import verify_receipt
+from paceline.node.answers.receipt_facts import decode_receipt
+from paceline.node.answers.receipts import ReceiptMaker
 from paceline.protocol.answers import Payload, derive_sampler_seed
 from paceline.protocol.codec import encode
 from paceline.protocol.genesis import compute_chain_id

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import pytest
 from role_setup import KEYS, make_context, make_state
 
+from paceline.node.answers.serving import Serving
 from paceline.node.duties import BACKGROUND, BACKGROUND_NICENESS, Threads
 from paceline.node.roles import racer
 from paceline.node.roles.racer import RaceRole
-from paceline.node.serving import Serving
 from paceline.race.check import BATCH
 from paceline.race.claim import SlicedSearch
 from paceline.race.plan import PRESETS, RaceChallenge

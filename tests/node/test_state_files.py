@@ -17,11 +17,8 @@ from paceline.base.keys import AccountKey
 from paceline.engine.blocks import decode_block, seal_block
 from paceline.engine.solo import Replica, Sequencer
 from paceline.ledger.application import Application
-from paceline.node.engines import build_chain
-from paceline.node.home import Home, NewHome, Running, create_home, write_whole
-from paceline.node.key_backup import collect_backup, restore_backup
-from paceline.node.settings import COMETBFT, load_settings
-from paceline.node.state_files import (
+from paceline.node.chains.engines import build_chain
+from paceline.node.chains.state_files import (
     compact_node_state,
     describe_state,
     export_node_state,
@@ -29,6 +26,9 @@ from paceline.node.state_files import (
     import_node_state,
     prune_node_state,
 )
+from paceline.node.home import Home, NewHome, Running, create_home, write_whole
+from paceline.node.membership.key_backup import collect_backup, restore_backup
+from paceline.node.settings import COMETBFT, load_settings
 from paceline.protocol.codec import decode_own, encode
 from paceline.protocol.genesis import Genesis
 from paceline.store.snapshots import InvalidSnapshot, export_state, import_state

@@ -19,11 +19,11 @@ from paceline.ledger import beacon, suspicion, tasks
 from paceline.ledger.sessions import SESSIONS, compute_task_id
 from paceline.models.language import LanguageModel, prepare_model
 from paceline.network.wire import PeerRequest
-from paceline.node.answering import Answer
-from paceline.node.payloads import PATH
+from paceline.node.answers.answering import Answer
+from paceline.node.answers.payloads import PATH
+from paceline.node.answers.traces import get_draw_seed
 from paceline.node.roles.checker import LAST_BLOCKS, CheckerRole
 from paceline.node.roles.executor import ExecutorRole
-from paceline.node.roles.traces import get_draw_seed
 from paceline.protocol.answers import EndFrame, Payload, derive_sampler_seed
 from paceline.protocol.codec import decode_own, encode
 from paceline.protocol.messages import REJECTED, Receipt

@@ -14,12 +14,12 @@ from paceline.base.errors import UpgradeNeeded
 from paceline.engine.solo import Replica, Sequencer
 from paceline.ledger import upgrades
 from paceline.ledger.application import Application
-from paceline.node import chain as chain_module
 from paceline.node import supervisor
-from paceline.node.chain import sign_unordered
+from paceline.node.chains import chain as chain_module
+from paceline.node.chains.chain import sign_unordered
+from paceline.node.chains.solo import SoloChain
 from paceline.node.exits import UPGRADE_CODE
 from paceline.node.home import NewHome, create_home
-from paceline.node.solo_chain import SoloChain
 from paceline.node.supervisor import Listen, Supervisor
 from paceline.protocol.genesis import compute_chain_id
 from paceline.protocol.messages import PlanUpgrade

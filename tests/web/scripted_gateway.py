@@ -13,7 +13,7 @@ from typing import Self
 
 import uvicorn
 
-from paceline.node.api_desk import ApiDesk
+from paceline.node.api.desk import ApiDesk
 from paceline.node.patience import PatientProtocol
 from paceline.node.views import (
     Account,

@@ -14,8 +14,8 @@ import pytest
 from openai import OpenAI
 from scripted_gateway import GOOD_KEY, MODEL, LoopbackServer, ScriptedGateway
 
-from paceline.node.api_batches import Batch
-from paceline.node.api_desk import ApiDesk
+from paceline.node.api.batches import Batch
+from paceline.node.api.desk import ApiDesk
 from paceline.node.views import Busy, KeyLimits, UnknownKey
 from paceline.web.api import Api
 from paceline.web.batch_runner import MAX_LINES, read_lines

@@ -11,7 +11,7 @@ import pytest
 from openai import OpenAI
 from scripted_gateway import GOOD_KEY, MODEL, LoopbackServer, ScriptedGateway
 
-from paceline.node.api_desk import ApiDesk
+from paceline.node.api.desk import ApiDesk
 from paceline.node.views import KeyLimits, UpstreamFailed
 
 PATH = "/v1/chat/completions"

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from scripted_gateway import GOOD_KEY, LoopbackServer, ScriptedGateway
 
-from paceline.node.api_desk import ApiDesk
+from paceline.node.api.desk import ApiDesk
 from paceline.web.api import Api
 from paceline.web.openapi import build_document
 from paceline.web.settings import WebSettings

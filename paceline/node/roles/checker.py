@@ -18,11 +18,11 @@ from paceline.ledger.disputes import has_voted
 from paceline.ledger.state import State
 from paceline.ledger.suspicion import CONFIRMING, INQUIRIES, VOTING, CheckedTask, Inquiry
 from paceline.ledger.tasks import CHECKING, DISPUTED, OPEN_TASKS, REVEALING, TASKS, Task
+from paceline.node.answers.kept_verdicts import KeptVerdicts
+from paceline.node.answers.payloads import request_payload
+from paceline.node.answers.traces import get_draw_seed
 from paceline.node.context import Context
-from paceline.node.kept_verdicts import KeptVerdicts
 from paceline.node.models import ModelHost
-from paceline.node.payloads import request_payload
-from paceline.node.roles.traces import get_draw_seed
 from paceline.node.tracing import read_parent
 from paceline.protocol.answers import MAX_PAYLOAD_BYTES, Payload
 from paceline.protocol.codec import decode

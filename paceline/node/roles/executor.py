@@ -25,13 +25,13 @@ from paceline.ledger.sessions import SESSIONS, Session, compute_task_id
 from paceline.ledger.state import State
 from paceline.models.language import LanguageModel
 from paceline.network.wire import PeerRequest
-from paceline.node.answering import Answer, AnswerMaker, Outbox
+from paceline.node.answers.answering import Answer, AnswerMaker, Outbox
+from paceline.node.answers.load import Load
+from paceline.node.answers.payloads import SWEEP_BLOCKS, hand_out
+from paceline.node.answers.queues import FairQueue, QueueFull
 from paceline.node.cheats import CHEAP_MODEL
 from paceline.node.context import Context
-from paceline.node.load import Load
 from paceline.node.models import ModelHost
-from paceline.node.payloads import SWEEP_BLOCKS, hand_out
-from paceline.node.queues import FairQueue, QueueFull
 from paceline.node.tracing import read_parent
 from paceline.protocol.answers import (
     MAX_ORDER_BYTES,

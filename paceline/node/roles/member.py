@@ -10,7 +10,7 @@ from paceline.ledger.accounts import get_account
 from paceline.ledger.nodes import NODES
 from paceline.ledger.state import State
 from paceline.node.context import Context
-from paceline.node.directory import Directory
+from paceline.node.membership.directory import Directory
 from paceline.protocol.messages import DescribeNode, RegisterNode
 
 

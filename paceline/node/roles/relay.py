@@ -23,10 +23,10 @@ from paceline.economy.pay import compute_task_cost
 from paceline.ledger import attendance, clock, nodes
 from paceline.ledger.accounts import get_account
 from paceline.ledger.sessions import SESSIONS, Session, compute_session_id, compute_task_id, get_executors
+from paceline.node.answers.continuation import Continuation
+from paceline.node.answers.pump import Buffering, read_ahead
+from paceline.node.answers.queues import FairQueue, QueueFull
 from paceline.node.context import Context
-from paceline.node.continuation import Continuation
-from paceline.node.pump import Buffering, read_ahead
-from paceline.node.queues import FairQueue, QueueFull
 from paceline.node.views import Busy, GatewayError, OutOfFunds, UpstreamFailed
 from paceline.protocol.answers import (
     BusyFrame,

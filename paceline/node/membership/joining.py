@@ -15,9 +15,9 @@ import msgspec
 from paceline.base.errors import ConfigError
 from paceline.base.keys import SECRET_BYTES, AccountKey
 from paceline.models.catalogue import DEFAULT_MODEL
-from paceline.node.directory import NetworkDescription
+from paceline.node.chains.links import compute_engine_id
 from paceline.node.home import Home, write_secret, write_whole
-from paceline.node.links import compute_engine_id
+from paceline.node.membership.directory import NetworkDescription
 from paceline.node.settings import NodeSettings, PeerEntry, load_settings
 
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,120}[A-Za-z0-9])?|\[[0-9a-fA-F:]{2,45}\]")

@@ -10,7 +10,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from paceline.node.api_database import ApiDatabase
+from paceline.node.api.database import ApiDatabase
 from paceline.node.views import RequestRefused
 
 DEFAULT_QUOTA_BYTES = 256 << 20

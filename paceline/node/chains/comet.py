@@ -19,10 +19,10 @@ from paceline.engine.inclusions import Included, Inclusions
 from paceline.engine.rpc import EngineRpc
 from paceline.ledger.admission import compute_transaction_hash
 from paceline.ledger.application import Application
-from paceline.node.chain import BlockSummary, ChainService, Standing
+from paceline.node.chains.chain import BlockSummary, ChainService, Standing
+from paceline.node.chains.snapshots import NodeSnapshots
 from paceline.node.peers import Peers
 from paceline.node.settings import NodeSettings
-from paceline.node.snapshots import NodeSnapshots
 from paceline.protocol.codec import encode
 
 TELL_SECONDS = 1.0

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from paceline.node.api_database import ApiDatabase
+from paceline.node.api.database import ApiDatabase
 from paceline.node.views import Account, KeyForbidden, KeyLimited
 
 HOUR_SECONDS = 3600

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from paceline.node.api_batches import BatchStore
-from paceline.node.api_database import ApiDatabase
-from paceline.node.api_files import DEFAULT_QUOTA_BYTES, FileStore
-from paceline.node.api_replies import ReplyStore
-from paceline.node.api_usage import Meter, UsageBook
+from paceline.node.api.batches import BatchStore
+from paceline.node.api.database import ApiDatabase
+from paceline.node.api.files import DEFAULT_QUOTA_BYTES, FileStore
+from paceline.node.api.replies import ReplyStore
+from paceline.node.api.usage import Meter, UsageBook
 
 
 class ApiDesk:

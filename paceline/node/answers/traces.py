@@ -16,9 +16,9 @@ from paceline.ledger.sessions import SESSIONS, compute_task_id
 from paceline.ledger.state import State
 from paceline.ledger.tasks import GUILTY, TASKS, Task
 from paceline.network.wire import PeerRequest
+from paceline.node.answers.payloads import may_read
 from paceline.node.context import Context
 from paceline.node.home import write_whole
-from paceline.node.payloads import may_read
 from paceline.protocol.messages import Voucher
 from paceline.protocol.traces import encode_opening
 

@@ -16,10 +16,10 @@ from paceline.engine.light_rpc import HttpLightProvider
 from paceline.inference.run import derive_text
 from paceline.ledger.state import State
 from paceline.ledger.tasks import TASKS
+from paceline.node.answers.payloads import request_payload
+from paceline.node.answers.receipt_facts import RECEIPT_VERSION, KeyNotes, ProvenValue, UserReceipt, read_facts
 from paceline.node.context import Context
 from paceline.node.models import ModelHost
-from paceline.node.payloads import request_payload
-from paceline.node.receipt_facts import RECEIPT_VERSION, KeyNotes, ProvenValue, UserReceipt, read_facts
 from paceline.node.settings import SOLO
 from paceline.protocol.answers import MAX_PAYLOAD_BYTES, AnswerRequest, Payload
 from paceline.protocol.codec import decode

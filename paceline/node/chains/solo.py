@@ -16,8 +16,8 @@ from paceline.engine.inclusions import Included
 from paceline.engine.solo import LABEL, Replica, Sequencer
 from paceline.ledger.application import BlockResult
 from paceline.network.client import PeerRefused
-from paceline.node.chain import KEPT_BLOCKS, RETRY_SECONDS, BlockSummary, ChainService, Standing
-from paceline.node.load import IDLE, Load
+from paceline.node.answers.load import IDLE, Load
+from paceline.node.chains.chain import KEPT_BLOCKS, RETRY_SECONDS, BlockSummary, ChainService, Standing
 from paceline.node.peers import Peers
 from paceline.node.settings import NodeSettings
 from paceline.protocol.codec import Record, decode, encode

@@ -22,12 +22,12 @@ from paceline.inference.run import TokenStep
 from paceline.inference.trace import Trace
 from paceline.ledger.sessions import compute_task_id
 from paceline.models.language import LanguageModel
+from paceline.node.answers.frames import FrameWriter
+from paceline.node.answers.load import TokenMeter
+from paceline.node.answers.payloads import PayloadVault
+from paceline.node.answers.traces import TraceKeeper
 from paceline.node.context import Context
 from paceline.node.home import write_whole
-from paceline.node.load import TokenMeter
-from paceline.node.payloads import PayloadVault
-from paceline.node.roles.frames import FrameWriter
-from paceline.node.roles.traces import TraceKeeper
 from paceline.protocol.answers import (
     AnswerRequest,
     EndFrame,

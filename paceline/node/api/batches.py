@@ -10,8 +10,8 @@ import secrets
 
 import msgspec
 
-from paceline.node.api_database import ApiDatabase
-from paceline.node.api_files import Page, no_such, select_page
+from paceline.node.api.database import ApiDatabase
+from paceline.node.api.files import Page, no_such, select_page
 from paceline.node.views import RequestRefused
 
 VALIDATING, IN_PROGRESS, FINALIZING, CANCELLING = "validating", "in_progress", "finalizing", "cancelling"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from paceline.node.api_database import ApiDatabase
-from paceline.node.api_files import no_such
+from paceline.node.api.database import ApiDatabase
+from paceline.node.api.files import no_such
 
 REPEAT_SECONDS = 24 * 3600
 REPLY_SECONDS = 30 * 24 * 3600

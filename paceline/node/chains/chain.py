@@ -20,7 +20,7 @@ from paceline.engine.inclusions import Included
 from paceline.ledger.admission import compute_transaction_hash, signed_bytes
 from paceline.ledger.application import Application, Result
 from paceline.ledger.state import Event, State
-from paceline.node.load import IDLE, Load
+from paceline.node.answers.load import IDLE, Load
 from paceline.node.peers import Peers
 from paceline.node.settings import NodeSettings
 from paceline.protocol.codec import Record, encode

@@ -18,14 +18,14 @@ from paceline.engine.cometbft import (
 )
 from paceline.engine.solo import Replica, Sequencer
 from paceline.ledger.application import Application
-from paceline.node.chain import ChainService
-from paceline.node.comet_chain import CometChain, Engine
+from paceline.node.chains.chain import ChainService
+from paceline.node.chains.comet import CometChain, Engine
+from paceline.node.chains.links import derive_link_key
+from paceline.node.chains.snapshots import NodeSnapshots
+from paceline.node.chains.solo import SoloChain
 from paceline.node.home import Home
-from paceline.node.links import derive_link_key
 from paceline.node.peers import Peers
 from paceline.node.settings import COMETBFT, NodeSettings
-from paceline.node.snapshots import NodeSnapshots
-from paceline.node.solo_chain import SoloChain
 from paceline.store.state import SqliteStateStore
 
 HASH_DIGITS = 64

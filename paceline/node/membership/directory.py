@@ -14,9 +14,9 @@ from paceline.base.errors import InvalidTransaction
 from paceline.ledger.nodes import NODES
 from paceline.network.public import PublicRequest
 from paceline.network.settings import get_unix_milliseconds
+from paceline.node.chains.links import compute_engine_id
 from paceline.node.context import Context
-from paceline.node.links import compute_engine_id
-from paceline.node.registration import Description, NodeKeys, make_registration
+from paceline.node.membership.registration import Description, NodeKeys, make_registration
 from paceline.node.settings import COMETBFT, ENGINES
 from paceline.protocol.codec import Record, encode
 from paceline.protocol.genesis import Genesis

@@ -20,8 +20,8 @@ from paceline.ledger.beacon import verify_value
 from paceline.ledger.groups import form_first_group
 from paceline.ledger.sessions import derive_executors
 from paceline.ledger.state import State
-from paceline.node.payloads import verify_statement
-from paceline.node.receipt_facts import Facts, ProvenValues, UserReceipt, read_facts
+from paceline.node.answers.payloads import verify_statement
+from paceline.node.answers.receipt_facts import Facts, ProvenValues, UserReceipt, read_facts
 from paceline.node.settings import SOLO
 from paceline.protocol.answers import (
     MAX_PAYLOAD_BYTES,
