@@ -10,6 +10,7 @@ The last line is the Calibration to paste.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import subprocess
@@ -144,7 +145,7 @@ def compute_least(
     rate, swing = measure(cheat, pair)
     slope, spread = rate - limit[0], limit[1] + sigmas * swing
     assert slope > 0, "this cheat hides in the noise"
-    return ((spread + (spread**2 + 4 * slope * allowance) ** 0.5) / (2 * slope)) ** 2
+    return ((spread + math.sqrt(spread**2 + 4 * slope * allowance)) / (2 * slope)) ** 2
 
 
 def main() -> None:

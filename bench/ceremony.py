@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import accumulate
 from multiprocessing import get_context
 from statistics import median
@@ -95,7 +96,7 @@ def make_dealings(shape: Shape, repeat: int) -> tuple[list[Dealing], float]:
     made = [
         watch.spend(
             str(dealer),
-            lambda dealer=dealer: deal(bytes(32), shape.threshold, recipients, name_context(repeat, dealer)),
+            partial(deal, bytes(32), shape.threshold, recipients, name_context(repeat, dealer)),
         )
         for dealer in range(shape.members)
     ]

@@ -10,16 +10,17 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 CAUGHT = {"race": ["node-5"], "inference": ["node-4"], "training": ["node-3"]}
 
 
-def play(seed: int, folder: Path) -> dict[str, object]:
+def play(seed: int, folder: Path) -> dict[str, Any]:
     out = folder / f"{seed}.json"
     home = folder / f"home-{seed}"
     command = [sys.executable, "-m", "paceline", "demo", "--seed", str(seed), "--json", str(out), "--home", str(home)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    found: dict[str, object] = json.loads(out.read_text("utf-8"))
+    found: dict[str, Any] = json.loads(out.read_text("utf-8"))
     return found
 
 

@@ -18,7 +18,9 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from statistics import quantiles
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,10 +39,11 @@ from paceline.network.client import PeerClient
 from paceline.network.server import PeerIdentity, create_peer_app
 from paceline.network.wire import PeerRequest
 from paceline.node.answers.load import Load
+from paceline.node.api.keys import KeyRing
 from paceline.node.ceremony import CeremonyKey
 from paceline.node.chains.founding import Founder, Founding, build_genesis
 from paceline.node.duties import Duties
-from paceline.node.gateway import NodeGateway
+from paceline.node.gateway import DoorKeys, NodeGateway
 from paceline.node.metrics import Metrics
 from paceline.node.peers import Peers
 from paceline.node.roles.relay import OpenedSession, RelayRole
@@ -114,6 +117,7 @@ def main() -> None:
         )
         executor.start()
         gateway.start()
+        theirs.close()
         try:
             pipe.recv()
             os.sched_setaffinity(0, set(cores[1:] or cores))
@@ -171,7 +175,7 @@ def run_executor(listen: socket.socket, plan: Plan, cores: set[int]) -> None:
         yield encode(EndFrame("stop", 10, plan.tokens, bytes(32)))
 
     identity = PeerIdentity(address=EXECUTOR.address, chain_id=CHAIN_ID)
-    app = create_peer_app({"task": answer}, blobs=SimpleNamespace(), identity=identity)  # type: ignore[arg-type]
+    app = create_peer_app({"task": answer}, blobs=SimpleNamespace(), identity=identity)
     uvloop.run(make_server(app).serve(sockets=[listen]))
 
 
@@ -189,8 +193,8 @@ def run_gateway(
     use_one_thread()
     model = LanguageModel.load(prepare_model(get_cache_path(), progress=print))
 
-    async def serve() -> None:
-        server = make_server(create_app(make_gateway(model, executor_port, plan)))
+    async def serve(folder: Path) -> None:
+        server = make_server(create_app(make_gateway(model, executor_port, plan, folder)))
         runner = asyncio.create_task(server.serve(sockets=[listen]))
         while not server.started:  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0.01)
@@ -212,10 +216,11 @@ def run_gateway(
         server.force_exit = server.should_exit = True
         await runner
 
-    uvloop.run(serve())
+    with TemporaryDirectory() as folder:
+        uvloop.run(serve(Path(folder)))
 
 
-def make_gateway(model: LanguageModel, executor_port: int, plan: Plan) -> NodeGateway:
+def make_gateway(model: LanguageModel, executor_port: int, plan: Plan, folder: Path) -> NodeGateway:
     state = make_state()
     peers = tuple(
         PeerEntry(name=name, public_key=key.public_key.hex(), url=f"http://127.0.0.1:{port}")
@@ -234,17 +239,18 @@ def make_gateway(model: LanguageModel, executor_port: int, plan: Plan) -> NodeGa
         peers=Peers(settings, PeerClient(RELAY, CHAIN_ID), SimpleNamespace()),  # type: ignore[arg-type]
     )
 
-    async def get() -> LanguageModel:
+    async def get(_model_id: str) -> LanguageModel:
         return model
 
-    host: Any = SimpleNamespace(model_id=MODEL, loaded=model, get=get)
-    relay = RelayRole(context, host, USER)
+    host: Any = SimpleNamespace(get=get, get_loaded=lambda _model_id: model)
+    relay = RelayRole(context, MODEL, USER)
     session = Session(
         owner=USER.address,
         owner_key=USER.public_key,
         relay=RELAY.address,
         model=MODEL,
         left=10**6 * NICOIN_PER_COIN,
+        deposit=10**6 * NICOIN_PER_COIN,
         max_tasks=10**9,
         expires_at=10**9,
         round_index=0,
@@ -252,7 +258,8 @@ def make_gateway(model: LanguageModel, executor_port: int, plan: Plan) -> NodeGa
         version=nodes.get_version(state),
     )
     relay._current = OpenedSession(bytes(16), session)  # noqa: SLF001 - stands for a session that the ledger opened
-    return NodeGateway(context, host, relay, USER.address, ())
+    keys = DoorKeys(operator=(), ring=KeyRing(folder))
+    return NodeGateway(context, host, {MODEL: relay}, USER.address, keys)
 
 
 def make_state() -> State:
@@ -307,7 +314,7 @@ async def ask(port: int, index: int) -> Answered:
         writer.write(head.encode() + body)
         status = await reader.readline()
         if b" 200 " not in status:
-            rest = await reader.read(400)
+            rest = await reader.read()
             return Answered([], False, f"{status!r} {rest[-200:]!r}")
         while line := await reader.readline():
             if line.startswith(b"data: [DONE]"):

@@ -152,8 +152,8 @@ def measure_gain(sample: Sample, name: str, cost: float, predicted: Tensor) -> R
     turned = [replace(tested, permutations=tested.permutations.roll(turn * 977, 0)) for turn in range(TURNS)]
     cheap, true = (torch.cat([compute_scores(t, o) for t in turned]) for o in (predicted, tested.outputs))
     # A target that sums to 0 is blind to the mean of a vector's coordinates.
-    centred = (vectors - vectors.mean(dim=1, keepdim=True) for vectors in (predicted, tested.outputs))
-    cosines = nn.functional.cosine_similarity(*centred, dim=1)
+    guess, truth = (vectors - vectors.mean(dim=1, keepdim=True) for vectors in (predicted, tested.outputs))
+    cosines = nn.functional.cosine_similarity(guess, truth, dim=1)
     cosine, error = float(cosines.mean()), float(cosines.std()) / math.sqrt(len(cosines))
     held_out, upper = count_gain(cheap, true, sample, cost)
     return Row(

@@ -10,6 +10,7 @@ import argparse
 import json
 import time
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -24,7 +25,7 @@ from paceline.protocol.transcripts import GenerationRequest, GrammarSpec
 
 PROMPT = [{"role": "user", "content": "Explain in a few sentences how a bicycle stays upright while it is moving."}]
 ROUNDS = 3
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature_ppm": 0},
     "temperature 1": {},
     "top-p 0.9": {"top_p_ppm": 900_000},
@@ -36,8 +37,8 @@ KINDS = {
 }  # fmt: skip
 
 
-def plan(model: LanguageModel, tokens: int, options: dict) -> GenerationRequest:
-    neutral = {"temperature_ppm": 1_000_000, "top_p_ppm": 1_000_000, "max_tokens": tokens, "stop": ()}
+def plan(model: LanguageModel, tokens: int, options: dict[str, Any]) -> GenerationRequest:
+    neutral: dict[str, Any] = {"temperature_ppm": 1_000_000, "top_p_ppm": 1_000_000, "max_tokens": tokens, "stop": ()}
     return plan_answer(model, PROMPT, sampler=plan_sampler(**(neutral | options)), seed=bytes(32))
 
 

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -54,7 +55,7 @@ def bench_trie(pairs: dict[bytes, bytes]) -> None:
     build = measure_seconds(lambda: trie.with_changes(pairs), time.process_time)
     trie = trie.with_changes(pairs)
     batches = [draw_changes(keys) for _ in range(7)]
-    change = median(measure_seconds(lambda b=batch: trie.with_changes(b), time.process_time) for batch in batches)
+    change = median(measure_seconds(partial(trie.with_changes, batch), time.process_time) for batch in batches)
     some = keys[:CHANGED]
     proofs = [trie.prove(key) for key in some]
     prove = measure_seconds(lambda: [trie.prove(key) for key in some], time.process_time)
