@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 
 from paceline.base.errors import ConfigError, Invalid, InvalidBlock, InvalidClaim, TransportError
 from paceline.base.keys import AccountKey, compute_address
 from paceline.cli.light_client import TrustOptions, check_trust, open_light_client, open_reader
+from paceline.cli.printing import print_found
 from paceline.engine.light_values import ask_group
 from paceline.ledger.beacon import verify_value
 from paceline.ledger.groups import form_first_group
@@ -106,13 +106,7 @@ def print_beacon_verify(options: BeaconOptions, *, as_json: bool) -> None:
 
     Errors: as `verify_beacon`.
     """
-    report = verify_beacon(options)
-    if as_json:
-        print(msgspec.json.encode(report).decode())
-        return
-    console = Console(soft_wrap=True)
-    for line in _describe(report):
-        console.print(line, markup=False, highlight=False)
+    print_found(verify_beacon(options), _describe, as_json=as_json)
 
 
 def verify_beacon(options: BeaconOptions) -> BeaconReport:

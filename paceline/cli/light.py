@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 
 from paceline.base.errors import ConfigError
 from paceline.cli.light_client import TrustOptions, check_trust, open_light_client, open_reader, read_hex
+from paceline.cli.printing import print_found
 from paceline.engine.light import LightClient, Verified
 from paceline.engine.light_reader import Proven, StateReader
 from paceline.engine.light_state import StateProof, decode_state_proof, verify_state_value
@@ -105,13 +105,7 @@ def print_light_verify(options: LightOptions, *, as_json: bool) -> None:
 
     Errors: as `verify_light`.
     """
-    report = verify_light(options)
-    if as_json:
-        print(msgspec.json.encode(report).decode())
-        return
-    console = Console(soft_wrap=True)
-    for line in _describe(report):
-        console.print(line, markup=False, highlight=False)
+    print_found(verify_light(options), _describe, as_json=as_json)
 
 
 def verify_light(options: LightOptions) -> LightReport:

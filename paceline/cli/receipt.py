@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-from rich.console import Console
-
 from paceline.base.errors import ConfigError
 from paceline.cli.network import ControlClient
+from paceline.cli.printing import print_found
 from paceline.node.answers.receipt_check import ReceiptReport, verify_receipt
 from paceline.node.answers.receipt_facts import decode_receipt
 from paceline.node.control import ReceiptFile
@@ -46,13 +44,7 @@ def print_receipt_verify(path: Path, home: Path, header_hash: str | None, *, as_
 
     Errors: ConfigError for options and files that cannot be; InvalidClaim, InvalidBlock naming what does not hold.
     """
-    report = check_receipt_file(path, home, header_hash)
-    if as_json:
-        print(msgspec.json.encode(report).decode())
-        return
-    console = Console(soft_wrap=True)
-    for line in _describe(report):
-        console.print(line, markup=False, highlight=False)
+    print_found(check_receipt_file(path, home, header_hash), _describe, as_json=as_json)
 
 
 def check_receipt_file(path: Path, home: Path, header_hash: str | None) -> ReceiptReport:

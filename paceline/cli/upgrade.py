@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from paceline.base.errors import ConfigError
 from paceline.cli.network import ControlClient
+from paceline.cli.printing import print_found
 from paceline.cli.sponsor import require_running
 from paceline.ledger.state import State
 from paceline.ledger.upgrades import HANDLERS
@@ -59,12 +58,7 @@ def print_upgrade_status(path: Path, *, as_json: bool) -> None:
 
     Errors: as `load_upgrade_status`.
     """
-    found = load_upgrade_status(Home(path))
-    if as_json:
-        print(msgspec.json.encode(found).decode())
-        return
-    for line in _describe(found):
-        print(line)
+    print_found(load_upgrade_status(Home(path)), _describe, as_json=as_json)
 
 
 def load_upgrade_status(home: Home) -> UpgradeStatus:

@@ -6,6 +6,7 @@ Needs `.tools/vllm`; `make test-long` builds it, and without it these tests fail
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
@@ -136,14 +137,20 @@ def test_a_user_who_leaves_frees_the_row_at_once(net, client):
     wait_until(lambda: count_running() == 0, SOON_SECONDS, "vLLM lets go of the cancelled answer")
 
 
-def test_a_killed_server_ends_its_answers_with_an_error_and_comes_back(net, client):
+def test_a_killed_servers_answer_goes_on_elsewhere_or_ends_with_an_error_and_it_comes_back(net, client):
     server = find_server()
     family = [server, *server.children(recursive=True)]
     with open_stream(client) as lines:
         server.send_signal(signal.SIGKILL)
-        rest = "\n".join(lines)
-    assert '"error"' in rest
-    assert "[DONE]" not in rest
+        rest = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    # The other engine makes the same answer again; a near tie that it breaks otherwise within the part already sent ends it.
+    errors = [chunk["error"]["message"] for chunk in rest if "error" in chunk]
+    finished = [chunk["paceline"]["executor"] for chunk in rest if "paceline" in chunk]
+    if errors:
+        assert "could go on" in errors[0]
+        assert finished == []
+    else:
+        assert finished == [TWIN]
     wait_until(lambda: are_gone(family), SOON_SECONDS, "what the dead server spawned ends too")
     executor, answer = ask(client, 1)
     assert executor == TWIN
