@@ -25,6 +25,9 @@ tools: .tools/cometbft  ## install CometBFT into .tools/ (networks of several va
 	@scripts/tools
 	@touch $@
 
+.tools/node/built-from: tools/node/package-lock.json tools/node/runtime.lock scripts/tools_node
+	@scripts/tools_node
+
 .tools/vllm/built-from: tools/vllm.lock scripts/tools_vllm
 	@scripts/tools_vllm
 
@@ -36,7 +39,7 @@ demo: $(STAMP)  ## play the whole main job on this machine: race, answers, train
 up: $(STAMP)  ## run a network until Ctrl-C: API and dashboard on http://127.0.0.1:8000
 	@$(VENV)/bin/paceline up $(ARGS)
 
-test: lint .tools/cometbft  ## every check and every test but the long ones
+test: lint .tools/cometbft .tools/node/built-from  ## every check and every test but the long ones
 	@$(VENV)/bin/python -m pytest -m "not long" --durations=15 $(ARGS)
 
 test-long: $(STAMP) .tools/cometbft .tools/vllm/built-from  ## the tests marked `long`
