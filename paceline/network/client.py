@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from paceline.network.stream import Patience, StreamReply, open_stream
 from paceline.network.wire import (
     FRAME_DATA,
     FRAME_END,
+    FRAME_PULSE,
     FRAMES_TYPE,
     FrameReader,
     RequestTarget,
@@ -117,7 +119,7 @@ class PeerClient:
         Errors: PeerRefused, also in the middle; TransportError when the stream breaks off before its end frame.
         """
         patience = Patience(
-            connect_seconds=self._settings.connect_timeout_seconds, gap_seconds=self._settings.frame_timeout_seconds
+            connect_seconds=self._settings.connect_timeout_seconds, gap_seconds=self._settings.silence_timeout_seconds
         )
         content = self._seal(peer, path, body)
         with _naming(peer):
@@ -127,7 +129,7 @@ class PeerClient:
                     raise _make_refusal(peer, reply.status, await _gather(reply.pieces(), _MAX_REFUSAL_BYTES))
                 if reply.headers.get("content-type") != FRAMES_TYPE:
                     raise TransportError(f"{path} answers without a stream")
-                async for data in _read_frames(reply, peer, self._settings.max_frame_bytes):
+                async for data in _read_frames(reply, peer, self._settings):
                     yield data
 
     async def fetch_blob(
@@ -237,10 +239,16 @@ def _naming(peer: Peer) -> Iterator[None]:
         raise TransportError(f"{peer}: {type(error).__name__} {error}".rstrip()) from error
 
 
-async def _read_frames(reply: StreamReply, peer: Peer, max_frame_bytes: int) -> AsyncGenerator[bytes, None]:
-    reader = FrameReader(max_frame_bytes)
+async def _read_frames(reply: StreamReply, peer: Peer, settings: NetworkSettings) -> AsyncGenerator[bytes, None]:
+    reader = FrameReader(settings.max_frame_bytes)
+    last = time.monotonic()
     async for piece in reply.pieces():
         for kind, data in reader.feed(piece):
+            if kind == FRAME_PULSE:
+                if time.monotonic() - last > settings.frame_timeout_seconds:
+                    raise TransportError(f"no frame for {settings.frame_timeout_seconds:g} seconds")
+                continue
+            last = time.monotonic()
             if kind == FRAME_END:
                 return
             if kind != FRAME_DATA:

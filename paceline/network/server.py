@@ -28,6 +28,7 @@ from paceline.network.wire import (
     FRAME_DATA,
     FRAME_END,
     FRAME_ERROR,
+    FRAME_PULSE,
     FRAMES_TYPE,
     MAX_NAME_BYTES,
     REFUSAL_TYPE,
@@ -93,11 +94,12 @@ class _PeerEndpoint:
         self._identity = identity
         self._max_body_bytes = settings.max_body_bytes
         self._max_frame_bytes = settings.max_frame_bytes
+        self._pulse_seconds = settings.pulse_seconds
         self._clock = clock
         self._seen = ReplayGuard()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reply = _Reply(send, self._max_frame_bytes)
+        reply = _Reply(send, self._max_frame_bytes, self._pulse_seconds)
         path = scope["path_params"]["path"]
         try:
             await self._answer(path, Request(scope, receive), receive, reply)
@@ -132,17 +134,21 @@ class _PeerEndpoint:
 class _Reply:
     """One reply on its way out; knows whether its status has left already."""
 
-    def __init__(self, send: Send, max_frame_bytes: int) -> None:
+    def __init__(self, send: Send, max_frame_bytes: int, pulse_seconds: float) -> None:
         self._send = send
         self._max_frame_bytes = max_frame_bytes
+        self._pulse_seconds = pulse_seconds
         self._started = False
+        self._sending = asyncio.Lock()
+        self._is_quiet = True
 
     async def send_whole(self, status: int, content_type: str, body: bytes) -> None:
         await self._start(status, content_type, [(b"content-length", str(len(body)).encode())])
         await self._send({"type": "http.response.body", "body": body})
 
     async def stream(self, frames: AsyncIterator[bytes]) -> None:
-        """Send every item as a frame. The status waits for the first item, so that a refusal still gets its own."""
+        """Send every item as a frame. The status waits for the first item or pulse, so that a refusal still gets its own."""
+        pulse = asyncio.create_task(self._send_pulses())
         try:
             async for data in frames:
                 if len(data) > self._max_frame_bytes:
@@ -150,9 +156,19 @@ class _Reply:
                 await self._send_frame(FRAME_DATA, data)
             await self._send_frame(FRAME_END, b"", more=False)
         finally:
+            pulse.cancel()
+            await asyncio.gather(pulse, return_exceptions=True)
             close = getattr(frames, "aclose", None)
             if close is not None:
                 await close()
+
+    async def _send_pulses(self) -> None:
+        """Tell whoever waits that this node is there, whenever nothing else told so."""
+        while True:
+            self._is_quiet = True
+            await asyncio.sleep(self._pulse_seconds)
+            if self._is_quiet:
+                await self._send_frame(FRAME_PULSE, b"")
 
     async def fail(self, status: int, code: str, message: str) -> None:
         refusal = encode_refusal(code, message)
@@ -162,9 +178,11 @@ class _Reply:
             await self.send_whole(status, REFUSAL_TYPE, refusal)
 
     async def _send_frame(self, kind: int, data: bytes, *, more: bool = True) -> None:
-        if not self._started:
-            await self._start(200, FRAMES_TYPE, [])
-        await self._send({"type": "http.response.body", "body": encode_frame(kind, data), "more_body": more})
+        self._is_quiet = False
+        async with self._sending:
+            if not self._started:
+                await self._start(200, FRAMES_TYPE, [])
+            await self._send({"type": "http.response.body", "body": encode_frame(kind, data), "more_body": more})
 
     async def _start(self, status: int, content_type: str, headers: list[tuple[bytes, bytes]]) -> None:
         self._started = True

@@ -19,6 +19,10 @@ class NetworkSettings:
     """For a whole request and its reply, and for one chunk of a blob."""
     frame_timeout_seconds: float = 60.0
     """Between two frames of a stream; the first one waits for the peer's model."""
+    pulse_seconds: float = 3.0
+    """A stream without a frame for so long says that its node is alive."""
+    silence_timeout_seconds: float = 15.0
+    """Without a frame or a pulse; a peer that hangs is told from one that works."""
     request_lifetime_milliseconds: int = 30_000
     """How long a sealed request may be opened."""
     max_body_bytes: int = 8 * 2**20

@@ -39,6 +39,7 @@ FRAME_HEAD_BYTES: Final = 5
 FRAME_DATA: Final = 0
 FRAME_END: Final = 1
 FRAME_ERROR: Final = 2
+FRAME_PULSE: Final = 3
 
 REPLY_TYPE: Final = "application/octet-stream"
 FRAMES_TYPE: Final = "application/x-paceline-frames"
@@ -201,7 +202,7 @@ class FrameReader:
         self._buffer += data
         while len(self._buffer) >= FRAME_HEAD_BYTES:
             kind, size = self._buffer[0], int.from_bytes(self._buffer[1:FRAME_HEAD_BYTES], "little")
-            if kind > FRAME_ERROR or size > self._max_frame_bytes:
+            if kind > FRAME_PULSE or size > self._max_frame_bytes:
                 raise TransportError(f"frame of kind {kind} and {size} bytes (at most {self._max_frame_bytes})")
             end = FRAME_HEAD_BYTES + size
             if len(self._buffer) < end:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import aclosing
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -268,11 +269,54 @@ def test_invalid_silence_runs_into_the_timeout(blobs):
         await asyncio.Event().wait()
 
     async def main():
-        short = NetworkSettings(reply_timeout_seconds=0.2, frame_timeout_seconds=0.2)
+        short = NetworkSettings(reply_timeout_seconds=0.2, silence_timeout_seconds=0.2)
         async with serve_peer({"silent": silent, "stalling": stalling}, blobs) as peer, make_client(short) as client:
             with pytest.raises(TransportError, match=r"no answer in time|ReadTimeout"):
                 await client.request(peer, "silent", b"")
             with pytest.raises(TransportError, match=r"nothing came for 0\.2 seconds"):
                 await collect(client.stream(peer, "stalling", b""))
+
+    asyncio.run(main())
+
+
+def test_a_peer_that_works_slowly_is_told_from_one_that_hangs(blobs):
+    async def thinking(request):
+        await asyncio.sleep(0.6)
+        yield b"token"
+
+    async def refusing(request):
+        await asyncio.sleep(0.3)
+        raise WorkError("no")
+        yield b"never"
+
+    patient = NetworkSettings(silence_timeout_seconds=0.3)
+    beating = replace(FAST, pulse_seconds=0.05)
+
+    async def main():
+        async with (
+            serve_peer({"think": thinking, "refuse": refusing}, blobs, beating) as peer,
+            make_client(patient) as client,
+        ):
+            assert await collect(client.stream(peer, "think", b"")) == [b"token"]
+            with pytest.raises(PeerRefused, match="no"):
+                await collect(client.stream(peer, "refuse", b""))
+        async with serve_peer({"think": thinking}, blobs) as peer, make_client(patient) as client:
+            with pytest.raises(TransportError, match="no answer in time"):
+                await collect(client.stream(peer, "think", b""))
+
+    asyncio.run(main())
+
+
+def test_invalid_pulses_alone_do_not_hold_a_client_for_ever(blobs):
+    async def hanging(request):
+        yield b"token"
+        await asyncio.Event().wait()
+
+    async def main():
+        limited = NetworkSettings(silence_timeout_seconds=2, frame_timeout_seconds=0.2)
+        beating = replace(FAST, pulse_seconds=0.05)
+        async with serve_peer({"hang": hanging}, blobs, beating) as peer, make_client(limited) as client:
+            with pytest.raises(TransportError, match=r"no frame for 0\.2 seconds"):
+                await collect(client.stream(peer, "hang", b""))
 
     asyncio.run(main())

@@ -188,6 +188,6 @@ def test_frames_survive_any_cut(frames, cut):
 
 def test_invalid_frames():
     assert list(FrameReader(10).feed(encode_frame(FRAME_DATA, bytes(10)))) == [(FRAME_DATA, bytes(10))]
-    for head in (encode_frame(FRAME_DATA, bytes(11))[:5], encode_frame(3)):
+    for head in (encode_frame(FRAME_DATA, bytes(11))[:5], encode_frame(4)):
         with pytest.raises(TransportError, match="frame of kind"):
             list(FrameReader(10).feed(head))
