@@ -27,7 +27,7 @@ from paceline.ledger import accounts, attendance, nodes
 from paceline.ledger.sessions import SESSIONS, compute_task_id
 from paceline.ledger.vouchers import check_place
 from paceline.node.roles import relay
-from paceline.node.roles.relay import OpenedSession, RelayRole, Started
+from paceline.node.roles.relay import ENDING_SHARE, OpenedSession, RelayRole, Started
 from paceline.node.views import Busy, OutOfFunds, UpstreamFailed
 from paceline.protocol.answers import BusyFrame, EndFrame, FailFrame, TaskOrder, TextFrame
 from paceline.protocol.codec import decode, encode
@@ -219,9 +219,9 @@ def test_a_session_of_former_weights_is_replaced_and_closed(setting, monkeypatch
     assert setting.context.chain.sent == [CloseSession(setting.session_id)]
 
 
-def test_a_session_is_used_to_its_last_height_but_one(setting):
-    height = setting.state.height
-    for expires_at, usable in ((height + 2, True), (height + 1, False)):
+def test_boundary_of_the_time_that_a_session_needs_for_another_request(setting):
+    last = setting.state.height + setting.context.params.session_blocks // ENDING_SHARE
+    for expires_at, usable in ((last + 1, True), (last, False)):
         change_session(setting.state, setting.session_id, expires_at=expires_at)
         opened = OpenedSession(setting.session_id, SESSIONS.get(setting.state, setting.session_id))
         assert setting.role._is_usable(opened) is usable

@@ -56,6 +56,8 @@ DEPOSIT = 200 * NICOIN_PER_COIN
 READY_SECONDS = 60.0
 REOPEN_SHARE = 4
 """A new session is opened when less than a quarter of the tasks or of the deposit is left."""
+ENDING_SHARE = 8
+"""A session takes no new requests in the last eighth of its time."""
 RETRY_AFTER_SECONDS = 2
 MAX_WAITING = 256
 MAX_WAITING_PER_USER = 64
@@ -345,7 +347,9 @@ class RelayRole:
     def _is_usable(self, opened: OpenedSession) -> bool:
         state = self._context.chain.read()
         fresh = opened.session.version == nodes.get_version(state)
-        return fresh and opened.tasks_left > 0 and state.height < self._get_end(opened) - 1
+        # Near the end a request that one node leaves unanswered would reach the next one too late.
+        ending = max(1, self._context.params.session_blocks // ENDING_SHARE)
+        return fresh and opened.tasks_left > 0 and state.height < self._get_end(opened) - ending
 
     def _get_end(self, opened: OpenedSession) -> int:
         """The session's end as the ledger has it now: too many late marks end it early."""
