@@ -11,6 +11,8 @@ from paceline.cli.network import ControlClient
 from paceline.cli.status import load_status
 from paceline.node.settings import SOLO, load_settings
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
@@ -41,7 +43,6 @@ def join_in_vain(url, path, *arguments):
     return " ".join(told.replace("│", " ").split())
 
 
-@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_a_newcomer_joins_is_sponsored_races_and_keeps_its_place_over_a_restart(network, tmp_path):
     home, url = network

@@ -18,6 +18,8 @@ from paceline.cli.status import load_status
 from paceline.node.home import Home, NewHome, create_home
 from paceline.store.state import SqliteStateStore
 
+pytestmark = pytest.mark.long
+
 NODES = 4
 SEED = 21
 VICTIMS = (("node-3",), ("node-1",), ("node-2", "node-1"))

@@ -6,12 +6,15 @@ Every report of its checkers is recomputed by the others here: honest ones never
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 import paceline
 from paceline.ledger import nodes
 from paceline.ledger.application import Application
 from paceline.protocol.params import PRESETS, TINY
 from paceline.store.state import SqliteStateStore
+
+pytestmark = pytest.mark.long
 
 MODEL = "smollm2-135m-instruct"
 AT_LEAST = 2
