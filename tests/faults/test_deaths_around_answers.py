@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 MODEL = "smollm2-135m-instruct"
 RELAY = "node-1"
-PARAMS = msgspec.structs.replace(TINY, epoch_blocks=700, session_blocks=600, check_blocks=40, dispute_blocks=40)
+PARAMS = msgspec.structs.replace(TINY, epoch_blocks=1_500, session_blocks=600, check_blocks=40, dispute_blocks=40)
 SOON_SECONDS = 120.0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -26,7 +27,7 @@ from paceline.protocol.messages import SubmitReceipts, decode_transaction
 from paceline.store.state import MemoryStateStore
 
 STRANGER = AccountKey.from_secret(b"stranger".ljust(32, b"."))
-ATTEMPTS = 120
+FOLLOW_SECONDS = 180.0
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 
 
@@ -91,8 +92,9 @@ class Observer:
         return self.follow(lambda state: state.height >= height)
 
     def follow(self, ready: Callable[[State], object]) -> State:
-        """Follow until committed state satisfies `ready`; a minute and a half at most."""
-        for _ in range(ATTEMPTS):
+        """Follow until committed state satisfies `ready`."""
+        deadline = time.monotonic() + FOLLOW_SECONDS
+        while time.monotonic() < deadline:
             state = self.read()
             if state.height and ready(state):
                 return state
