@@ -20,6 +20,34 @@ def compute_root(leaves: Sequence[bytes]) -> bytes:
     return _seal(_build_levels(leaves)[-1][0], len(leaves))
 
 
+class GrowingTree:
+    """The root over leaves that come one after another, without keeping them: one digest per full subtree."""
+
+    def __init__(self) -> None:
+        self._peaks: list[tuple[int, bytes]] = []
+        """Size and digest of the full subtrees, greatest first."""
+        self.count = 0
+
+    def append(self, leaf: bytes) -> None:
+        """Add the next leaf."""
+        size, digest = 1, hash_parts("merkle-leaf", leaf)
+        while self._peaks and self._peaks[-1][0] == size:
+            digest = hash_parts("merkle-node", self._peaks.pop()[1], digest)
+            size *= 2
+        self._peaks.append((size, digest))
+        self.count += 1
+
+    @property
+    def root(self) -> bytes:
+        """What `compute_root` gives for the same leaves."""
+        if not self._peaks:
+            return EMPTY_ROOT
+        digest = self._peaks[-1][1]
+        for _, peak in reversed(self._peaks[:-1]):
+            digest = hash_parts("merkle-node", peak, digest)
+        return _seal(digest, self.count)
+
+
 def build_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
     """Sibling digests from the leaf to the root, lowest first."""
     path: list[bytes] = []
