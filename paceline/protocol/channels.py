@@ -65,6 +65,13 @@ class SignedState(Record, frozen=True):
     executor_signature: SignatureBytes
 
 
+class Countersigned(Record, frozen=True):
+    """User to executor: this is what I owe so far."""
+
+    state: ChannelState
+    signature: SignatureBytes
+
+
 class OpenedLeaf(Record, frozen=True):
     """A leaf with the sibling digests up to the root, lowest first."""
 
