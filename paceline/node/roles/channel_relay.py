@@ -74,6 +74,10 @@ class Lane:
     asked: dict[bytes, int] = field(default_factory=dict)
     """Maximum cost of every prompt that was asked for as the next answer, by its hash."""
     busy: bool = False
+    client_left: bool = False
+    """The last answer ended because nobody wanted it any more."""
+    unseen: bool = False
+    """The user signed for an answer whose end it has not seen, and has seen none since."""
     failures: int = 0
 
     @property
@@ -147,7 +151,10 @@ class ChannelPool:
                 async with aclosing(self._stream(lane, request, max_cost)) as frames:
                     async for frame in frames:
                         yield frame
-            lane.failures = 0
+            lane.failures, lane.unseen = 0, False
+        except (asyncio.CancelledError, GeneratorExit):
+            lane.client_left = True
+            raise
         except (TransportError, Invalid) as problem:
             self._note_failure(lane, problem)
             raise
@@ -204,7 +211,11 @@ class ChannelPool:
 
     def _read_failure(self, lane: Lane, told: StateFrame | None, frame: FailFrame) -> NoReturn:
         if frame.code == UNSIGNED:
+            # One answer of each that broke off is the network's risk; a second in a row is an executor that sells nothing.
+            if lane.unseen and not lane.client_left:
+                raise _CheatError("a second answer in a row broke off and is to be paid")
             self._agree(lane, told, None)
+            lane.unseen, lane.client_left = lane.unseen or not lane.client_left, False
             raise _UnsignedError(frame.message)
         if frame.code == IN_WORK:
             raise _InWorkError(frame.message)
