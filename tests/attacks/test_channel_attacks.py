@@ -15,7 +15,7 @@ from channel_setup import COST, Account
 from paceline.base.errors import Invalid, InvalidTransaction
 from paceline.base.hashing import hash_parts
 from paceline.ledger import channel_closes, channels, checks, clock, nodes
-from paceline.ledger.accounts import TRAINING_FUND, get_account
+from paceline.ledger.accounts import RESERVE, get_account
 from paceline.ledger.channel_records import CHECKING, OPEN, OPENING, draw_points
 from paceline.ledger.channels import compute_reserve
 from paceline.ledger.disputes import has_voted
@@ -29,7 +29,8 @@ from paceline.protocol import messages as m
 DEPOSIT = 4 * 10**9
 SHORT = msgspec.structs.replace(
     PARAMS,
-    epoch_blocks=160,
+    slots_per_member=2,
+    epoch_blocks=120,
     tasks=msgspec.structs.replace(PARAMS.tasks, away_blocks=8),
     channels=msgspec.structs.replace(PARAMS.channels, dispute_blocks=6, open_blocks=10),
 )
@@ -245,24 +246,28 @@ def pay_each_other(params, answers):
     executor = account.executor
     before = balance(chain, chain.user.address) + DEPOSIT
     settle(chain, account)
-    fund = balance(chain, TRAINING_FUND)
-    line = end_epoch(chain)[executor.address]
-    issued_fund = balance(chain, TRAINING_FUND) - fund - answers * COST * params.fund_ppm // 10**6
-    # The only worker of the epoch: all that is issued beside the fund's share is its own.
-    issued = issued_fund * (10**6 - params.fund_ppm) // params.fund_ppm if params.fund_ppm else None
-    node = find_node(chain, executor)
-    return before - balance(chain, chain.user.address), line.earned, issued, node.reputation
+    reserve = balance(chain, RESERVE)
+    lines = end_epoch(chain)
+    issued = (reserve - balance(chain, RESERVE)) * (10**6 - params.fund_ppm) // 10**6
+    # All weights are equal, and so are the shares of all who earned.
+    share = issued // sum(line.earned > 0 for line in lines.values())
+    paid = before - balance(chain, chain.user.address)
+    return paid, lines[executor.address].earned - share, share, find_node(chain, executor).reputation
 
 
-def test_user_and_executor_who_pay_each_other_gain_nothing_beyond_their_own_money():
+def test_user_and_executor_who_pay_each_other_gain_nothing_beyond_their_own_money(monkeypatch):
     few, many = pay_each_other(SHORT, 8), pay_each_other(SHORT, 40)
-    for paid, earned, issued, reputation in (few, many):
-        lost = paid - (earned - issued)
-        # A fifth goes to the fund; checkers take up to half of the rest.
-        assert paid // 5 <= lost <= paid * 6 // 10
+    for answers, (paid, earned, _, reputation) in ((8, few), (40, many)):
+        assert paid == answers * COST
+        # A fifth goes to the fund; checkers take half of the rest of every drawn leaf.
+        assert paid * 2 // 5 <= earned < paid * 4 // 5
         assert reputation == 1
-    # Issuance goes by race weight: five times the turnover brings the same, within what the heights differ by.
-    assert abs(many[2] - few[2]) <= few[2] // 100
+    # Issuance goes by race weight among all who worked: five times the turnover brings no more of it.
+    assert many[2] <= few[2]
+    # The defence off: without the fund's share and with the least of checks nearly all comes back.
+    monkeypatch.setattr(channels, "compute_rate_ppm", lambda *_: 0)
+    paid, earned, _, _ = pay_each_other(set_params(fund_ppm=0), 40)
+    assert earned > paid * 9 // 10
 
 
 @pytest.mark.parametrize(("unused_charge", "counted"), [(8_000_000, 10), (0, 40)])
@@ -280,13 +285,15 @@ def test_answers_that_cost_nothing_do_not_count_as_work(unused_charge, counted):
     assert (node.answered, node.drawn) == (counted, counted)
 
 
-def open_until_drawn(params, friend=1):
+def open_until_drawn(params):
     """What the user pays for the channels that it throws away until the draw suits, and how many these are."""
     chain = make_chain(params)
-    before, thrown = balance(chain, chain.user.address), 0
+    before, thrown, friend = balance(chain, chain.user.address), 0, None
     while True:
         account = Account(chain, deposit=DEPOSIT)
-        if account.executor == chain.keys[friend]:
+        # Anybody but the first who is drawn.
+        friend = friend or next(key for key in chain.keys[1:] if key != account.executor)
+        if account.executor == friend:
             return before - DEPOSIT - balance(chain, chain.user.address), thrown
         chain.send(chain.user, account.close())
         chain.run_until(lambda account=account: account.record is None)

@@ -35,6 +35,7 @@ from paceline.protocol import messages as m
 
 SHORT = msgspec.structs.replace(
     PARAMS,
+    slots_per_member=2,
     tasks=msgspec.structs.replace(PARAMS.tasks, away_blocks=8),
     channels=msgspec.structs.replace(
         PARAMS.channels, most_blocks=200, pass_blocks=12, dispute_blocks=8, open_blocks=15, most_tasks=40
