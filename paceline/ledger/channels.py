@@ -1,8 +1,8 @@
 """Channels: open, draw the one executor, pass to the next one once, and what becomes of each at its height.
 
 The escrow is final before the beacon value that draws, as with sessions. What both sides signed comes to the ledger by
-`channel_closes`. A channel pays its executor a share of the deposit at least, used or not, or whoever opens them could open
-until the draw suits. Invariant: a channel ends in one way only: settled, refunded, or forfeited by its owner.
+`channel_closes`. A drawn channel costs its owner a share of the deposit at least, used or not, or whoever opens them could
+open until the draw suits; what its answers lack of it goes to the training fund. Invariant: a channel ends in one way only: settled, refunded, or forfeited by its owner.
 Source: decision 033.
 """
 
@@ -96,7 +96,7 @@ def apply_pass(
 
 
 def compute_reserve(params: NetworkParams, deposit: int) -> int:
-    """What a drawn executor is paid in any case. Units: nicoin."""
+    """What a drawn channel costs its owner in any case. Units: nicoin."""
     least = params.tasks.unused_charge * params.tasks.least_indices
     return min(deposit, max(least, mul_div_floor(deposit, params.channels.reserve_ppm, PPM)))
 
@@ -189,34 +189,28 @@ def _finish(state: State, params: NetworkParams, channel_id: bytes, channel: Cha
     """The window is over: the last state shown is the channel's account."""
     last = channel.state
     total, count = (last.total, last.count) if last is not None else (0, 0)
-    due = max(total, compute_reserve(params, channel.deposit))
+    # To the fund and not to the executor, which would earn it by refusing to answer.
+    lacking = max(0, compute_reserve(params, channel.deposit) - total)
     if count == 0 and attendance.is_away(state, params, channel.executor):
-        due = 0
-    rest = channel.left - due
+        lacking = 0
+    rest = channel.left - total - lacking
     bounty = min(params.race.bounty, rest // 2) if channel.accuser else 0
+    move_coins(state, SESSION_ESCROW, TRAINING_FUND, lacking)
     move_coins(state, SESSION_ESCROW, channel.accuser, bounty)
     move_coins(state, SESSION_ESCROW, RESERVE if channel.accuser else channel.owner, rest - bounty)
+    move_coins(state, SESSION_ESCROW, HELD_PAY, total)
     state.emit("channel-closed", channel=channel_id.hex(), count=count, total=total, returned=rest - bounty)
     if count == 0:
-        _pay_reserve(state, params, channel.executor, due)
         remove_channel(state, channel_id, msgspec.structs.replace(channel, left=0))
         return
-    move_coins(state, SESSION_ESCROW, HELD_PAY, due)
-    nodes.add_to_node(state, channel.executor, tasks=count, held=due)
+    nodes.add_to_node(state, channel.executor, tasks=count, held=total)
     # An answer below the charge of an unused index is no whole task, or answers that cost nothing would be made to count.
     answered = min(count, total // max(1, params.tasks.unused_charge))
     attendance.note_answer(state, params, channel.executor, answered)
     closed = msgspec.structs.replace(
-        channel, left=0, held=due, status=SAMPLING, round_index=beacon.request_round(state)
+        channel, left=0, held=total, status=SAMPLING, round_index=beacon.request_round(state)
     )
     put_channel(state, channel_id, closed)
-
-
-def _pay_reserve(state: State, params: NetworkParams, executor: bytes, due: int) -> None:
-    fund = mul_div_floor(due, params.fund_ppm, PPM)
-    move_coins(state, SESSION_ESCROW, TRAINING_FUND, fund)
-    move_coins(state, SESSION_ESCROW, executor, due - fund)
-    nodes.add_to_node(state, executor, earned=due - fund)
 
 
 def _sample(state: State, params: NetworkParams, channel_id: bytes, channel: Channel) -> None:

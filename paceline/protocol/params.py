@@ -108,7 +108,7 @@ class ChannelParams(Record, kw_only=True, frozen=True):
     most_tasks: int = 1_024
     """Answers that one state may count: their executor keeps the payloads of all until the channel is checked."""
     reserve_ppm: int = 50_000
-    """Share of the deposit that its executor is paid at least, or channels could be opened until the draw suits."""
+    """Share of the deposit that a drawn channel costs at least, or channels could be opened until the draw suits."""
     pass_blocks: int = 64
     """How long after the draw the next executor may be asked for; work of the first behind it is never lost."""
     dispute_blocks: int = 60

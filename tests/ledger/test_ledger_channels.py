@@ -13,7 +13,7 @@ from paceline.base.errors import InvalidTransaction
 from paceline.base.keys import AccountKey
 from paceline.base.merkle import GrowingTree, compute_root
 from paceline.ledger import attendance, checks, clock, nodes
-from paceline.ledger.accounts import HELD_PAY, RESERVE, SESSION_ESCROW, get_account
+from paceline.ledger.accounts import HELD_PAY, RESERVE, SESSION_ESCROW, TRAINING_FUND, get_account
 from paceline.ledger.channel_records import (
     CHANNELS,
     CHECKING,
@@ -178,16 +178,17 @@ def test_settlement_pays_drawn_leaves_by_their_checks_and_the_others_whole(chain
     assert balance(chain, HELD_PAY) == 0
 
 
-def test_an_unused_channel_pays_its_executor_the_reserve(chain):
+def test_an_unused_channel_costs_the_reserve_and_its_executor_has_nothing_of_it(chain):
     account = Account(chain)
     executor, before = account.executor, balance(chain, chain.user.address)
-    earned = find_node(chain, executor).earned
+    earned, fund = find_node(chain, executor).earned, balance(chain, TRAINING_FUND)
     chain.send(chain.user, account.close())
     chain.run_until(lambda: account.record is None)
     reserve = compute_reserve(SHORT, DEPOSIT)
     assert reserve == DEPOSIT // 20
     assert balance(chain, chain.user.address) == before - SHORT.transfer_fee + DEPOSIT - reserve
-    assert find_node(chain, executor).earned == earned + reserve * 8 // 10
+    assert find_node(chain, executor).earned == earned
+    assert balance(chain, TRAINING_FUND) == fund + reserve
 
 
 @pytest.mark.parametrize(("tokens", "missing"), [(499, 1), (500, 0), (501, 0)])
@@ -217,7 +218,7 @@ def test_the_later_state_counts_whoever_shows_it(chain):
     assert refuse(chain, account.executor, account.claim()) == "no-later-state"
     assert refuse(chain, chain.user, account.close()) == "no-later-state"
     account.run_to_draw()
-    assert account.record.held == compute_reserve(SHORT, DEPOSIT) > 5 * COST
+    assert account.record.held == 5 * COST
 
 
 def test_a_later_state_is_taken_up_to_the_last_height_of_the_window(chain):
@@ -339,9 +340,10 @@ def test_withheld_leaves_are_guilt_and_return_the_whole_channel(chain):
     chain.send(executor, account.claim())
     chain.run_until(lambda: account.record is None)
     assert find_node(chain, executor).guilty == 0
-    # What it has not claimed in another channel it loses as well.
+    # What it has not claimed in another channel it loses as well; the fund keeps what six answers lack.
     assert other.record is None
-    assert balance(chain, chain.user.address) == before + 2 * DEPOSIT
+    lacking = compute_reserve(SHORT, DEPOSIT) - 6 * COST
+    assert balance(chain, chain.user.address) == before + 2 * DEPOSIT - lacking
     assert (balance(chain, HELD_PAY), balance(chain, SESSION_ESCROW)) == (0, 0)
 
 
@@ -358,7 +360,7 @@ def test_leaves_open_in_their_order_and_in_parts(chain):
         chain.send(executor, c.OpenLeaves(account.id, (account.opened(leaf),)))
         chain.tick()
     assert account.record.status == CHECKING
-    assert account.record.held == compute_reserve(SHORT, DEPOSIT) - len(drawn) * COST
+    assert account.record.held == (12 - len(drawn)) * COST
 
 
 def test_invalid_leaves(chain):
@@ -408,7 +410,7 @@ def test_an_owner_that_signs_two_states_forfeits_its_rest(chain):
     chain.send(executor, account.claim())
     before, owned = balance(chain, accuser.address), balance(chain, chain.user.address)
     chain.run_until(lambda: account.record.status != CLOSING)
-    assert account.record.held == compute_reserve(SHORT, DEPOSIT)
+    assert account.record.held == 4 * COST
     assert balance(chain, chain.user.address) == owned
     assert balance(chain, accuser.address) == before + SHORT.race.bounty
 
