@@ -19,7 +19,7 @@ from paceline.base.merkle import GrowingTree, build_paths
 from paceline.economy.pay import compute_task_cost
 from paceline.ledger import accounts, beacon, channel_closes, channels, checks, groups, nodes, sessions, tasks
 from paceline.ledger.admission import signed_bytes
-from paceline.ledger.channel_records import CHANNELS, OPENING, compute_channel_id, draw_points
+from paceline.ledger.channel_records import CHANNELS, OPENING, compute_channel_id, count_hits, draw_points
 from paceline.ledger.check_rates import check_rate_ppm, compute_reputation_rate_ppm
 from paceline.ledger.state import State
 from paceline.ledger.tasks import TASKS
@@ -175,7 +175,7 @@ def run_channel(count: int, reputation: int) -> Tally:
         channel = CHANNELS.get(state, channel_id)
         assert channel is not None
     points = draw_points(channel.sample_seed, channel.points, signed.state.total)
-    drawn = [leaf for leaf in leaves if any(leaf.total - COST <= point < leaf.total for point in points)]
+    drawn = [leaf for leaf in leaves if count_hits(points, leaf)]
     paths = build_paths([leaf.encode() for leaf in leaves], [leaf.index for leaf in drawn])
     opened = tuple(c.OpenedLeaf(leaf, tuple(path)) for leaf, path in zip(drawn, paths, strict=True))
     for at in range(0, len(opened), OPENED_AT_ONCE):

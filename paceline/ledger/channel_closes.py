@@ -22,6 +22,7 @@ from paceline.ledger.channel_records import (
     OPEN,
     OPENING,
     Channel,
+    count_hits,
     draw_points,
     end_requests,
     leaf_key,
@@ -175,7 +176,7 @@ def _check_leaf(
         raise InvalidTransaction("wrong-cost", f"{leaf.cost} is not the price of the leaf's tokens")
     if not verify_path(last.root, leaf.encode(), leaf.index, last.count, opened.path):
         raise InvalidTransaction("bad-path", f"the root does not hold this leaf at {leaf.index}")
-    return sum(start <= point < leaf.total for point in points)
+    return count_hits(points, leaf)
 
 
 def _add_task(state: State, channel_id: bytes, channel: Channel, leaf: Leaf, hits: int, epoch: int) -> None:

@@ -6,6 +6,8 @@ leaf takes its own cost along when it becomes a task. Invariant: `left` of all c
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import msgspec
 
 from paceline.base.draws import derive_seed, draw_below
@@ -15,7 +17,7 @@ from paceline.ledger import nodes
 from paceline.ledger.accounts import HELD_PAY, SESSION_ESCROW, move_coins
 from paceline.ledger.sessions import ID_BYTES
 from paceline.ledger.state import State, Table
-from paceline.protocol.channels import ChannelState
+from paceline.protocol.channels import ChannelState, Leaf
 from paceline.protocol.codec import Record
 from paceline.protocol.params import NetworkParams
 
@@ -123,6 +125,11 @@ def draw_points(seed: bytes, count: int, total: int) -> list[int]:
     Drawn by money and not by number, so that dear answers cannot hide among many cheap ones.
     """
     return sorted(draw_below(derive_seed(seed, "channel-point", i.to_bytes(4, "big")), total) for i in range(count))
+
+
+def count_hits(points: list[int], leaf: Leaf) -> int:
+    """How many of the drawn points lie in a leaf's stretch of the money."""
+    return bisect_left(points, leaf.total) - bisect_left(points, leaf.total - leaf.cost)
 
 
 def leaf_key(channel_id: bytes, index: int) -> bytes:

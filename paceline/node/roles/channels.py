@@ -14,7 +14,7 @@ from paceline.base.errors import Invalid
 from paceline.base.keys import verify_signature
 from paceline.base.merkle import build_paths
 from paceline.economy.pay import compute_task_cost
-from paceline.ledger.channel_records import CHANNELS, CLOSING, OPEN, OPENING, Channel, draw_points
+from paceline.ledger.channel_records import CHANNELS, CLOSING, OPEN, OPENING, Channel, count_hits, draw_points
 from paceline.ledger.sessions import compute_task_id
 from paceline.ledger.state import State
 from paceline.network.wire import PeerRequest
@@ -184,12 +184,11 @@ class ChannelHost:
             self._book.refuse(channel_id)
 
     def _claim(self, state: State, channel_id: bytes, channel: Channel) -> None:
-        signed = self._book.get_agreed(channel_id)
-        if signed is None:
-            return
         shown = channel.state.count if channel.state is not None else 0
-        is_due = channel.status == OPEN and state.height >= channel.expires_at - CLAIM_BLOCKS
-        if is_due or (channel.status == CLOSING and shown < signed.state.count):
+        is_due = channel.status == CLOSING or state.height >= channel.expires_at - CLAIM_BLOCKS
+        if is_due and shown < self._book.get(channel_id).agreed:
+            signed = self._book.get_agreed(channel_id)
+            assert signed is not None
             self._context.duties.start(("claim", channel_id), lambda: self._send_claim(signed))
 
     def _open(self, channel_id: bytes, channel: Channel) -> None:
@@ -212,4 +211,4 @@ def find_drawn(channel: Channel, leaves: list[Leaf]) -> list[Leaf]:
     """The drawn leaves that are not open yet, in the order in which they open."""
     assert channel.state is not None
     points = draw_points(channel.sample_seed, channel.points, channel.state.total)[channel.covered :]
-    return [leaf for leaf in leaves if any(leaf.total - leaf.cost <= point < leaf.total for point in points)]
+    return [leaf for leaf in leaves if count_hits(points, leaf)]
