@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from paceline.base.errors import InvalidTransaction
 from paceline.base.keys import AccountKey
 from paceline.base.merkle import GrowingTree, compute_root
-from paceline.ledger import attendance, checks, clock, nodes
+from paceline.ledger import attendance, checks, clock, nodes, registration
 from paceline.ledger.accounts import HELD_PAY, RESERVE, SESSION_ESCROW, TRAINING_FUND, get_account
 from paceline.ledger.channel_records import (
     CHANNELS,
@@ -22,6 +22,7 @@ from paceline.ledger.channel_records import (
     OPEN,
     OPENING,
     SETTLED,
+    WATCHED,
     draw_points,
     needs_payloads,
 )
@@ -441,3 +442,20 @@ def test_invalid_proofs(chain):
     strange = account.state(channel=bytes(16))
     assert send(c.OWNER, chain.user, strange, account.state(channel=bytes(16), total=1)) == "unknown-channel"
     assert CHANNELS.get(chain.state, account.id).status == OPEN
+
+
+def test_an_executor_with_a_channel_stays_until_it_is_over_and_blocks_hurry_while_something_is_due(chain):
+    account = Account(chain)
+    account.serve(4)
+    executor = account.executor
+    assert executor.address in registration._find_named(chain.state)
+    chain.send(executor, account.claim())
+    chain.tick()
+    assert WATCHED.get(chain.state, account.id) is not None
+    assert chain.application.is_waiting()
+    account.run_to_draw()
+    chain.send(executor, account.open_all())
+    run_checks(chain, account)
+    assert account.record.status == SETTLED
+    assert WATCHED.get(chain.state, account.id) is None
+    assert executor.address in registration._find_named(chain.state)

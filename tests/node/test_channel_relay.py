@@ -24,7 +24,7 @@ from role_setup import (
     open_session,
 )
 
-from paceline.base.errors import Invalid, TransportError
+from paceline.base.errors import ConfigError, Invalid, TransportError
 from paceline.base.hashing import hash_blob
 from paceline.base.keys import AccountKey
 from paceline.ledger import channel_closes, channels, nodes
@@ -45,6 +45,7 @@ from paceline.node.roles.channel_relay import MAX_FAILURES, ChannelPool, Lane
 from paceline.node.roles.channels import CLAIM_BLOCKS, PATH, SIGN_PATH, ChannelHost, find_drawn
 from paceline.node.roles.executor import ExecutorRole
 from paceline.node.roles.relay import OpenedSession, RelayRole, Started
+from paceline.node.settings import MAX_CHANNELS, NodeSettings, PeerEntry
 from paceline.node.views import UpstreamFailed
 from paceline.protocol.answers import (
     ChannelOrder,
@@ -612,3 +613,18 @@ def test_a_channel_that_was_passed_on_begins_anew_with_the_next_executor(setting
     setting.relay.channels.prepare()
     [lane] = setting.relay.channels.lanes
     assert (lane.executor, lane.total) == (setting.record.executor, 0)
+
+
+@pytest.mark.parametrize("number", [-1, MAX_CHANNELS + 1])
+def test_invalid_number_of_channels(number):
+    peer = PeerEntry(name="node-1", public_key="", url="")
+    fine = NodeSettings(name="node-1", sequencer="node-1", peers=(peer,), channels=MAX_CHANNELS)
+    with pytest.raises(ConfigError, match="channels must be from 0"):
+        msgspec.structs.replace(fine, channels=number)
+
+
+def test_invalid_file_in_the_place_of_the_book(tmp_path):
+    path = tmp_path / "channels.sqlite"
+    path.write_bytes(b"something else entirely, long enough to be read as a header" * 20)
+    with pytest.raises(ConfigError, match="cannot claim its channels"):
+        ChannelBook(path, RELAY, CHAIN_ID)
