@@ -153,7 +153,8 @@ class ChannelPool:
                         yield frame
             lane.failures, lane.unseen = 0, False
         except (asyncio.CancelledError, GeneratorExit):
-            lane.client_left = True
+            # What was asked for is cleared by the signature: who leaves behind the end leaves nothing open.
+            lane.client_left = bool(lane.asked)
             raise
         except (TransportError, Invalid) as problem:
             self._note_failure(lane, problem)
