@@ -12,6 +12,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 ALL = (
     "ledger",
+    "channels",
     "ceremony",
     "beacon_withholding",
     "store",

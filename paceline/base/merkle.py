@@ -20,15 +20,49 @@ def compute_root(leaves: Sequence[bytes]) -> bytes:
     return _seal(_build_levels(leaves)[-1][0], len(leaves))
 
 
+class GrowingTree:
+    """The root over leaves that come one after another, without keeping them: one digest per full subtree."""
+
+    def __init__(self) -> None:
+        self._peaks: list[tuple[int, bytes]] = []
+        """Size and digest of the full subtrees, greatest first."""
+        self.count = 0
+
+    def append(self, leaf: bytes) -> None:
+        """Add the next leaf."""
+        size, digest = 1, hash_parts("merkle-leaf", leaf)
+        while self._peaks and self._peaks[-1][0] == size:
+            digest = hash_parts("merkle-node", self._peaks.pop()[1], digest)
+            size *= 2
+        self._peaks.append((size, digest))
+        self.count += 1
+
+    def copy(self) -> GrowingTree:
+        """Another tree with the same leaves, which grows apart from this one."""
+        other = GrowingTree()
+        other._peaks, other.count = list(self._peaks), self.count
+        return other
+
+    @property
+    def root(self) -> bytes:
+        """What `compute_root` gives for the same leaves."""
+        if not self._peaks:
+            return EMPTY_ROOT
+        digest = self._peaks[-1][1]
+        for _, peak in reversed(self._peaks[:-1]):
+            digest = hash_parts("merkle-node", peak, digest)
+        return _seal(digest, self.count)
+
+
 def build_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
     """Sibling digests from the leaf to the root, lowest first."""
-    path: list[bytes] = []
-    for level in _build_levels(leaves)[:-1]:
-        sibling = index ^ 1
-        if sibling < len(level):
-            path.append(level[sibling])
-        index //= 2
-    return path
+    return build_paths(leaves, [index])[0]
+
+
+def build_paths(leaves: Sequence[bytes], indices: Sequence[int]) -> list[list[bytes]]:
+    """The paths of several leaves, for the price of one tree."""
+    levels = _build_levels(leaves)
+    return [_climb(levels, index) for index in indices]
 
 
 def verify_path(root: bytes, leaf: bytes, index: int, count: int, path: Sequence[bytes]) -> bool:
@@ -45,6 +79,16 @@ def verify_path(root: bytes, leaf: bytes, index: int, count: int, path: Sequence
             digest, used = hash_parts("merkle-node", *pair), used + 1
         position, width = position // 2, (width + 1) // 2
     return used == len(path) and _seal(digest, count) == root
+
+
+def _climb(levels: list[list[bytes]], index: int) -> list[bytes]:
+    path: list[bytes] = []
+    for level in levels[:-1]:
+        sibling = index ^ 1
+        if sibling < len(level):
+            path.append(level[sibling])
+        index //= 2
+    return path
 
 
 def _build_levels(leaves: Sequence[bytes]) -> list[list[bytes]]:

@@ -17,6 +17,8 @@ from paceline.ledger import (
     accounts,
     beacon,
     ceremony,
+    channel_records,
+    channels,
     checks,
     clock,
     evidence,
@@ -192,6 +194,7 @@ class Application:
             or beacon.is_waiting(state)
             or any(True for _ in tasks.OPEN_TASKS.scan(state))
             or any(True for _ in sessions.DRAWING.scan(state))
+            or any(True for _ in channel_records.WATCHED.scan(state))
             or any(True for _ in suspicion.INQUIRIES.scan(state))
             # Trainers at work need no blocks; what they send in the end brings the next one by itself.
             or any(run.phase not in {training.TRAINING, training.ENDED} for _, run in training.RUNS.scan(state))
@@ -218,6 +221,7 @@ class Application:
         beacon.end_block(state, self.params)
         sessions.end_block(state)
         indices.end_block(state, self.params, epoch)
+        channels.end_block(state, self.params, epoch)
         checks.end_block(state, self.params, epoch)
         inquiries.end_block(state, self.params, epoch)
         training.end_block(state, self.params, epoch)

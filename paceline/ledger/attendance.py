@@ -35,6 +35,12 @@ def is_marked(state: State, address: bytes) -> bool:
     return MARKED.get(state, address) is not None
 
 
+def is_eligible(state: State, params: NetworkParams, epoch: int, address: bytes) -> bool:
+    """True for a node that is neither away nor guilty."""
+    node = nodes.NODES.get(state, address)
+    return node is not None and not _is_guilty(node, epoch) and not is_away(state, params, address)
+
+
 def note_present(state: State, params: NetworkParams, address: bytes) -> None:
     """A sign of life: an answer, a busy mark, a description."""
     if is_away(state, params, address):
@@ -44,9 +50,9 @@ def note_present(state: State, params: NetworkParams, address: bytes) -> None:
     MARKED.delete(state, address)
 
 
-def note_answer(state: State, params: NetworkParams, address: bytes) -> None:
-    """A node answered a task that was its own."""
-    nodes.add_to_node(state, address, drawn=1, answered=1)
+def note_answer(state: State, params: NetworkParams, address: bytes, count: int = 1) -> None:
+    """A node answered tasks that were its own."""
+    nodes.add_to_node(state, address, drawn=count, answered=count)
     note_present(state, params, address)
 
 
@@ -55,17 +61,24 @@ def apply_skips(state: State, params: NetworkParams, epoch: int, session: Sessio
     if session.late >= 2 * params.tasks.late_limit and any(skip.kind == LATE for skip in voucher.skips):
         raise InvalidTransaction("too-many-late", f"the session has {session.late} late marks")
     for skip in voucher.skips:
-        if not _counts(state, params, epoch, skip):
-            continue
-        nodes.add_to_node(state, skip.node, drawn=1)
-        if skip.kind == BUSY:
-            note_present(state, params, skip.node)
-        else:
-            session = _count_late(state, session, skip.node)
+        if count_skip(state, params, epoch, session.relay, skip) and skip.kind == LATE:
+            session = msgspec.structs.replace(session, late=session.late + 1)
     if session.late >= params.tasks.late_limit:
         end_session(state, voucher.session, session)
         session = msgspec.structs.replace(session, expires_at=min(session.expires_at, state.height))
     return session
+
+
+def count_skip(state: State, params: NetworkParams, epoch: int, relay: bytes, skip: Skip) -> bool:
+    """Count one signed skip; False for a mark that costs nobody anything."""
+    if not _counts(state, params, epoch, skip):
+        return False
+    nodes.add_to_node(state, skip.node, drawn=1)
+    if skip.kind == BUSY:
+        note_present(state, params, skip.node)
+    else:
+        _count_late(state, relay, skip.node)
+    return True
 
 
 def end_epoch(state: State, params: NetworkParams) -> None:
@@ -82,18 +95,20 @@ def _counts(state: State, params: NetworkParams, epoch: int, skip: Skip) -> bool
     if node is None:
         return False
     # A relay passes by who is guilty; the mark may reach the ledger an epoch later.
-    guilty = node.guilty >= 0 and node.guilty >= epoch - 1
-    return not guilty and (skip.kind == BUSY or not is_away(state, params, skip.node))
+    return not _is_guilty(node, epoch) and (skip.kind == BUSY or not is_away(state, params, skip.node))
 
 
-def _count_late(state: State, session: Session, address: bytes) -> Session:
+def _is_guilty(node: nodes.Node, epoch: int) -> bool:
+    return node.guilty >= 0 and node.guilty >= epoch - 1
+
+
+def _count_late(state: State, relay: bytes, address: bytes) -> None:
     if MARKED.get(state, address) is None:
         MARKED.put(state, address, state.height)
-    if nodes.NODES.get(state, session.relay) is not None:
-        nodes.add_to_node(state, session.relay, marks=1)
-        key = address + session.relay
+    if nodes.NODES.get(state, relay) is not None:
+        nodes.add_to_node(state, relay, marks=1)
+        key = address + relay
         BLAMED.put(state, key, (BLAMED.get(state, key) or 0) + 1)
-    return msgspec.structs.replace(session, late=session.late + 1)
 
 
 def _clear_relays(state: State, address: bytes) -> None:

@@ -10,12 +10,17 @@ from paceline.protocol.params import NetworkParams
 
 
 def check_rate_ppm(state: State, params: NetworkParams, address: bytes, task: Task) -> int:
-    """Expected number of checkers of a task, at most one: the highest of the three rates."""
+    """Expected number of checkers of a task, at most one."""
+    return compute_rate_ppm(state, params, address, task.cost)
+
+
+def compute_rate_ppm(state: State, params: NetworkParams, address: bytes, cost: int) -> int:
+    """The same for an answer of this cost: the highest of the three rates."""
     node = nodes.NODES.get(state, address)
     assert node is not None
     return max(
         compute_reputation_rate_ppm(node.reputation, params),
-        compute_value_rate_ppm(task.cost, node.held),
+        compute_value_rate_ppm(cost, node.held),
         PPM if suspicion.is_under_inquiry(state, address) else _compute_suspicion_rate(state, params, address),
     )
 

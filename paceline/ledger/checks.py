@@ -114,6 +114,8 @@ def _draw_checkers(state: State, params: NetworkParams, task_id: bytes, task: Ta
     if task.reporter:
         order = draw_order(derive_seed(value, "report", task_id), weights)
         asked = tuple(order[: params.tasks.report_checkers])
+    elif task.slots:
+        asked = tuple(draw_order(derive_seed(value, "leaf", task_id), weights)[: task.slots])
     else:
         rate = check_rate_ppm(state, params, task.executor, task)
         asked = tuple(draw_checkers(value, task_id, weights, rate))

@@ -6,6 +6,8 @@ from paceline.ledger import (
     accounts,
     beacon,
     ceremony,
+    channel_closes,
+    channels,
     checks,
     clock,
     inquiries,
@@ -24,6 +26,7 @@ from paceline.ledger import (
 )
 from paceline.ledger.admission import Admitted
 from paceline.ledger.state import State
+from paceline.protocol import channels as c
 from paceline.protocol import messages as m
 from paceline.protocol.params import NetworkParams
 
@@ -33,8 +36,9 @@ def execute_message(state: State, params: NetworkParams, chain_id: str, admitted
 
     Errors: InvalidTransaction with the code of the rule it breaks; the caller drops the layer then.
     """
-    if not _execute_on_power(state, params, chain_id, admitted):
-        _execute_on_work(state, params, chain_id, admitted)
+    if _execute_on_power(state, params, chain_id, admitted) or _execute_on_channels(state, params, chain_id, admitted):
+        return
+    _execute_on_work(state, params, chain_id, admitted)
 
 
 def _execute_on_power(  # noqa: C901, PLR0912 - one arm per message
@@ -82,6 +86,29 @@ def _execute_on_power(  # noqa: C901, PLR0912 - one arm per message
             race_reviews.apply_report_verdict(state, sender, message)
         case m.JudgeRace():
             race_checks.apply_verdict(state, sender, message)
+        case _:
+            return False
+    return True
+
+
+def _execute_on_channels(state: State, params: NetworkParams, chain_id: str, admitted: Admitted) -> bool:
+    """Messages on answers beside the ledger; False for any other."""
+    sender, message = admitted.sender, admitted.body.message
+    epoch = clock.compute_epoch(params, state.height)
+    match message:
+        case c.OpenChannel():
+            key, digest = admitted.envelope.public_key, admitted.transaction_hash
+            channels.apply_open(state, params, sender, key, digest, message)
+        case c.PassChannel():
+            channels.apply_pass(state, params, chain_id, sender, message, epoch)
+        case c.CloseChannel():
+            channel_closes.apply_close(state, params, chain_id, sender, message)
+        case c.ClaimChannel():
+            channel_closes.apply_claim(state, params, chain_id, sender, message)
+        case c.ProveChannel():
+            channel_closes.apply_proof(state, params, chain_id, sender, message)
+        case c.OpenLeaves():
+            channel_closes.apply_leaves(state, params, sender, message, epoch)
         case _:
             return False
     return True

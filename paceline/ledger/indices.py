@@ -91,15 +91,8 @@ def _charge_unused(
 
 def _find_present(state: State, params: NetworkParams, epoch: int, session: Session, task_id: bytes) -> bytes | None:
     """The first drawn node that is neither away nor guilty."""
-    for address in get_executors(state, session, task_id):
-        node = nodes.NODES.get(state, address)
-        if (
-            node is not None
-            and (node.guilty < 0 or node.guilty < epoch - 1)
-            and not attendance.is_away(state, params, address)
-        ):
-            return address
-    return None
+    order = get_executors(state, session, task_id)
+    return next((address for address in order if attendance.is_eligible(state, params, epoch, address)), None)
 
 
 def _mark(state: State, session: bytes, index: int) -> None:

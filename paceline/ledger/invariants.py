@@ -14,6 +14,7 @@ from paceline.ledger.accounts import (
     compute_supply,
     get_account,
 )
+from paceline.ledger.channel_records import CHANNELS
 from paceline.ledger.nodes import NODES
 from paceline.ledger.race_checks import get_accusations
 from paceline.ledger.race_reviews import get_report_accusations
@@ -28,9 +29,12 @@ def find_violations(state: State, params: NetworkParams) -> list[str]:
     """Sentences about what does not add up; empty when all is well."""
     held = sum(task.cost for _, task in TASKS.items(state) if not task.refunded)
     held += sum(update.pay for _, update in UPDATES.items(state))
+    held += sum(channel.held for _, channel in CHANNELS.items(state))
+    escrow = sum(session.left for _, session in SESSIONS.items(state))
+    escrow += sum(channel.left for _, channel in CHANNELS.items(state))
     expected = {
         "held pay": (get_account(state, HELD_PAY).balance, held),
-        "session escrow": (get_account(state, SESSION_ESCROW).balance, sum(s.left for _, s in SESSIONS.items(state))),
+        "session escrow": (get_account(state, SESSION_ESCROW).balance, escrow),
         "run escrow": (get_account(state, RUN_ESCROW).balance, sum(run.budget for _, run in RUNS.items(state))),
         "report fees": (get_account(state, REPORT_FEES).balance, _sum_report_fees(state, params)),
         "race bonds": (get_account(state, RACE_BONDS).balance, _sum_bonds(state)),

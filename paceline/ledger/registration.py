@@ -14,6 +14,7 @@ from paceline.base.errors import InvalidTransaction
 from paceline.base.keys import ADDRESS_BYTES, compute_address, verify_signature
 from paceline.ledger import attendance, ceremony, evidence, groups, nodes, seeds, suspicion
 from paceline.ledger.accounts import NODE_DEPOSITS, move_coins
+from paceline.ledger.channel_records import CHANNELS
 from paceline.ledger.nodes import DESCRIBED, NAMES, NODES, Node
 from paceline.ledger.race_claims import CLAIMS_TABLE
 from paceline.ledger.state import State
@@ -160,6 +161,7 @@ def _find_named(state: State) -> dict[bytes, None]:
     named.update(dict.fromkeys(address for address, _ in seeds.CONTRIBUTIONS.items(state)))
     for _, task in TASKS.items(state):
         named[task.executor] = None
+    named.update(dict.fromkeys(channel.executor for _, channel in CHANNELS.items(state)))
     named.update(dict.fromkeys(address for address, _ in suspicion.INQUIRIES.items(state)))
     for _, run in RUNS.items(state):
         if run.phase != ENDED:

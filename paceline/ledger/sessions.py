@@ -6,6 +6,8 @@ order of executors = draw by Race weight from (beacon, task id). What becomes of
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
 
 from paceline.base.draws import derive_seed, draw_order
@@ -14,6 +16,7 @@ from paceline.base.hashing import hash_parts
 from paceline.ledger import beacon, nodes
 from paceline.ledger.accounts import SESSION_ESCROW, move_coins
 from paceline.ledger.state import State, Table
+from paceline.protocol.channels import OpenChannel
 from paceline.protocol.codec import Record
 from paceline.protocol.messages import CloseSession, OpenSession
 from paceline.protocol.params import NetworkParams
@@ -50,6 +53,25 @@ class Session(Record, frozen=True):
     """Who proved that its owner contradicted itself; the deposit is forfeited then."""
 
 
+class Drawn(Protocol):
+    """What a draw of executors rests on."""
+
+    @property
+    def seed(self) -> bytes: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def drawn_at(self) -> int: ...
+
+    @property
+    def relay(self) -> bytes: ...
+
+    @property
+    def model(self) -> str: ...
+
+
 SESSIONS: Table[Session] = Table("sessions/by-id", Session)
 DRAWING: Table[int] = Table("sessions/drawing", int)
 EXPIRY: Table[int] = Table("sessions/expiry", int)
@@ -73,7 +95,7 @@ def derive_executors(
     return draw_order(derive_seed(seed, "executor", task), able)
 
 
-def get_executors(state: State, session: Session, task: bytes) -> list[bytes]:
+def get_executors(state: State, session: Drawn, task: bytes) -> list[bytes]:
     """The drawn order of a session's task, from the snapshot that the session is bound to."""
     serving = [
         address
@@ -88,15 +110,7 @@ def apply_open(
     state: State, params: NetworkParams, sender: bytes, key: bytes, transaction_hash: bytes, message: OpenSession
 ) -> None:
     """Take the deposit into escrow and ask the beacon for the session's seed."""
-    relay = nodes.NODES.get(state, message.relay)
-    if relay is None:
-        raise InvalidTransaction("unknown-relay", "the relay is not a node of this network")
-    if relay.marks > relay.answered + params.tasks.late_credit:
-        raise InvalidTransaction("blamed-relay", f"the relay called others late {relay.marks} times in this epoch")
-    if not nodes.is_served(state, message.model):
-        raise InvalidTransaction("unknown-model", f"no node serves {message.model}")
-    if message.deposit < params.token_price:
-        raise InvalidTransaction("small-deposit", f"the deposit must pay for one token ({params.token_price} nicoin)")
+    require_open(state, params, message)
     move_coins(state, sender, SESSION_ESCROW, message.deposit)
     expires_at = state.height + params.session_blocks
     session_id = compute_session_id(sender, transaction_hash)
@@ -115,6 +129,22 @@ def apply_open(
     DRAWING.put(state, session_id, session.round_index)
     EXPIRY.put(state, (expires_at + GRACE_BLOCKS).to_bytes(8, "big") + session_id, 0)
     state.emit("session-open", session=session_id.hex(), owner=sender.hex(), deposit=message.deposit)
+
+
+def require_open(state: State, params: NetworkParams, message: OpenSession | OpenChannel) -> None:
+    """What relay, model and deposit must be before an escrow opens.
+
+    Errors: InvalidTransaction unknown-relay, blamed-relay, unknown-model, small-deposit.
+    """
+    relay = nodes.NODES.get(state, message.relay)
+    if relay is None:
+        raise InvalidTransaction("unknown-relay", "the relay is not a node of this network")
+    if relay.marks > relay.answered + params.tasks.late_credit:
+        raise InvalidTransaction("blamed-relay", f"the relay called others late {relay.marks} times in this epoch")
+    if not nodes.is_served(state, message.model):
+        raise InvalidTransaction("unknown-model", f"no node serves {message.model}")
+    if message.deposit < params.token_price:
+        raise InvalidTransaction("small-deposit", f"the deposit must pay for one token ({params.token_price} nicoin)")
 
 
 def apply_close(state: State, sender: bytes, message: CloseSession) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from paceline.economy.pay import Pay, compute_pay
-from paceline.ledger import nodes
+from paceline.ledger import channel_records, nodes
 from paceline.ledger.accounts import HELD_PAY, REPORT_FEES, RESERVE, move_coins
 from paceline.ledger.state import State, Table
 from paceline.ledger.tasks import FINAL, GUILTY, OPEN_TASKS, TASKS, Task, get_checkers, shows_work
@@ -45,11 +45,12 @@ def convict(state: State, params: NetworkParams, executor: bytes, epoch: int) ->
         proven = any(vote.outcome == ACCEPTED for vote in task.votes)
         if task.executor == executor and not task.refunded and not proven:
             settle_task(state, params, task_id, REJECTED)
+    channel_records.refund_channels(state, executor)
 
 
 def collect_pay(state: State, params: NetworkParams) -> list[tuple[bytes, Pay]]:
     """The executors' shared fees of all tasks that are final; settled tasks go."""
-    found = []
+    found = channel_records.collect_pay(state, params)
     for task_id, task in TASKS.items(state):
         if task.status == FINAL:
             found.append((task.executor, compute_pay(task.cost, get_checkers(task), params.fund_ppm)))

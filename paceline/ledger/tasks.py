@@ -59,6 +59,8 @@ class Task(Record, frozen=True, kw_only=True):
     reported: bool = False
     votes: tuple[Vote, ...] = ()
     refunded: bool = False
+    slots: int = 0
+    """Checkers that it has in any case: a leaf of a channel was drawn already, this often."""
 
 
 TASKS: Table[Task] = Table("tasks/by-id", Task)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from paceline.economy.pay import compute_task_cost
 from paceline.ledger import clock, nodes, race, training
+from paceline.ledger.channel_records import CHANNELS
 from paceline.ledger.sessions import SESSIONS
 from paceline.ledger.state import State
 from paceline.ledger.tasks import GUILTY, TASKS, Task
@@ -295,7 +296,8 @@ class NodeGateway:
         )
 
     def _describe_task(self, task_id: bytes, task: Task) -> TaskView:
-        session = SESSIONS.get(self._context.chain.read(), task.session)
+        state = self._context.chain.read()
+        session = SESSIONS.get(state, task.session) or CHANNELS.get(state, task.session)
         return TaskView(
             task_id=task_id.hex(),
             executor=self._name(task.executor),

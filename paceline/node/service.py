@@ -46,7 +46,9 @@ from paceline.node.membership.registration import NodeKeys
 from paceline.node.models import ModelHost
 from paceline.node.patience import PatientProtocol
 from paceline.node.peers import Peers, encode_many
+from paceline.node.roles import channels
 from paceline.node.roles.beacon import BeaconRole
+from paceline.node.roles.channels import ChannelHost
 from paceline.node.roles.checker import CheckerRole
 from paceline.node.roles.executor import ExecutorRole
 from paceline.node.roles.member import MemberRole
@@ -128,6 +130,7 @@ class NodeService:
             Path(self._settings.cache) if self._settings.cache else cache, threads, self._settings.models
         )
         self._executor = ExecutorRole(self._context, self._host)
+        self._channels = ChannelHost(self._context, self._executor)
         self._trainer = TrainerRole(self._context)
         ceremony_key = home.load_ceremony_key(name)
         keys = NodeKeys(self._key, home.load_consensus_key(name), ceremony_key)
@@ -142,7 +145,7 @@ class NodeService:
         ]
         if self._settings.serves:
             self._context.chain.measure_load = self._executor.measure_load
-            self._roles += [self._executor, CheckerRole(self._context, self._host)]
+            self._roles += [self._executor, self._channels, CheckerRole(self._context, self._host)]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set or something breaks."""
@@ -150,7 +153,9 @@ class NodeService:
         relays: dict[str, RelayRole] = {}
         if self._door is not None:
             user = self._home.load_key("user")
-            relays = {model: RelayRole(self._context, model, user) for model in self._host.model_ids}
+            relays = {
+                model: RelayRole(self._context, model, user, self._settings.channels) for model in self._host.model_ids
+            }
             servers.append(self._make_web_server(self._door, relays, user))
         if self._settings.serves:
             # Load before the first poll: the sequencer waits for everybody, and the Race should not share a core with it.
@@ -213,6 +218,7 @@ class NodeService:
         if self._desk is not None:
             self._desk.close()
         self._context.tracing.stop()
+        self._executor.book.close()
         self._store.close()
 
     def _make_peer_server(self) -> uvicorn.Server:
@@ -224,6 +230,8 @@ class NodeService:
         }
         if self._settings.serves:
             handlers["task"] = self._executor.serve
+            handlers[channels.PATH] = self._channels.serve
+            handlers[channels.SIGN_PATH] = self._channels.sign
             handlers["opening"] = self._executor.open_trace
             handlers[payloads.PATH] = self._executor.hand_out
         identity = PeerIdentity(address=self._key.address, chain_id=self._context.chain.chain_id)

@@ -17,6 +17,7 @@ SOLO, COMETBFT = "solo", "cometbft"
 ENGINES = (SOLO, COMETBFT)
 MAX_MODELS = 16
 MAX_PARALLEL_ANSWERS = 4_096
+MAX_CHANNELS = 256
 TORCH, VLLM = "torch", "vllm"
 BACKENDS = (TORCH, VLLM)
 CHEATS = ("", "race-padding", "cheap-model", "untrained-update")
@@ -48,6 +49,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Models it serves: names of the catalogue, or of folders that were imported into its cache. Each needs its memory."""
     parallel_answers: int = 1
     """Answers generated at once; more wait in line. Each takes memory for its context, and a core unless a GPU does the work."""
+    channels: int = 0
+    """Relay only: channels kept open per model; a request takes a free one, and without any a session on the ledger."""
     listen: str = ""
     """host:port on which it listens to peers; empty for the one of its own url."""
     public_url: str = ""
@@ -106,16 +109,21 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         self._check_backend()
         if self.block_seconds <= 0 or self.idle_seconds < self.block_seconds:
             raise ConfigError("block_seconds must be above 0 and idle_seconds at least as long")
-        if not 1 <= self.parallel_answers <= MAX_PARALLEL_ANSWERS:
-            raise ConfigError(f"parallel_answers must be from 1 to {MAX_PARALLEL_ANSWERS}")
-        if self.snapshot_blocks < 0 or self.keep_blocks < 0:
-            raise ConfigError("snapshot_blocks and keep_blocks must not be negative")
+        self._check_counts()
         if self.public_url and self.engine == COMETBFT and not self.engine_external:
             raise ConfigError("public_url needs engine_external under CometBFT: others reach node and engine")
         names = [peer.name for peer in self.peers]
         for name in (self.name, self.sequencer):
             if name not in names:
                 raise ConfigError(f"peers: {name!r} is missing, the list holds {', '.join(names) or 'nothing'}")
+
+    def _check_counts(self) -> None:
+        if not 1 <= self.parallel_answers <= MAX_PARALLEL_ANSWERS:
+            raise ConfigError(f"parallel_answers must be from 1 to {MAX_PARALLEL_ANSWERS}")
+        if not 0 <= self.channels <= MAX_CHANNELS:
+            raise ConfigError(f"channels must be from 0 to {MAX_CHANNELS}")
+        if self.snapshot_blocks < 0 or self.keep_blocks < 0:
+            raise ConfigError("snapshot_blocks and keep_blocks must not be negative")
 
     def _check_backend(self) -> None:
         if self.backend not in BACKENDS:

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from paceline.base.errors import Invalid
 from paceline.base.hashing import hash_parts
+from paceline.protocol.channels import ChannelId, Countersigned, Leaf, SignatureBytes
 from paceline.protocol.codec import Record, decode, encode
 from paceline.protocol.messages import Count, Digest, Name, Skip, Voucher
 from paceline.protocol.transcripts import (
@@ -112,6 +113,14 @@ class TaskOrder(Record, frozen=True):
     request: Request
 
 
+class ChannelOrder(Record, frozen=True):
+    """Relay to executor: do this as the next answer of a channel. `owed`: what was answered before, None for nothing."""
+
+    channel: ChannelId
+    owed: Countersigned | None
+    request: Request
+
+
 TopLogprob = tuple[TokenId, bytes, Logprob]
 """Token id, the bytes it stands for, micronats."""
 
@@ -147,6 +156,13 @@ class EndFrame(Record, frozen=True, tag="end"):
     payload_hash: Digest
 
 
+class StateFrame(Record, frozen=True, tag="state"):
+    """Executor to relay: the leaf of an answer, and the executor's signature over the state behind it."""
+
+    leaf: Leaf
+    signature: SignatureBytes
+
+
 class FailFrame(Record, frozen=True, tag="fail"):
     """Executor to relay: no (further) answer; nothing is charged for what was not produced."""
 
@@ -160,7 +176,7 @@ class BusyFrame(Record, frozen=True, tag="busy"):
     skip: Skip
 
 
-Frame = TextFrame | VectorFrame | EndFrame | FailFrame | BusyFrame
+Frame = TextFrame | VectorFrame | StateFrame | EndFrame | FailFrame | BusyFrame
 
 
 def decode_frame(data: bytes) -> Frame:

@@ -10,6 +10,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from paceline.base.hashing import hash_parts
+from paceline.protocol.channels import CHANNEL_DUTIES, ChannelMessage
 from paceline.protocol.codec import Record, decode, encode
 
 MAX_TRANSACTION_BYTES = 256 * 1024
@@ -412,6 +413,7 @@ Message = (
     | JudgeTask
     | JudgeNode
     | ReportTask
+    | ChannelMessage
     | OpenRun
     | JoinRun
     | CommitUpdate
@@ -440,6 +442,7 @@ DUTIES = (
     CommitVerdict,
     JudgeTask,
     JudgeNode,
+    *CHANNEL_DUTIES,
     JoinRun,
     CommitUpdate,
     JudgeUpdate,

@@ -100,6 +100,23 @@ class TaskParams(Record, kw_only=True, frozen=True):
     """Most nicoin that a proven report earns out of what the cheater forfeits."""
 
 
+class ChannelParams(Record, kw_only=True, frozen=True):
+    """Answers of one executor under one escrow, beside the ledger (decision 033)."""
+
+    most_blocks: int = 6_000
+    """Longest life of a channel."""
+    most_tasks: int = 1_024
+    """Answers that one state may count: their executor keeps the payloads of all until the channel is checked."""
+    reserve_ppm: int = 50_000
+    """Share of the deposit that a drawn channel costs at least, or channels could be opened until the draw suits."""
+    pass_blocks: int = 64
+    """How long after the draw the next executor may be asked for; work of the first behind it is never lost."""
+    dispute_blocks: int = 60
+    """How long a later state may be shown once a channel is closed."""
+    open_blocks: int = 240
+    """Time of the executor to open the drawn leaves; who does not is guilty."""
+
+
 class NetworkParams(Record, kw_only=True, frozen=True):
     """All shared numbers of a network."""
 
@@ -166,6 +183,7 @@ class NetworkParams(Record, kw_only=True, frozen=True):
     auditors: int
     """Auditors drawn per update."""
     tasks: TaskParams = TaskParams()
+    channels: ChannelParams = ChannelParams()
 
 
 TINY = NetworkParams(

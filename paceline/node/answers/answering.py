@@ -53,6 +53,8 @@ class Answer:
     backend: Backend
     gone: Event
     push: Callable[[Frame | None], object]
+    commit: Callable[[Receipt], Frame] | None = None
+    """What keeps the receipt instead of this node's folder, and the frame that tells of it."""
 
     @property
     def task_id(self) -> bytes:
@@ -139,7 +141,10 @@ class AnswerMaker:
         digest = self.vault.put(answer.task_id, encode(Payload(answer.order.request, claim)))
         prompt_tokens = len(answer.generation.prompt_tokens)
         receipt = Receipt(answer.order.voucher, digest, prompt_tokens, completion_tokens)
-        write_whole(self._receipts / f"{answer.task_id.hex()}.receipt", encode(receipt))
+        if answer.commit is not None:
+            answer.push(answer.commit(receipt))
+        else:
+            write_whole(self._receipts / f"{answer.task_id.hex()}.receipt", encode(receipt))
         self._context.metrics.count("executor_answers_total", "left" if answer.gone.is_set() else "complete")
         return EndFrame(finish_reason, prompt_tokens, completion_tokens, digest)
 

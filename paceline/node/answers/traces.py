@@ -11,6 +11,7 @@ from paceline.base.draws import derive_seed
 from paceline.base.errors import Invalid
 from paceline.inference.trace import Trace, derive_draw
 from paceline.ledger import beacon, suspicion
+from paceline.ledger.channel_records import needs_payloads
 from paceline.ledger.indices import is_paid
 from paceline.ledger.sessions import SESSIONS, compute_task_id
 from paceline.ledger.state import State
@@ -76,11 +77,13 @@ class TraceKeeper:
 
 def is_wanted(state: State, task_id: bytes, session: bytes, index: int) -> bool:
     """True while the states of an answer may still have to be opened: a user may report one that passed its checks."""
-    if not is_paid(state, session, index):
-        # The receipt may still come, as long as the ledger takes any for the session.
-        return SESSIONS.get(state, session) is not None
     task = TASKS.get(state, task_id)
-    return task is not None and task.status != GUILTY
+    if task is not None:
+        return task.status != GUILTY
+    if needs_payloads(state, session):
+        return True
+    # The receipt may still come, as long as the ledger takes any for the session.
+    return not is_paid(state, session, index) and SESSIONS.get(state, session) is not None
 
 
 def get_draw_seed(state: State, task_id: bytes, task: Task) -> bytes:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 
 import msgspec
 
@@ -20,12 +21,14 @@ from paceline.economy.pay import compute_task_cost
 from paceline.inference.backend import Backend, TorchBackend
 from paceline.inference.embed import VectorPlan, plan_vector
 from paceline.ledger import attendance, nodes, vouchers
+from paceline.ledger.channel_records import Channel
 from paceline.ledger.indices import is_paid
 from paceline.ledger.sessions import SESSIONS, Session, compute_task_id
 from paceline.ledger.state import State
 from paceline.models.language import LanguageModel
 from paceline.network.wire import PeerRequest
 from paceline.node.answers.answering import Answer, AnswerMaker, Outbox
+from paceline.node.answers.channel_book import ChannelBook
 from paceline.node.answers.load import Load
 from paceline.node.answers.payloads import SWEEP_BLOCKS, hand_out
 from paceline.node.answers.queues import FairQueue, QueueFull
@@ -60,6 +63,20 @@ LAG_SECONDS = 1.0
 """How long an order may wait for the block that this node does not have yet, per block."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """An order that holds, the escrow that pays for it, and what keeps its receipt when this node's folder does not."""
+
+    order: TaskOrder
+    session: Session | Channel
+    commit: Callable[[Receipt], Frame] | None = None
+
+    @property
+    def task_id(self) -> bytes:
+        """The task that is answered."""
+        return compute_task_id(self.order.voucher.session, self.order.voucher.index)
+
+
 class ExecutorRole:
     """Serve orders, keep receipts until they are on the ledger."""
 
@@ -76,6 +93,7 @@ class ExecutorRole:
         self._receipts = context.work_path / "receipts"
         self._receipts.mkdir(parents=True, exist_ok=True)
         self._maker = AnswerMaker(context, self._receipts)
+        self.book = ChannelBook(context.work_path / "channels.sqlite", context.key, context.chain.chain_id)
         self._making: set[bytes] = set()
         """Tasks whose payload may be on disk before their receipt is."""
         self._spans: dict[bytes, str] = {}
@@ -108,7 +126,7 @@ class ExecutorRole:
             self._context.duties.start("receipts", lambda: self._submit(names))
         if state.height % SWEEP_BLOCKS == 0:
             self._spans = {task: name for task, name in self._spans.items() if task in self._accepted}
-            kept = self._making | {bytes.fromhex(path.stem) for path in waiting}
+            kept = self._making | {bytes.fromhex(path.stem) for path in waiting} | self.book.list_tasks(state)
             self._maker.vault.sweep(state, self._context.address, kept)
             self._maker.traces.sweep(state)
 
@@ -120,7 +138,14 @@ class ExecutorRole:
         order = decode(TaskOrder, request.body, limit_bytes=MAX_ORDER_BYTES)
         await self._wait_for_session(order.voucher.session)
         state = self._context.chain.read()
-        session, task_id = self._check_order(state, request.sender_address, order)
+        session, _ = self._check_order(state, request.sender_address, order)
+        async with aclosing(self.answer(request, Place(order, session))) as frames:
+            async for frame in frames:
+                yield frame
+
+    async def answer(self, request: PeerRequest, place: Place) -> AsyncGenerator[bytes, None]:
+        """Frames of the answer to an order that holds. Errors: Invalid over-maximum, already-done."""
+        order, session, task_id = place.order, place.session, place.task_id
         backend = self._backends.get(order.request.model, self._torch)
         if not _is_ready(backend):
             yield encode(BusyFrame(self._make_busy_mark(order.voucher)))
@@ -130,7 +155,7 @@ class ExecutorRole:
         if self._compute_cost(len(generation.prompt_tokens), order.request.max_tokens) > order.voucher.max_cost:
             raise Invalid("over-maximum", "the voucher does not pay for prompt and max_tokens")
         # Marked before the wait, or the same order sent again meanwhile would be answered twice.
-        self._check_undone(state, order.voucher, task_id)
+        self._check_undone(self._context.chain.read(), order.voucher, task_id)
         self._accepted[task_id] = session.expires_at
         cost = len(generation.prompt_tokens) + order.request.max_tokens
         try:
@@ -142,7 +167,7 @@ class ExecutorRole:
         with self._context.tracing.span("executor", parent, task=task_id.hex()) as traceparent:
             if traceparent:
                 self._spans[task_id] = traceparent
-            async with aclosing(self._stream(model, order, generation, backend)) as frames:
+            async with aclosing(self._stream(model, place, generation, backend)) as frames:
                 async for frame in frames:
                     yield encode(frame)
 
@@ -155,6 +180,14 @@ class ExecutorRole:
     async def open_trace(self, request: PeerRequest) -> bytes:
         """The drawn states of one answer of this node. Errors: Invalid, as `TraceKeeper.serve` lists them."""
         return await self._maker.traces.serve(request)
+
+    def is_making(self, task_id: bytes) -> bool:
+        """True while an answer is made and its receipt not kept yet."""
+        return task_id in self._making
+
+    def forget(self, task_id: bytes) -> None:
+        """Let a task be asked for again."""
+        self._accepted.pop(task_id, None)
 
     def measure_load(self) -> Load:
         """What others may know of how busy this node is."""
@@ -233,10 +266,11 @@ class ExecutorRole:
         await self._context.chain.send(message)
 
     async def _stream(
-        self, model: LanguageModel, order: TaskOrder, generation: GenerationRequest | VectorPlan, backend: Backend
+        self, model: LanguageModel, place: Place, generation: GenerationRequest | VectorPlan, backend: Backend
     ) -> AsyncGenerator[Frame, None]:
         outbox = Outbox(OUTBOX_BYTES)
-        answer = Answer(model, order, generation, backend, outbox.gone, outbox.push)
+        order = place.order
+        answer = Answer(model, order, generation, backend, outbox.gone, outbox.push, place.commit)
         task_id, began = answer.task_id, time.monotonic()
         self._making.add(task_id)
         # Ends with the generation and not with the stream: a relay that reads slowly must not keep this node from its Race.
@@ -290,7 +324,7 @@ def _plan(model: LanguageModel, request: Request, seed: bytes, engine: str) -> G
     return build_generation(model, request, seed, engine)
 
 
-def _derive_seed(session: Session, task_id: bytes, request: Request) -> bytes:
+def _derive_seed(session: Session | Channel, task_id: bytes, request: Request) -> bytes:
     if not isinstance(request, AnswerRequest):
         return b""
     return derive_sampler_seed(session.seed, task_id, request, session.owner)

@@ -27,12 +27,14 @@ from paceline.node.answers.continuation import Continuation
 from paceline.node.answers.pump import Buffering, read_ahead
 from paceline.node.answers.queues import FairQueue, QueueFull
 from paceline.node.context import Context
+from paceline.node.roles.channel_relay import ChannelPool, Lane
 from paceline.node.views import Busy, GatewayError, OutOfFunds, UpstreamFailed
 from paceline.protocol.answers import (
     BusyFrame,
     EndFrame,
     FailFrame,
     Request,
+    StateFrame,
     TaskOrder,
     TextFrame,
     VectorFrame,
@@ -146,7 +148,7 @@ BUFFERING = Buffering[AnswerEvent](limit_bytes=BUFFER_BYTES, stall_seconds=STALL
 class RelayRole:
     """Sessions for one model, and requests, of the accounts whose keys this relay holds."""
 
-    def __init__(self, context: Context, model_id: str, user: AccountKey) -> None:
+    def __init__(self, context: Context, model_id: str, user: AccountKey, channels: int = 0) -> None:
         self._context = context
         self._model_id = model_id
         self._user = user
@@ -154,6 +156,7 @@ class RelayRole:
         self._opening: asyncio.Task[OpenedSession] | None = None
         self._counted = (-1, 0)
         """A height, and how many requests the executors could take then."""
+        self.channels = ChannelPool(context, model_id, user, channels)
         self.line = FairQueue(self._count_slots, max_waiting=MAX_WAITING, max_waiting_per_user=MAX_WAITING_PER_USER)
         context.metrics.gauge("relay_under_way", lambda: self.line.under_way)
         context.metrics.gauge("relay_waiting", lambda: self.line.waiting)
@@ -189,6 +192,18 @@ class RelayRole:
 
     async def _ask_now(self, request: Request, prompt_tokens: int) -> AsyncGenerator[AnswerEvent, None]:
         max_cost = compute_task_cost(prompt_tokens, request.max_tokens, self._context.params.token_price)
+        lane = self.channels.take(max_cost)
+        if lane is not None:
+            sent = Continuation()
+            try:
+                async with aclosing(read_ahead(self._ask_lane(lane, request, max_cost, sent), BUFFERING)) as answer:
+                    async for event in answer:
+                        yield event
+            except (TransportError, Invalid) as problem:
+                if sent.is_begun:
+                    raise UpstreamFailed(f"the answer broke off: {problem}") from None
+            else:
+                return
         placed = await self._place(max_cost)
         try:
             async with aclosing(read_ahead(self._try_in_order(placed, request), BUFFERING)) as answer:
@@ -199,6 +214,20 @@ class RelayRole:
             self._close_if_done(placed.opened)
             self._open_ahead()
 
+    async def _ask_lane(
+        self, lane: Lane, request: Request, max_cost: int, sent: Continuation
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """An answer beside the ledger. Errors: TransportError; a session may answer as long as nothing was sent."""
+        task_id, executor, started = lane.task_id, lane.executor, False
+        async with aclosing(self.channels.ask(lane, request, max_cost)) as frames:
+            async for frame in frames:
+                if not started:
+                    started = True
+                    yield Started(task_id, executor)
+                if isinstance(frame, TextFrame):
+                    sent.admit(frame)
+                yield frame
+
     def prepare(self) -> None:
         """Open a session ahead of the first request, once the user can pay, this node may relay and others serve."""
         state = self._context.chain.read()
@@ -206,6 +235,7 @@ class RelayRole:
         rich = get_account(state, self._user.address).balance > DEPOSIT
         if relays and rich and nodes.is_served(state, self._model_id):
             self._open_ahead()
+            self.channels.prepare()
 
     async def stop(self) -> None:
         """Give up what is being opened."""
@@ -278,6 +308,8 @@ class RelayRole:
                         raise TransportError(f"{frame.code}: {frame.message}")
                     if isinstance(frame, BusyFrame):
                         raise _FullError(frame.skip)
+                    if isinstance(frame, StateFrame):
+                        raise TransportError("a session's answer has no state of a channel")
                     yield frame
                     if isinstance(frame, EndFrame):
                         return
