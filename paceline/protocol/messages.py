@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from paceline.base.hashing import hash_parts
 from paceline.protocol.codec import Record, decode, encode
+from paceline.protocol.traps import NO_SEAL, ShowDraws
 
 MAX_TRANSACTION_BYTES = 256 * 1024
 MAX_SUPPLY = 10**18
@@ -291,6 +292,8 @@ class Receipt(Record, frozen=True):
     payload_hash: Digest
     prompt_tokens: Count
     completion_tokens: Count
+    seal: Digest = NO_SEAL
+    """Over the payload of the true answer, which differs from the other where it is a forced error."""
 
 
 class SubmitReceipts(Record, frozen=True, tag="submit-receipts"):
@@ -410,6 +413,7 @@ Message = (
     | ProveVouchers
     | CommitVerdict
     | JudgeTask
+    | ShowDraws
     | JudgeNode
     | ReportTask
     | OpenRun
@@ -439,6 +443,7 @@ DUTIES = (
     SubmitReceipts,
     CommitVerdict,
     JudgeTask,
+    ShowDraws,
     JudgeNode,
     JoinRun,
     CommitUpdate,
