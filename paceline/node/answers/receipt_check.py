@@ -20,6 +20,7 @@ from paceline.ledger.beacon import verify_value
 from paceline.ledger.groups import form_first_group
 from paceline.ledger.sessions import derive_executors
 from paceline.ledger.state import State
+from paceline.ledger.traps import is_answer
 from paceline.node.answers.payloads import verify_statement
 from paceline.node.answers.receipt_facts import Facts, ProvenValues, UserReceipt, read_facts
 from paceline.node.settings import SOLO
@@ -125,7 +126,8 @@ def _verify_payload(receipt: UserReceipt, facts: Facts) -> tuple[AnswerRequest, 
     """Prompt, answer, seed and counts are those of the ledger's record, and the executor signed for them."""
     task = facts.task
     executor = facts.nodes[task.executor]
-    _expect(hash_blob(receipt.payload) == task.payload_hash, "other-answer", "the payload is not the one of the record")
+    digest = hash_blob(receipt.payload)
+    _expect(is_answer(task, digest, receipt.salt), "other-answer", "the payload is not the one of the record")
     payload = decode(Payload, receipt.payload, limit_bytes=MAX_PAYLOAD_BYTES, error=InvalidClaim)
     _expect(
         payload.request.compute_hash() == task.prompt_hash, "other-prompt", "the user's order names another request"
@@ -142,7 +144,7 @@ def _verify_payload(receipt: UserReceipt, facts: Facts) -> tuple[AnswerRequest, 
     counts = (len(transcript.request.prompt_tokens), len(transcript.output_tokens))
     _expect(counts == (task.prompt_tokens, task.completion_tokens), "other-counts", "other token counts were charged")
     known = executor is not None and verify_statement(
-        executor.public_key, receipt.chain_id, receipt.task, task, receipt.signature
+        executor.public_key, receipt.chain_id, receipt.task, task, digest, receipt.signature
     )
     _expect(known, "bad-signature", "the executor did not sign for this answer")
     return payload.request, transcript
