@@ -8,9 +8,12 @@ from chain_harness import PARAMS, Chain, make_group_key
 from paceline.base.bls import EncryptionKey
 from paceline.base.hashing import hash_parts
 from paceline.base.private_draws import draw_lot
+from paceline.ledger.accounts import get_account
 from paceline.ledger.checks import has_committed
 from paceline.ledger.disputes import has_voted
+from paceline.ledger.invariants import find_violations
 from paceline.ledger.sessions import compute_task_id
+from paceline.ledger.settlement import get_settlement, settle_epoch
 from paceline.ledger.tasks import CHECKING, DISPUTED, DRAWING, REVEALING, SHOWING, TASKS, UNSHOWN
 from paceline.ledger.traps import is_drawn
 from paceline.protocol import messages as m
@@ -22,7 +25,7 @@ ALWAYS = 1_000_000
 def make_params(forced_error_ppm=ALWAYS, **changes):
     """Parameters of the harness with forced errors, `changes` in those of tasks."""
     tasks = msgspec.structs.replace(PARAMS.tasks, forced_error_ppm=forced_error_ppm, show_blocks=6, **changes)
-    return msgspec.structs.replace(PARAMS, tasks=tasks)
+    return msgspec.structs.replace(PARAMS, tasks=tasks, epoch_blocks=240)
 
 
 class TrapChain(Chain):
@@ -33,7 +36,6 @@ class TrapChain(Chain):
         self.lazy = {self.keys[index].address for index in lazy}
         self.wrong = set()
         """Tasks whose checkers are shown a wrong answer."""
-        self.run_race([100] * count)
         self.session_id = self.open_session(deposit=10**12)
         self.index = -1
 
@@ -70,11 +72,11 @@ class TrapChain(Chain):
         self.run_until(lambda: self.task(task_id).status != DRAWING)
         return task_id, executor
 
-    def answer_checked(self, least=1, **options):
-        """Tasks until one has enough checkers."""
+    def answer_checked(self, least=1, most=5, **options):
+        """Tasks until one has so many checkers."""
         for _ in range(60):
             task_id, executor = self.answer(**options)
-            if len(self.task(task_id).drawn) >= least:
+            if least <= len(self.task(task_id).drawn) <= most:
                 return task_id, executor
         raise AssertionError("no task drew that many checkers")
 
@@ -87,6 +89,15 @@ class TrapChain(Chain):
     def show(self, task_id):
         executor = self.find_key(self.task(task_id).executor)
         self.send(executor, ShowDraws((self.showing(task_id, executor),)))
+
+    def settle(self):
+        """The epoch's end as of now, on a state of its own: what each account gained, and the lines by address."""
+        state = self.state
+        before = {key.address: get_account(state, key.address).balance for key in self.keys}
+        settle_epoch(state, self.params, 0)
+        assert find_violations(state, self.params) == []
+        gained = {address: get_account(state, address).balance - had for address, had in before.items()}
+        return state, gained, {line.address: line for line in get_settlement(state, 0)}
 
     def find_key(self, address):
         return next(key for key in self.keys if key.address == address)
