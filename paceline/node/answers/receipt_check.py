@@ -20,6 +20,7 @@ from paceline.ledger.beacon import verify_value
 from paceline.ledger.groups import form_first_group
 from paceline.ledger.sessions import derive_executors
 from paceline.ledger.state import State
+from paceline.ledger.tasks import LIFTED
 from paceline.ledger.traps import is_answer
 from paceline.node.answers.payloads import verify_statement
 from paceline.node.answers.receipt_facts import Facts, ProvenValues, UserReceipt, read_facts
@@ -188,7 +189,7 @@ def _describe(
         CheckerLine(
             name=_name(facts, address),
             drawn=address in task.drawn,
-            outcome=said[address].outcome if address in said else "",
+            outcome=said[address].outcome if address in said else _describe_silence(facts, address),
             reason=said[address].reason if address in said else "",
         )
         for address in _unique((*task.drawn, *said))
@@ -215,6 +216,11 @@ def _describe(
         cost_nicoin=task.cost,
         refunded=task.refunded,
     )
+
+
+def _describe_silence(facts: Facts, address: bytes) -> str:
+    """Why nothing stands here: who was shown a wrong version on purpose has not judged the answer."""
+    return "was shown a forced error" if facts.task.shown == LIFTED and address not in facts.task.asked else ""
 
 
 def _show_prompt(prompt: Prompt) -> list[str]:

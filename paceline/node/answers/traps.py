@@ -2,11 +2,12 @@
 
 Whether a task is one follows from the node's group key alone, and the salt of its seal from its account key, so a restarted
 node knows again what it did; wrong versions lie on disk before their receipt does. Invariant: an error is forced only where
-this node's own check rejects it by twice the limits, so no honest checker is fooled.
+this node's own check rejects it by twice the limits of tokens and logprobs, so no honest checker is fooled.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from paceline.base.draws import derive_seed, draw_below
@@ -30,6 +31,7 @@ from paceline.protocol.traps import NO_SEAL, ShowDraws, Showing, compute_lot_mes
 from paceline.verification.answers import CALIBRATION
 from paceline.verification.payloads import judge_transcript
 
+LOG = logging.getLogger(__name__)
 MAX_SHOWN = 32
 SURE = replace(
     CALIBRATION,
@@ -86,9 +88,9 @@ class TrapSetter:
         for kind in (*KINDS[first:], *KINDS[:first]):
             wrong = make_wrong_version(model, kind, transcript, trace, derive_seed(seed, "forced-error-noise"))
             if wrong is not None and is_evident(model, wrong, trace, derive_seed(seed, "forced-error-check")):
-                self._context.metrics.count("forced_errors_total", kind)
+                # Counted nowhere: whoever reads a node's metrics would know its forced errors.
                 return wrong
-        self._context.metrics.count("forced_errors_total", "none")
+        LOG.info("task %s was drawn for a forced error, and no wrong version of it is evident", task_id.hex()[:12])
         return None
 
     def _draw(self, task_id: bytes) -> Lot:
