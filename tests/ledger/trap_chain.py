@@ -8,6 +8,7 @@ from chain_harness import PARAMS, Chain, make_group_key
 from paceline.base.bls import EncryptionKey
 from paceline.base.hashing import hash_parts
 from paceline.base.private_draws import draw_lot
+from paceline.ledger import nodes
 from paceline.ledger.accounts import get_account
 from paceline.ledger.checks import has_committed
 from paceline.ledger.disputes import has_voted
@@ -31,12 +32,12 @@ def make_params(forced_error_ppm=ALWAYS, **changes):
 class TrapChain(Chain):
     """Answers tasks and checks them. `lazy` checkers accept whatever comes; the others see the wrong version."""
 
-    def __init__(self, params=None, *, lazy=(), count=5, weights=None):
-        super().__init__(count, params or make_params(), weights)
+    def __init__(self, params=None, *, lazy=(), weights=None):
+        super().__init__(params=params or make_params(), weights=weights)
         self.lazy = {self.keys[index].address for index in lazy}
         self.wrong = set()
         """Tasks whose checkers are shown a wrong answer."""
-        self.session_id = self.open_session(deposit=10**12)
+        self.session_id = b""
         self.index = -1
 
     def task(self, task_id):
@@ -51,22 +52,24 @@ class TrapChain(Chain):
         """Hashes of true answer and wrong version, and the salt of the seal."""
         return hash_parts("answer", task_id), hash_parts("wrong", task_id), hash_parts("salt", task_id)
 
+    def receipt(self, session_id, index, executor, *, force=None, **options):
+        receipt, task_id = super().receipt(session_id, index, executor, **options), compute_task_id(session_id, index)
+        drawn = is_drawn(self.params, receipt.completion_tokens, self.lot(executor, task_id).point)
+        true, wrong, salt = self.payloads(task_id)
+        is_wrong = drawn if force is None else force
+        if is_wrong:
+            self.wrong.add(task_id)
+        return msgspec.structs.replace(receipt, payload_hash=wrong if is_wrong else true, seal=compute_seal(true, salt))
+
     def answer(self, *, force=None, completion=20):
         """The next task, answered by its first drawn node; `force` says otherwise than the draw whether to cheat checkers."""
+        self.session_id = self.session_id or self.open_session(deposit=10**12)
         self.index += 1
         task_id, executor = (
             compute_task_id(self.session_id, self.index),
             self.first_executor(self.session_id, self.index),
         )
-        drawn = is_drawn(self.params, completion, self.lot(executor, task_id).point)
-        true, wrong, salt = self.payloads(task_id)
-        is_wrong = drawn if force is None else force
-        if is_wrong:
-            self.wrong.add(task_id)
-        receipt = self.receipt(self.session_id, self.index, executor, completion=completion)
-        receipt = msgspec.structs.replace(
-            receipt, payload_hash=wrong if is_wrong else true, seal=compute_seal(true, salt)
-        )
+        receipt = self.receipt(self.session_id, self.index, executor, completion=completion, force=force)
         self.send(executor, m.SubmitReceipts((receipt,)))
         self.tick()
         self.run_until(lambda: self.task(task_id).status != DRAWING)
@@ -108,7 +111,7 @@ class TrapChain(Chain):
         return m.JudgeTask(task_id, m.Verdict(m.REJECTED if seen else m.ACCEPTED, "test", (1, -20_000)))
 
     def act(self, task_id, *, outcomes=None, shows=True, votes=True):
-        """What nodes do at one height; `outcomes` overrides verdicts by address."""
+        """What nodes do about a task at one height; `outcomes` overrides verdicts by address."""
         task = self.task(task_id)
         for key in self.keys:
             message = self.verdict(task_id, key.address)
@@ -124,7 +127,6 @@ class TrapChain(Chain):
                 self.send(key, message)
         if shows and task.status in (SHOWING, DISPUTED) and task.shown == UNSHOWN:
             self.show(task_id)
-        self.tick()
 
     def check(self, task_id, *, until=(), **options):
         """Let everybody act until the task has one of the statuses, or is settled."""
@@ -132,7 +134,9 @@ class TrapChain(Chain):
             if self.task(task_id).status in (until or ("final", "guilty")):
                 return self.task(task_id)
             self.act(task_id, **options)
+            self.tick()
         raise AssertionError("it never came about")
 
     def _votes(self, task, address):
-        return task.status == DISPUTED and address != task.executor and not has_voted(task.votes, address)
+        may = address != task.executor and address in nodes.get_weights(self.state)
+        return task.status == DISPUTED and may and not has_voted(task.votes, address)
