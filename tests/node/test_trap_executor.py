@@ -24,7 +24,7 @@ from role_setup import (
     open_session,
 )
 
-from paceline.base.errors import Invalid, WorkError
+from paceline.base.errors import Invalid, InvalidTransaction, WorkError
 from paceline.base.hashing import hash_blob
 from paceline.inference.backend import TorchBackend
 from paceline.inference.check import Lie, find_lies
@@ -225,6 +225,21 @@ def test_no_error_is_forced_in_short_answers_or_while_the_key_changes(tmp_path, 
     assert not try_it(least)
 
 
+def test_a_refused_showing_does_not_hold_back_the_others(tmp_path):
+    scene = Scene(tmp_path)
+    setter = scene.role._maker.traps
+    seal = setter.seal(scene.task_id, hash_blob(b"answer"))
+    scene.commit(Receipt(scene.order.voucher, hash_blob(b"answer"), 3, 4, seal))
+    scene.change(status=SHOWING)
+    other = bytes(32)
+    TASKS.put(scene.state, other, scene.task)
+    tasks.OPEN_TASKS.put(scene.state, other, 0)
+    for task_id in (scene.task_id, other):
+        scene.role._maker.vault.put(task_id, b"answer")
+    scene.context.chain.refusals = [InvalidTransaction("nothing-to-show", "one is late"), None, None]
+    assert [len(message.showings) for message in scene.show()] == [2, 1, 1]
+
+
 def test_a_payload_that_is_lost_keeps_nothing_else_from_being_shown(tmp_path):
     scene = Scene(tmp_path)
     voucher = scene.order.voucher
@@ -235,6 +250,9 @@ def test_a_payload_that_is_lost_keeps_nothing_else_from_being_shown(tmp_path):
     with pytest.raises(WorkError, match="not here"):
         scene.role._maker.vault.get(scene.task_id)
     scene.role._maker.vault.put(scene.task_id, b"answer")
+    # Refused alone it is tried again at the next height.
+    scene.context.chain.refusals = [InvalidTransaction("nothing-to-show", "not yet")]
+    scene.show()
     [message] = scene.show()
     traps.apply_showings(scene.state, ALWAYS, "roles-1", scene.key.address, message)
     assert (scene.task.shown, scene.task.unpaid) == ("plain", False)

@@ -11,7 +11,7 @@ import logging
 from dataclasses import replace
 
 from paceline.base.draws import derive_seed, draw_below
-from paceline.base.errors import WorkError
+from paceline.base.errors import InvalidTransaction, WorkError
 from paceline.base.hashing import hash_blob
 from paceline.base.private_draws import Lot, compute_lot_seed
 from paceline.inference.forced_errors import KINDS, WrongVersion, make_wrong_version
@@ -121,7 +121,18 @@ class TrapSetter:
             lot, salt = self._draw(task_id), derive_salt(self._context.key, task_id)
             showings.append(Showing(task=task_id, point=lot.point, proof=lot.proof, answer_hash=answer_hash, salt=salt))
         if showings:
+            await self._send(showings)
+
+    async def _send(self, showings: list[Showing]) -> None:
+        try:
             await self._context.chain.send(ShowDraws(tuple(showings)))
+        except InvalidTransaction as problem:
+            if len(showings) > 1:
+                # One that came too late must not hold back the others.
+                for showing in showings:
+                    await self._send([showing])
+                return
+            LOG.warning("the draw of task %s is refused: %s", showings[0].task.hex()[:12], problem)
 
 
 def is_evident(model: LanguageModel, wrong: WrongVersion, trace: Trace | None, draw_seed: bytes) -> bool:
