@@ -108,7 +108,11 @@ def describe_check(task: TaskState | None) -> str:
     if task.status == "final":
         return f"checked: {said}" if said else "not drawn for a check" if not task.checkers else "checkers were silent"
     waiting = [name for name in task.checkers if name not in {voter for voter, _ in task.verdicts}]
-    open_words = {"drawing": "checkers are being drawn", "disputed": f"in dispute: {said}"}
+    open_words = {
+        "drawing": "checkers are being drawn",
+        "showing": f"its node shows its draw; {said}",
+        "disputed": f"in dispute: {said}",
+    }
     return open_words.get(task.status, f"being checked by {', '.join(waiting)}" + (f"; {said}" if said else ""))
 
 

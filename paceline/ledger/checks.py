@@ -2,7 +2,7 @@
 
 Node i is drawn with probability rate * w_i / (all weight but the executor's and the relay's), from a beacon value later than
 the receipt. Nobody sees another's verdict before all have committed, so none can be copied. Who does not commit, does not
-reveal, or shows no numbers has missed its duty.
+reveal, or shows no numbers has missed its duty. Then the executor shows whether it forced an error (`traps`).
 Source: seed 001, section 6; decisions 011 and 027.
 """
 
@@ -13,12 +13,24 @@ import msgspec
 from paceline.base.draws import derive_seed, draw_happens, draw_order
 from paceline.base.errors import InvalidTransaction
 from paceline.base.integers import PPM
-from paceline.ledger import beacon, nodes, suspicion
+from paceline.ledger import beacon, nodes, suspicion, traps
 from paceline.ledger.check_rates import check_rate_ppm
 from paceline.ledger.disputes import Vote, compute_majority, get_outcomes, has_voted
 from paceline.ledger.state import State
 from paceline.ledger.task_pay import convict, settle_task
-from paceline.ledger.tasks import CHECKING, DISPUTED, DRAWING, OPEN_TASKS, REVEALING, TASKS, Task, shows_work
+from paceline.ledger.tasks import (
+    CHECKING,
+    DISPUTED,
+    DRAWING,
+    OPEN_TASKS,
+    REVEALING,
+    SHOWING,
+    TASKS,
+    TRAP,
+    UNSHOWN,
+    Task,
+    shows_work,
+)
 from paceline.protocol.messages import ACCEPTED, REJECTED, CommitVerdict, JudgeTask
 from paceline.protocol.params import NetworkParams
 
@@ -84,6 +96,8 @@ def end_block(state: State, params: NetworkParams, epoch: int) -> None:
             _close_commitments(state, params, task_id, task)
         elif task.status == REVEALING:
             _close_reveals(state, params, task_id, task)
+        elif task.status == SHOWING:
+            _close_showing(state, params, task_id, task)
         elif task.status == DISPUTED:
             _decide(state, params, task_id, task, epoch)
 
@@ -147,6 +161,27 @@ def _close_commitments(state: State, params: NetworkParams, task_id: bytes, task
 def _close_reveals(state: State, params: NetworkParams, task_id: bytes, task: Task) -> None:
     if state.height < task.deadline and not all(has_voted(task.votes, checker) for checker, _ in task.commitments):
         return
+    # Only now: who knew what the executor shows would rather stay silent than be fooled.
+    if traps.must_show(params, task):
+        deadline = state.height + params.tasks.show_blocks
+        TASKS.put(state, task_id, msgspec.structs.replace(task, status=SHOWING, deadline=deadline))
+        return
+    _judge_reveals(state, params, task_id, task)
+
+
+def _close_showing(state: State, params: NetworkParams, task_id: bytes, task: Task) -> None:
+    if task.shown == TRAP:
+        traps.close_showing(state, params, task_id, task)
+        return
+    if task.shown == UNSHOWN:
+        if state.height < task.deadline:
+            return
+        task = msgspec.structs.replace(task, unpaid=True)
+        TASKS.put(state, task_id, task)
+    _judge_reveals(state, params, task_id, task)
+
+
+def _judge_reveals(state: State, params: NetworkParams, task_id: bytes, task: Task) -> None:
     # Only the draw under way counts: a reported answer may have been flagged, and cleared, before.
     if any(vote.outcome == REJECTED and vote.voter in task.asked for vote in task.votes):
         deadline = state.height + params.dispute_blocks
@@ -166,7 +201,10 @@ def _void_acceptances(state: State, task: Task) -> None:
 
 def _decide(state: State, params: NetworkParams, task_id: bytes, task: Task, epoch: int) -> None:
     outcome = compute_majority(get_outcomes(task.votes), nodes.get_weights(state))
-    if outcome == REJECTED:
+    if task.shown == TRAP:
+        if outcome or state.height >= task.deadline:
+            traps.lift(state, task_id, task, outcome)
+    elif outcome == REJECTED:
         _void_acceptances(state, task)
         settle_task(state, params, task_id, REJECTED)
         convict(state, params, task.executor, epoch)

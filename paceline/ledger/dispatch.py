@@ -21,6 +21,7 @@ from paceline.ledger import (
     task_reports,
     tasks,
     training,
+    traps,
     upgrades,
     vouchers,
 )
@@ -29,6 +30,7 @@ from paceline.ledger.state import State
 from paceline.protocol import channels as c
 from paceline.protocol import messages as m
 from paceline.protocol.params import NetworkParams
+from paceline.protocol.traps import ShowDraws
 
 
 def execute_message(state: State, params: NetworkParams, chain_id: str, admitted: Admitted) -> None:
@@ -136,6 +138,8 @@ def _execute_on_work(  # noqa: C901, PLR0912 - one arm per message
             checks.apply_commitment(state, sender, message)
         case m.JudgeTask():
             checks.apply_verdict(state, sender, message)
+        case ShowDraws():
+            traps.apply_showings(state, params, chain_id, sender, message)
         case m.JudgeNode():
             inquiries.apply_verdict(state, sender, message)
         case m.ReportTask():

@@ -75,6 +75,10 @@ class Node(Record, frozen=True):
     """Height at which it last changed what it serves; sessions drawn earlier leave it out."""
     leaves: int = -1
     """Epoch at whose end it is gone, -1 while it stays."""
+    found: int = 0
+    """Forced errors of the running epoch that it saw."""
+    fooled: int = 0
+    """Forced errors of the running epoch that it passed."""
 
 
 NODES: Table[Node] = Table("nodes/by-address", Node)

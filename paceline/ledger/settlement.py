@@ -1,8 +1,8 @@
 """The end of an epoch: held pay is released, the floor issuance is shared, reputation moves.
 
 A node is paid what its finished work earned, times the criteria of checking and of drawn work, and the share of
-blocks that it did not miss to sign; a node found guilty in the epoch gets
-nothing and its held pay goes back to the reserve. To the unit: what leaves held pay and the reserve arrives elsewhere.
+blocks that it did not miss to sign; a node found guilty in the epoch, or fooled by forced errors, gets nothing and its held
+pay goes back to the reserve. To the unit: what leaves held pay and the reserve arrives elsewhere.
 Source: seed 001, sections 6 and 8, Appendix F.
 """
 
@@ -13,7 +13,7 @@ import msgspec
 from paceline.base.integers import PPM, mul_div_floor, split_proportionally
 from paceline.economy.pay import Pay, compute_criterion_ppm, compute_pay, compute_work_criterion_ppm
 from paceline.economy.supply import compute_floor_issuance
-from paceline.ledger import attendance, bonds, nodes, task_pay, task_reports
+from paceline.ledger import attendance, bonds, nodes, task_pay, task_reports, traps
 from paceline.ledger.accounts import HELD_PAY, RESERVE, TRAINING_FUND, get_account, move_coins
 from paceline.ledger.evidence import take_missed
 from paceline.ledger.nodes import NODES, Node
@@ -53,6 +53,7 @@ def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     due = _collect_due(state, params)
     shares = _compute_issuance(state, params, due, epoch)
     _pay_bounties(state, params, due, epoch)
+    traps.pay_jackpots(state, params, due, epoch)
     lines = [
         _settle_node(state, params, address, node, epoch, due.get(address, 0), shares.get(address, 0))
         for address, node in NODES.items(state)
@@ -120,7 +121,8 @@ def _settle_node(
     state: State, params: NetworkParams, address: bytes, node: Node, epoch: int, due: int, share: int
 ) -> Line:
     guilty = _is_guilty(state, address, epoch)
-    criterion = 0 if guilty else compute_criterion_ppm(node.fulfilled, node.duties)
+    lost = guilty or traps.is_fooled(params, node)
+    criterion = 0 if lost else compute_criterion_ppm(node.fulfilled, node.duties)
     present = compute_work_criterion_ppm(node.answered - node.marks, node.drawn, params.tasks.absence_ppm)
     criterion = mul_div_floor(criterion, present, PPM)
     missed = min(take_missed(state, address), params.epoch_blocks)
@@ -143,7 +145,7 @@ def _settle_node(
     )
     settled = msgspec.structs.replace(
         node,
-        reputation=0 if guilty else node.reputation + (1 if due > 0 else 0),
+        reputation=0 if lost else node.reputation + (1 if due > 0 else 0),
         tasks=0,
         checks=0,
         duties=0,
@@ -151,6 +153,8 @@ def _settle_node(
         drawn=0,
         answered=0,
         marks=0,
+        found=0,
+        fooled=0,
         held=0,
         refunded=0,
         earned=node.earned + earned,

@@ -13,7 +13,7 @@ from paceline.economy.pay import Pay, compute_pay
 from paceline.ledger import channel_records, nodes
 from paceline.ledger.accounts import HELD_PAY, REPORT_FEES, RESERVE, move_coins
 from paceline.ledger.state import State, Table
-from paceline.ledger.tasks import FINAL, GUILTY, OPEN_TASKS, TASKS, Task, get_checkers, shows_work
+from paceline.ledger.tasks import FINAL, GUILTY, OPEN_TASKS, TASKS, TRAP, Task, get_checkers, shows_work
 from paceline.protocol.messages import ACCEPTED, REJECTED
 from paceline.protocol.params import NetworkParams
 
@@ -42,7 +42,8 @@ def convict(state: State, params: NetworkParams, executor: bytes, epoch: int) ->
     """A node is guilty: users get back what it took for answers that nobody proved right; the rest it forfeits."""
     nodes.update_node(state, executor, guilty=epoch, reputation=0)
     for task_id, task in TASKS.items(state):
-        proven = any(vote.outcome == ACCEPTED for vote in task.votes)
+        # Who accepted a forced error says nothing about the answer itself.
+        proven = task.shown != TRAP and any(vote.outcome == ACCEPTED for vote in task.votes)
         if task.executor == executor and not task.refunded and not proven:
             settle_task(state, params, task_id, REJECTED)
     channel_records.refund_channels(state, executor)
@@ -53,7 +54,8 @@ def collect_pay(state: State, params: NetworkParams) -> list[tuple[bytes, Pay]]:
     found = channel_records.collect_pay(state, params)
     for task_id, task in TASKS.items(state):
         if task.status == FINAL:
-            found.append((task.executor, compute_pay(task.cost, get_checkers(task), params.fund_ppm)))
+            pay = compute_pay(task.cost, get_checkers(task), params.fund_ppm)
+            found.append((task.executor, Pay(pay.fund + pay.worker, 0, pay.checkers) if task.unpaid else pay))
         if task.status in (FINAL, GUILTY):
             TASKS.delete(state, task_id)
     return found

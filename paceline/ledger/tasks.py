@@ -24,9 +24,12 @@ from paceline.ledger.state import State, Table
 from paceline.protocol.codec import Record
 from paceline.protocol.messages import ACCEPTED, REJECTED, Receipt
 from paceline.protocol.params import NetworkParams
+from paceline.protocol.traps import NO_SEAL
 
-DRAWING, CHECKING, REVEALING, DISPUTED = "drawing", "checking", "revealing", "disputed"
+DRAWING, CHECKING, REVEALING, SHOWING, DISPUTED = "drawing", "checking", "revealing", "showing", "disputed"
 FINAL, GUILTY = "final", "guilty"
+UNSHOWN, PLAIN, TRAP, LIFTED = "", "plain", "trap", "lifted"
+"""What an executor has shown: nothing, a task like any other, a forced error, one whose true answer is checked now."""
 
 
 class Task(Record, frozen=True, kw_only=True):
@@ -61,6 +64,14 @@ class Task(Record, frozen=True, kw_only=True):
     refunded: bool = False
     slots: int = 0
     """Checkers that it has in any case: a leaf of a channel was drawn already, this often."""
+    seal: bytes = NO_SEAL
+    shown: str = UNSHOWN
+    answer_hash: bytes = b""
+    """Payload of the true answer, once it was shown."""
+    finders: tuple[bytes, ...] = ()
+    """Checkers of the wrong version that are paid as checkers of the task."""
+    unpaid: bool = False
+    """The executor broke the rules of forced errors: its part goes to the training fund."""
 
 
 TASKS: Table[Task] = Table("tasks/by-id", Task)
@@ -69,12 +80,15 @@ OPEN_TASKS: Table[int] = Table("tasks/open", int)
 
 
 def get_checkers(task: Task) -> list[bytes]:
-    """Drawn nodes that showed numbers and did not contradict how the task ended."""
+    """Drawn nodes that showed numbers and did not contradict how the task ended, nor passed a forced error."""
     unwanted = ACCEPTED if task.status == GUILTY else REJECTED
     return [
-        vote.voter
-        for vote in task.votes
-        if vote.voter in task.drawn and vote.outcome != unwanted and shows_work(vote.outcome, vote.evidence)
+        *task.finders,
+        *(
+            vote.voter
+            for vote in task.votes
+            if vote.voter in task.drawn and vote.outcome != unwanted and shows_work(vote.outcome, vote.evidence)
+        ),
     ]
 
 
@@ -126,6 +140,7 @@ def _apply_receipt(
         height=state.height,
         status=DRAWING,
         round_index=beacon.request_round(state),
+        seal=receipt.seal,
     )
     TASKS.put(state, task_id, task)
     OPEN_TASKS.put(state, task_id, 0)

@@ -18,6 +18,7 @@ from paceline.base.dealing import (
     verify_shares_batched,
 )
 from paceline.base.hashing import hash_parts
+from paceline.base.private_draws import Lot, draw_lot
 from paceline.base.threshold import compute_slot_secret, sign_partial
 from paceline.ledger import groups, nodes
 from paceline.ledger.ceremony import GUILTY, Ceremony, get_member_key
@@ -58,6 +59,10 @@ class CeremonyKey:
     def make_contribution(self, chain_id: str, epoch: int) -> bytes:
         """The contribution of the node to an epoch's seed: the same after a restart, unknown to everybody else."""
         return hash_parts("seed-contribution", self._secret, chain_id.encode("ascii"), epoch.to_bytes(8, "big"))
+
+    def draw_lot(self, message: bytes) -> Lot:
+        """What this key draws for a message: nobody else knows it before it is shown."""
+        return draw_lot(self._key, message)
 
     def sign(self, state: State, group: Group, message: bytes) -> tuple[bytes, ...]:
         """Partial signatures of all own slots; none for a group in which this node holds no sound shares."""

@@ -129,10 +129,10 @@ class NodeService:
         self._host = ModelHost(
             Path(self._settings.cache) if self._settings.cache else cache, threads, self._settings.models
         )
-        self._executor = ExecutorRole(self._context, self._host)
+        ceremony_key = home.load_ceremony_key(name)
+        self._executor = ExecutorRole(self._context, self._host, ceremony_key)
         self._channels = ChannelHost(self._context, self._executor)
         self._trainer = TrainerRole(self._context)
-        ceremony_key = home.load_ceremony_key(name)
         keys = NodeKeys(self._key, home.load_consensus_key(name), ceremony_key)
         served = self._host.model_ids if self._settings.serves else ()
         self._directory = Directory(self._context, genesis, keys, served)

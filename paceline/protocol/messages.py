@@ -12,6 +12,7 @@ from msgspec import Meta
 from paceline.base.hashing import hash_parts
 from paceline.protocol.channels import CHANNEL_DUTIES, ChannelMessage
 from paceline.protocol.codec import Record, decode, encode
+from paceline.protocol.traps import NO_SEAL, ShowDraws
 
 MAX_TRANSACTION_BYTES = 256 * 1024
 MAX_SUPPLY = 10**18
@@ -292,6 +293,8 @@ class Receipt(Record, frozen=True):
     payload_hash: Digest
     prompt_tokens: Count
     completion_tokens: Count
+    seal: Digest = NO_SEAL
+    """Over the payload of the true answer, which differs from the other where it is a forced error."""
 
 
 class SubmitReceipts(Record, frozen=True, tag="submit-receipts"):
@@ -411,6 +414,7 @@ Message = (
     | ProveVouchers
     | CommitVerdict
     | JudgeTask
+    | ShowDraws
     | JudgeNode
     | ReportTask
     | ChannelMessage
@@ -441,6 +445,7 @@ DUTIES = (
     SubmitReceipts,
     CommitVerdict,
     JudgeTask,
+    ShowDraws,
     JudgeNode,
     *CHANNEL_DUTIES,
     JoinRun,

@@ -98,6 +98,16 @@ class TaskParams(Record, kw_only=True, frozen=True):
     """Reports of one account per epoch."""
     report_reward: int = 100_000_000
     """Most nicoin that a proven report earns out of what the cheater forfeits."""
+    forced_error_ppm: int = 1_000
+    """Chance that an executor shows its checkers a wrong answer on purpose (decision 032); 0 for never."""
+    forced_error_tokens: int = 16
+    """Shorter answers are never forced errors: what is wrong with them could escape an honest checker."""
+    show_blocks: int = 60
+    """Time for an executor to show whether a checked task was a forced error."""
+    fooled_limit: int = 1
+    """Passed forced errors after which a checker forfeits all pay of the epoch."""
+    jackpot: int = 1_000_000_000
+    """Most nicoin that one found forced error earns out of what those forfeit who passed theirs."""
 
 
 class ChannelParams(Record, kw_only=True, frozen=True):
@@ -230,6 +240,7 @@ TINY = NetworkParams(
     report_blocks=240,
     audit_segments=2,
     auditors=2,
+    tasks=TaskParams(forced_error_ppm=20_000),
 )
 
 PRESETS = {"tiny": TINY}

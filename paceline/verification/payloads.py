@@ -27,7 +27,7 @@ from paceline.protocol.transcripts import (
     decode_transcript,
     decode_vector_claim,
 )
-from paceline.verification.answers import CALIBRATION, judge_answer
+from paceline.verification.answers import CALIBRATION, Calibration, judge_answer
 from paceline.verification.calibration import get_honest_scores
 from paceline.verification.vectors import judge_vector
 
@@ -90,7 +90,23 @@ def judge_payload(model: LanguageModel, payload: Payload, expected: Expected, op
             return _judge_vector(model, payload.request, payload.transcript, expected)
         transcript = decode_transcript(payload.transcript)
         _check_bindings(model, payload.request, transcript, expected)
-        evidence = check_transcript(model, transcript, _build_challenge(model, transcript, expected, opening))
+    except Invalid as problem:
+        return Verdict(REJECTED, f"{problem.code}: {problem.message}"[:160], ())
+    except WorkError as problem:
+        return Verdict(UNDECIDED, f"cannot be re-run here: {problem}"[:160], ())
+    return judge_transcript(model, transcript, expected.draw_seed, opening)
+
+
+def judge_transcript(
+    model: LanguageModel,
+    transcript: Transcript,
+    draw_seed: bytes,
+    opening: bytes | None = None,
+    calibration: Calibration = CALIBRATION,
+) -> Verdict:
+    """Judge an answer that is bound to its task by running the model; verdicts as those of `judge_payload`."""
+    try:
+        evidence = check_transcript(model, transcript, _build_challenge(model, transcript, draw_seed, opening))
     except Invalid as problem:
         return Verdict(REJECTED, f"{problem.code}: {problem.message}"[:160], ())
     except WorkError as problem:
@@ -102,11 +118,11 @@ def judge_payload(model: LanguageModel, payload: Payload, expected: Expected, op
     if transcript.request.engine != model.engine:
         # How rare an answer is was measured among this engine's own: between two engines only the wide limits hold.
         scores = None
-    return judge_answer(evidence, CALIBRATION, scores, expected.draw_seed)
+    return judge_answer(evidence, calibration, scores, draw_seed)
 
 
 def _build_challenge(
-    model: LanguageModel, transcript: Transcript, expected: Expected, opening: bytes | None
+    model: LanguageModel, transcript: Transcript, draw_seed: bytes, opening: bytes | None
 ) -> Challenge | None:
     tokens = len(transcript.output_tokens)
     if not tokens or not model.traced_states or transcript.request.engine != model.engine:
@@ -116,7 +132,7 @@ def _build_challenge(
         raise InvalidClaim("states-not-committed", f"{model.engine} commits to states, this answer to none")
     if opening is None:
         raise WorkError("the answer commits to states; it cannot be judged without its opening")
-    draw = derive_draw(expected.draw_seed, tokens, model.traced_states)
+    draw = derive_draw(draw_seed, tokens, model.traced_states)
     return Challenge(draw=draw, opening=decode_opening(opening))
 
 

@@ -103,6 +103,7 @@ def test_invalid_answer_takes_the_turn_back(response, kind, words):
         (None, "receipt not on the ledger yet"),
         (make_task("drawing", (), ()), "checkers are being drawn"),
         (make_task("checking", ("a", "b"), (("a", "accepted"),)), "being checked by b; a accepted"),
+        (make_task("showing", ("a",), (("a", "accepted"),)), "its node shows its draw; a accepted"),
         (make_task("disputed", ("a",), (("a", "rejected"),)), "in dispute: a rejected"),
         (make_task("guilty"), "found false: refunded"),
         (make_task("final", (), ()), "not drawn for a check"),

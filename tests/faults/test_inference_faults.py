@@ -8,7 +8,17 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from role_setup import KEYS, RELAY, find_key, get_order, make_context, make_order, make_state, open_session
+from role_setup import (
+    KEYS,
+    RELAY,
+    find_key,
+    get_order,
+    make_context,
+    make_group_key,
+    make_order,
+    make_state,
+    open_session,
+)
 
 from paceline.base.errors import Invalid, TransportError
 from paceline.base.hashing import hash_blob
@@ -85,7 +95,7 @@ def test_invalid_order_again_after_a_restart_is_not_answered_twice(tmp_path):
     session_id = open_session(state)
     executor = find_key(get_order(state, session_id)[0])
     order = make_order(session_id, executor.address)
-    role = ExecutorRole(make_context(state, executor, tmp_path), None)
+    role = ExecutorRole(make_context(state, executor, tmp_path), None, make_group_key(executor))
     name = f"{compute_task_id(session_id, 0).hex()}.receipt"
     (tmp_path / "work" / "receipts" / name).write_bytes(encode(Receipt(order.voucher, bytes(32), 3, 4)))
     request = PeerRequest(sender=RELAY.public_key, sender_address=RELAY.address, path="task", body=encode(order))

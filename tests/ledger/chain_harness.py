@@ -49,6 +49,8 @@ PARAMS = msgspec.structs.replace(
     audit_blocks=20,
     report_blocks=20,
     join_blocks=6,
+    # Tests of forced errors turn them on: every executor would have to show its draws.
+    tasks=msgspec.structs.replace(TINY.tasks, forced_error_ppm=0),
 )
 
 

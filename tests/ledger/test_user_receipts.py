@@ -14,15 +14,16 @@ from paceline.base.hashing import hash_blob
 from paceline.ledger.sessions import SESSIONS, compute_task_id
 from paceline.ledger.state import State
 from paceline.ledger.tasks import TASKS
+from paceline.network.sealing import unseal
 from paceline.network.wire import PeerRequest
 from paceline.node.answers import receipts
-from paceline.node.answers.payloads import PayloadVault, hand_out
+from paceline.node.answers.payloads import PATH, PayloadReply, PayloadRequest, PayloadVault, derive_salt, hand_out
 from paceline.node.answers.receipt_check import _verify_draw, verify_receipt
 from paceline.node.answers.receipt_facts import ProvenValues, read_facts
 from paceline.node.answers.receipts import ReceiptMaker
 from paceline.protocol import messages as m
 from paceline.protocol.answers import AnswerRequest, ChatPrompt, Payload, Turn, derive_sampler_seed
-from paceline.protocol.codec import encode
+from paceline.protocol.codec import decode_own, encode
 from paceline.protocol.transcripts import (
     TRANSCRIPT_VERSION,
     GenerationRequest,
@@ -31,6 +32,7 @@ from paceline.protocol.transcripts import (
     compute_text_hash,
     encode_transcript,
 )
+from paceline.protocol.traps import compute_seal
 
 TEXT = "Paris."
 REQUEST = AnswerRequest(
@@ -44,10 +46,13 @@ REQUEST = AnswerRequest(
 )
 
 
+WRONG = b"a wrong version"
+
+
 class Answered:
     """A chain with one answer on it, and the receipt of its user."""
 
-    def __init__(self, folder) -> None:
+    def __init__(self, folder, *, forced=False) -> None:
         self.chain = chain = Chain()
         session_id = chain.open_session()
         self.task_id = compute_task_id(session_id, 0)
@@ -55,11 +60,15 @@ class Answered:
         session = SESSIONS.get(chain.state, session_id)
         self.payload = encode(Payload(REQUEST, encode_transcript(self.write(session.seed))))
         voucher = chain.voucher(session_id, 0, self.executor, max_cost=10**10, prompt=REQUEST.compute_hash())
-        receipt = m.Receipt(voucher, hash_blob(self.payload), 3, 2)
+        digest = hash_blob(self.payload)
+        seal = compute_seal(digest, derive_salt(self.executor, self.task_id))
+        receipt = m.Receipt(voucher, hash_blob(WRONG) if forced else digest, 3, 2, seal)
         chain.send(self.executor, m.SubmitReceipts((receipt,)))
         chain.run_until(lambda: bool(TASKS.get(chain.state, self.task_id)))
         self.vault = PayloadVault(folder / "vault", self.executor)
         self.vault.put(self.task_id, self.payload)
+        if forced:
+            self.vault.put_wrong(self.task_id, WRONG)
 
     def write(self, session_seed: bytes) -> Transcript:
         generation = GenerationRequest(
@@ -118,6 +127,26 @@ def test_a_receipt_of_every_height_proves_answer_and_draw(answered):
         assert report.draw.startswith("drawn 1. of 4 by index ")
         assert report.signed_by == "the network's one sequencer"
         answered.chain.tick()
+
+
+def test_a_receipt_of_a_forced_error_proves_the_true_answer(tmp_path, monkeypatch):
+    monkeypatch.setattr(receipts, "derive_text", lambda *_: SimpleNamespace(text=TEXT))
+    answered = Answered(tmp_path, forced=True)
+    receipt, genesis = answered.make(), answered.chain.genesis
+    assert receipt.payload == answered.payload
+    assert verify_receipt(receipt, genesis, "solo").text == TEXT
+    for changes in ({"payload": WRONG}, {"salt": bytes(32)}):
+        with pytest.raises(InvalidClaim, match="other-answer"):
+            verify_receipt(msgspec.structs.replace(receipt, **changes), genesis, "solo")
+    # The wrong version is no answer either when its executor signs for it.
+    reply = unseal(
+        answered.chain.keys[0], asyncio.run(answered.ask("", PATH, encode(PayloadRequest(answered.task_id))))
+    )
+    shown = decode_own(PayloadReply, reply)
+    assert shown.payload == WRONG
+    lie = msgspec.structs.replace(receipt, payload=WRONG, signature=shown.signature)
+    with pytest.raises(InvalidClaim, match="other-answer"):
+        verify_receipt(lie, genesis, "solo")
 
 
 def test_invalid_beacon_that_its_group_did_not_sign(answered):

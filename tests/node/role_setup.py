@@ -175,6 +175,11 @@ class CollectedDuties:
             asyncio.run(work())
 
 
+def make_group_key(key: AccountKey) -> CeremonyKey:
+    """The group key of a node of the network."""
+    return CeremonyKey(key.address, key.secret)
+
+
 def make_context(state: State, key: AccountKey, folder: Path, **changes) -> SimpleNamespace:
     """A context of one node over a state."""
     parts = {

@@ -20,6 +20,7 @@ from role_setup import (
     FakeChain,
     find_key,
     make_context,
+    make_group_key,
     make_state,
     open_session,
 )
@@ -136,7 +137,7 @@ class Setting:
 
     def start_executor(self) -> None:
         """A new process over the same folder."""
-        self.executor = ExecutorRole(self.context, SimpleNamespace(get=get_model))
+        self.executor = ExecutorRole(self.context, SimpleNamespace(get=get_model), make_group_key(self.key))
         self.host = ChannelHost(self.context, self.executor)
 
     def change(self, **changes) -> None:

@@ -17,6 +17,7 @@ from role_setup import (
     find_key,
     get_order,
     make_context,
+    make_group_key,
     make_late_mark,
     make_order,
     make_state,
@@ -64,7 +65,7 @@ class Setting:
         self.executor = get_order(twin, open_session(twin))[0]
         self.folder = folder
         self.context = make_context(self.state, find_key(self.executor), folder)
-        self.role = ExecutorRole(self.context, SimpleNamespace())
+        self.role = ExecutorRole(self.context, SimpleNamespace(), make_group_key(self.context.key))
 
     def check(self, *, relay=RELAY.address, **changes):
         order = make_order(self.session_id, **{"executor": self.executor, **changes})
@@ -110,7 +111,9 @@ def test_a_drawn_order_is_taken(setting):
 def test_every_node_of_the_drawn_order_may_answer_when_those_before_it_are_skipped(setting):
     skips = ()
     for address in get_order(setting.state, setting.session_id):
-        role = ExecutorRole(make_context(setting.state, find_key(address), setting.folder / address.hex()), None)
+        key = find_key(address)
+        context = make_context(setting.state, key, setting.folder / address.hex())
+        role = ExecutorRole(context, None, make_group_key(key))
         order = make_order(setting.session_id, address, skips=skips)
         assert role._check_order(setting.state, RELAY.address, order)
         skips = (*skips, make_late_mark(setting.state, setting.session_id, address))
@@ -221,7 +224,8 @@ def test_an_answer_ends_with_what_the_receipt_says(setting, small_model):
     setting.role.on_block(setting.state)
     setting.context.duties.run_all()
     [sent] = setting.context.chain.sent
-    assert sent == SubmitReceipts((Receipt(order.voucher, end.payload_hash, 5, 3),))
+    seal = setting.role._maker.traps.seal(task_id, end.payload_hash)
+    assert sent == SubmitReceipts((Receipt(order.voucher, end.payload_hash, 5, 3, seal),))
 
 
 @pytest.mark.parametrize(("asked", "shown"), [(None, 0), (0, 0), (2, 2)])
@@ -402,7 +406,8 @@ def test_the_receipt_is_on_disk_before_the_end_is_said(setting, small_model):
 
 def test_a_restarted_node_still_sends_its_receipts(setting):
     kept = {keep_receipt(setting, index) for index in range(3)}
-    reborn = ExecutorRole(make_context(setting.state, setting.context.key, setting.folder), None)
+    key = setting.context.key
+    reborn = ExecutorRole(make_context(setting.state, key, setting.folder), None, make_group_key(key))
     reborn.on_block(setting.state)
     reborn._context.duties.run_all()
     [sent] = reborn._context.chain.sent

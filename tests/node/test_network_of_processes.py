@@ -19,7 +19,7 @@ from paceline.ledger import nodes
 from paceline.ledger.accounts import get_account
 from paceline.ledger.admission import signed_bytes
 from paceline.ledger.sessions import SESSIONS, compute_task_id, derive_executors
-from paceline.ledger.tasks import FINAL, TASKS
+from paceline.ledger.tasks import FINAL, LIFTED, PLAIN, TASKS
 from paceline.network.client import PeerRefused
 from paceline.node.answers.receipt_facts import decode_receipt
 from paceline.node.views import NodeStatus
@@ -141,9 +141,12 @@ def test_drawn_nodes_check_answers_and_find_no_fault(client, observer):
         task_id = bytes.fromhex(answer.paceline["task"])
         state = observer.follow(lambda state, key=task_id: (task := TASKS.get(state, key)) and task.status == FINAL)
         task = TASKS.get(state, task_id)
-        assert {vote.voter for vote in task.votes} == set(task.drawn)
+        assert {vote.voter for vote in task.votes} == set(task.asked)
         assert task.executor not in task.drawn
         assert all(vote.outcome != "rejected" for vote in task.votes)
+        # Its executor showed in time whether the task was a forced error.
+        assert not task.unpaid
+        assert not task.votes or task.shown in {PLAIN, LIFTED}
         accepted += any(vote.outcome == "accepted" for vote in task.votes)
         if accepted:
             return
@@ -219,7 +222,9 @@ def test_a_client_that_leaves_stops_the_work_and_pays_for_what_was_made(net, cli
     assert rest == 0
     assert 0 <= others <= observer.params.tasks.least_indices
     digest = bytes.fromhex(raw.headers["x-paceline-task"])
-    state = observer.follow(lambda state: TASKS.get(state, digest).status not in {"drawing", "checking", "revealing"})
+    state = observer.follow(
+        lambda state: TASKS.get(state, digest).status not in {"drawing", "checking", "revealing", "showing"}
+    )
     assert TASKS.get(state, digest).status == FINAL
 
 

@@ -6,7 +6,18 @@ import asyncio
 
 import msgspec
 import pytest
-from role_setup import KEYS, RELAY, USER, find_key, get_order, make_context, make_order, make_state, open_session
+from role_setup import (
+    KEYS,
+    RELAY,
+    USER,
+    find_key,
+    get_order,
+    make_context,
+    make_group_key,
+    make_order,
+    make_state,
+    open_session,
+)
 
 from paceline.base.errors import Invalid, TransportError, WorkError
 from paceline.base.hashing import hash_blob
@@ -72,7 +83,8 @@ def test_a_drawn_checker_and_it_alone_can_open_the_reply(setting):
     assert SECRET not in sealed
     reply = decode_own(PayloadReply, unseal(setting.drawn, sealed))
     assert reply.payload == SECRET
-    assert verify_statement(setting.executor.public_key, "roles-1", setting.task_id, setting.task, reply.signature)
+    signer, digest = setting.executor.public_key, hash_blob(SECRET)
+    assert verify_statement(signer, "roles-1", setting.task_id, setting.task, digest, reply.signature)
     for key in (*setting.others[1:], RELAY, USER, setting.executor):
         with pytest.raises(Invalid, match="bad-seal"):
             unseal(key, sealed)
@@ -141,7 +153,7 @@ def test_a_payload_goes_with_its_task_and_not_before(setting):
 
 def test_the_executor_sweeps_with_the_blocks_and_keeps_what_waits(setting, tmp_path):
     context = make_context(setting.state, setting.executor, tmp_path / "role")
-    role = ExecutorRole(context, None)
+    role = ExecutorRole(context, None, make_group_key(setting.executor))
     settled, making, waiting = (bytes([number]) * 32 for number in range(3))
     for task_id in (settled, making, waiting):
         role._maker.vault.put(task_id, SECRET)

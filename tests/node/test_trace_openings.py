@@ -11,7 +11,17 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 import torch
-from role_setup import KEYS, RELAY, find_key, get_order, make_context, make_order, make_state, open_session
+from role_setup import (
+    KEYS,
+    RELAY,
+    find_key,
+    get_order,
+    make_context,
+    make_group_key,
+    make_order,
+    make_state,
+    open_session,
+)
 
 from paceline.base.errors import Invalid, TransportError, WorkError
 from paceline.inference.backend import TorchBackend
@@ -54,7 +64,7 @@ class Scene:
         address = get_order(self.state, self.session_id)[0]
         self.executor_context = make_context(self.state, find_key(address), folder / "executor")
         self.executor_context.threads = SimpleNamespace(run=run_in_thread)
-        self.executor = ExecutorRole(self.executor_context, SimpleNamespace())
+        self.executor = ExecutorRole(self.executor_context, SimpleNamespace(), make_group_key(find_key(address)))
         self.order = make_order(self.session_id, address)
         self.silent = False
         self.change = lambda opening: opening

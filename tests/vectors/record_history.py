@@ -1,7 +1,7 @@
 """Records the golden history: `python tests/vectors/record_history.py` writes ledger/history.bin beside this file.
 
-One small network plays a Race, a ceremony, a session, answers, a skipped node, checks, a report,
-transfers, refusals and a settlement. Only the first node
+One small network plays a Race, a ceremony, a session, answers, a skipped node, checks, forced errors that one checker
+passes, a report, transfers, refusals and a settlement. Only the first node
 has a seat, so that a real engine with one validator can be made to order exactly these blocks.
 """
 
@@ -15,21 +15,20 @@ import msgspec
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "ledger")]
 
-from chain_harness import PARAMS, Chain  # noqa: E402 - after the path is set
+from trap_chain import TrapChain, make_params  # noqa: E402 - after the path is set
 
 from paceline.engine.blocks import decode_block  # noqa: E402
-from paceline.ledger import checks, tasks  # noqa: E402
-from paceline.ledger.disputes import has_voted  # noqa: E402
+from paceline.ledger import tasks  # noqa: E402
 from paceline.protocol import messages as m  # noqa: E402
 from paceline.protocol.codec import encode  # noqa: E402
 
 PATH = Path(__file__).parent / "ledger" / "history.bin"
-SEATS = msgspec.structs.replace(PARAMS, seats=1, epoch_blocks=160)
+SEATS = msgspec.structs.replace(make_params(), seats=1, epoch_blocks=160)
 
 
-def play() -> Chain:
+def play() -> TrapChain:
     """The history."""
-    chain = Chain(params=SEATS, weights=[1_400, 1_000, 1_000, 1_000, 1_000])
+    chain = TrapChain(SEATS, lazy=(3,), weights=[1_400, 1_000, 1_000, 1_000, 1_000])
     chain.run_race([900, 120, 110, 100, 90], rejected=(4,))
     session_id = chain.open_session()
     for index in range(4):
@@ -47,25 +46,14 @@ def play() -> Chain:
     chain.replica.apply_block(chain.sequencer.produce_block(0)[0])
     reported = False
     while chain.height < SEATS.epoch_blocks + 5:
-        check(chain)
+        for task_id, _ in tasks.OPEN_TASKS.items(chain.state):
+            chain.act(task_id)
         final = [task_id for task_id, task in tasks.TASKS.items(chain.state) if task.status == tasks.FINAL]
         if final and not reported:
             chain.send(chain.user, m.ReportTask(final[0]))
             reported = True
         chain.tick()
     return chain
-
-
-def check(chain: Chain) -> None:
-    """Every drawn checker commits to the same numbers, and reveals them."""
-    for task_id, task in tasks.TASKS.items(chain.state):
-        message = m.JudgeTask(task_id, m.Verdict(m.ACCEPTED, "test", (1, -20_000)))
-        for key in chain.keys:
-            bound = checks.has_committed(task, key.address)
-            if task.status == tasks.CHECKING and key.address in task.asked and not bound:
-                chain.send(key, m.CommitVerdict(task_id, message.compute_commitment(key.address)))
-            elif task.status == tasks.REVEALING and bound and not has_voted(task.votes, key.address):
-                chain.send(key, message)
 
 
 def main() -> None:

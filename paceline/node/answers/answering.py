@@ -18,6 +18,7 @@ from paceline.base.errors import WorkError
 from paceline.inference.backend import AnswerOptions, Backend
 from paceline.inference.claim import build_transcript
 from paceline.inference.embed import VectorPlan, claim_vector, compute_vector
+from paceline.inference.forced_errors import WrongVersion
 from paceline.inference.run import TokenStep
 from paceline.inference.trace import Trace
 from paceline.ledger.sessions import compute_task_id
@@ -25,7 +26,9 @@ from paceline.models.language import LanguageModel
 from paceline.node.answers.frames import FrameWriter
 from paceline.node.answers.load import TokenMeter
 from paceline.node.answers.payloads import PayloadVault
-from paceline.node.answers.traces import TraceKeeper
+from paceline.node.answers.traces import WRONG, TraceKeeper
+from paceline.node.answers.traps import TrapSetter
+from paceline.node.ceremony import CeremonyKey
 from paceline.node.context import Context
 from paceline.node.home import write_whole
 from paceline.protocol.answers import (
@@ -93,11 +96,12 @@ class Outbox:
 class AnswerMaker:
     """What the answer threads of one node share."""
 
-    def __init__(self, context: Context, receipts: Path) -> None:
+    def __init__(self, context: Context, receipts: Path, key: CeremonyKey) -> None:
         self._context = context
         self._receipts = receipts
         self.traces = TraceKeeper(context)
         self.vault = PayloadVault(context.work_path / "payloads", context.key)
+        self.traps = TrapSetter(context, key, self.vault)
         self.tokens = TokenMeter()
 
     def make(self, answer: Answer) -> None:
@@ -126,9 +130,13 @@ class AnswerMaker:
                     answer.push(frame)
         states = options.states
         # States are on disk before the receipt is, or a killed node could not open what it committed to.
-        root = self.traces.keep(answer.order.voucher, Trace.join(states)) if states else NO_TRACE
+        trace = Trace.join(states) if states else None
+        root = self.traces.keep(answer.order.voucher, trace) if trace is not None else NO_TRACE
         transcript = build_transcript(answer.model, generation, steps, root)
-        answer.push(self._keep(answer, encode_transcript(transcript), transcript.finish_reason, len(steps)))
+        # A channel's leaf has no room for a seal: its answers carry no forced errors.
+        is_leaf = answer.commit is not None
+        wrong = None if is_leaf else self.traps.force_error(answer.model, answer.task_id, transcript, trace)
+        answer.push(self._keep(answer, encode_transcript(transcript), transcript.finish_reason, len(steps), wrong))
 
     def _embed(self, answer: Answer) -> None:
         tokens = answer.generation.prompt_tokens
@@ -136,17 +144,33 @@ class AnswerMaker:
         answer.push(VectorFrame(values))
         answer.push(self._keep(answer, claim_vector(answer.model, tokens, values), "stop", 0))
 
-    def _keep(self, answer: Answer, claim: bytes, finish_reason: str, completion_tokens: int) -> EndFrame:
-        """Store the payload, then the receipt, then say so."""
+    def _keep(
+        self,
+        answer: Answer,
+        claim: bytes,
+        finish_reason: str,
+        completion_tokens: int,
+        wrong: WrongVersion | None = None,
+    ) -> EndFrame:
+        """Store the payload, with the wrong version of a forced error, then the receipt, then say so."""
         digest = self.vault.put(answer.task_id, encode(Payload(answer.order.request, claim)))
+        seal = self.traps.seal(answer.task_id, digest)
+        if wrong is not None:
+            digest = self._keep_wrong(answer, wrong)
         prompt_tokens = len(answer.generation.prompt_tokens)
-        receipt = Receipt(answer.order.voucher, digest, prompt_tokens, completion_tokens)
+        receipt = Receipt(answer.order.voucher, digest, prompt_tokens, completion_tokens, seal)
         if answer.commit is not None:
             answer.push(answer.commit(receipt))
         else:
             write_whole(self._receipts / f"{answer.task_id.hex()}.receipt", encode(receipt))
         self._context.metrics.count("executor_answers_total", "left" if answer.gone.is_set() else "complete")
         return EndFrame(finish_reason, prompt_tokens, completion_tokens, digest)
+
+    def _keep_wrong(self, answer: Answer, wrong: WrongVersion) -> bytes:
+        if wrong.trace is not None:
+            self.traces.keep(answer.order.voucher, wrong.trace, WRONG)
+        payload = Payload(answer.order.request, encode_transcript(wrong.transcript))
+        return self.vault.put_wrong(answer.task_id, encode(payload))
 
 
 def _weigh(frame: Frame | None) -> int:

@@ -14,9 +14,9 @@ from pathlib import Path
 from paceline.base.errors import Invalid, TransportError, WorkError
 from paceline.base.hashing import hash_blob, hash_parts
 from paceline.base.keys import AccountKey, verify_signature
-from paceline.ledger import nodes, suspicion
+from paceline.ledger import nodes, suspicion, traps
 from paceline.ledger.state import State
-from paceline.ledger.tasks import DISPUTED, TASKS, Task
+from paceline.ledger.tasks import DISPUTED, LIFTED, TASKS, Task
 from paceline.network.sealing import Lock, seal, unseal
 from paceline.network.wire import PeerRequest
 from paceline.node.context import Context
@@ -24,16 +24,20 @@ from paceline.node.home import write_whole
 from paceline.protocol.answers import MAX_PAYLOAD_BYTES
 from paceline.protocol.codec import Record, decode, encode
 from paceline.protocol.messages import Digest, SignatureBytes
+from paceline.protocol.traps import NO_SEAL
 
 PATH = "payload"
 MAX_REQUEST_BYTES = 64
 SWEEP_BLOCKS = 16
+TRUE, WRONG = "payload", "wrong"
+"""Kinds of files: payloads of true answers, and the wrong versions of forced errors."""
 
 
 class PayloadRequest(Record, frozen=True):
-    """Asks an executor for the payload of a task."""
+    """Asks an executor for the payload of a task: the one its receipt names or, for its relay, that of the true answer."""
 
     task: Digest
+    answer: bool = False
 
 
 class PayloadReply(Record, frozen=True, kw_only=True):
@@ -42,6 +46,8 @@ class PayloadReply(Record, frozen=True, kw_only=True):
     payload: bytes
     signature: SignatureBytes
     traceparent: str = ""
+    salt: Digest = NO_SEAL
+    """Opens the receipt's seal over the true answer, when that was asked for."""
 
 
 class PayloadVault:
@@ -57,23 +63,36 @@ class PayloadVault:
         write_whole(self._locate(task_id), self._lock.close(payload), mode=0o600)
         return hash_blob(payload)
 
+    def put_wrong(self, task_id: bytes, payload: bytes) -> bytes:
+        """Keep beside it the wrong version of a forced error; returns its hash."""
+        write_whole(self._locate(task_id, WRONG), self._lock.close(payload), mode=0o600)
+        return hash_blob(payload)
+
+    def get_shown(self, task_id: bytes, task: Task) -> bytes:
+        """What the checkers of a task are shown. Errors: WorkError, as `get`."""
+        is_wrong = task.shown != LIFTED and self._locate(task_id, WRONG).exists()
+        return self._read(self._locate(task_id, WRONG if is_wrong else TRUE))
+
     def get(self, task_id: bytes) -> bytes:
-        """Errors: WorkError when it is not here, or damaged."""
-        try:
-            data = self._locate(task_id).read_bytes()
-        except OSError:
-            raise WorkError(f"the payload of task {task_id.hex()[:12]} is not here") from None
-        return self._lock.open(data)
+        """The payload of the true answer. Errors: WorkError when it is not here, or damaged."""
+        return self._read(self._locate(task_id))
 
     def sweep(self, state: State, owner: bytes, kept: Collection[bytes]) -> None:
         """Forget what neither the ledger nor a receipt of ours needs any more; `kept` stays whatever the ledger says."""
-        for path in self._folder.glob("*.payload"):
+        for path in (*self._folder.glob(f"*.{TRUE}"), *self._folder.glob(f"*.{WRONG}")):
             task_id = bytes.fromhex(path.stem)
             if task_id not in kept and find_task(state, owner, task_id) is None:
                 path.unlink()
 
-    def _locate(self, task_id: bytes) -> Path:
-        return self._folder / f"{task_id.hex()}.payload"
+    def _read(self, path: Path) -> bytes:
+        try:
+            data = path.read_bytes()
+        except OSError:
+            raise WorkError(f"the payload of task {path.stem[:12]} is not here") from None
+        return self._lock.open(data)
+
+    def _locate(self, task_id: bytes, kind: str = TRUE) -> Path:
+        return self._folder / f"{task_id.hex()}.{kind}"
 
 
 def hand_out(
@@ -83,16 +102,24 @@ def hand_out(
 
     Errors: Invalid unknown-task, not-a-reader; WorkError when the payload is lost.
     """
-    task_id = decode(PayloadRequest, request.body, limit_bytes=MAX_REQUEST_BYTES).task
+    wanted = decode(PayloadRequest, request.body, limit_bytes=MAX_REQUEST_BYTES)
+    task_id = wanted.task
     state = context.chain.read()
     task = find_task(state, context.address, task_id)
     if task is None or task.executor != context.address:
         raise Invalid("unknown-task", "this node answered no open task of this id")
     if not may_read(state, task_id, task, request.sender_address):
         raise Invalid("not-a-reader", "neither drawn to check this task, nor its relay, nor is it disputed")
-    signature = context.key.sign(statement_bytes(context.chain.chain_id, task_id, task))
-    traceparent = (traces or {}).get(task_id, "")
-    reply = PayloadReply(payload=vault.get(task_id), signature=signature, traceparent=traceparent)
+    if wanted.answer and request.sender_address != task.relay:
+        # Beside the shown one it would tell a checker of forced errors.
+        raise Invalid("not-a-reader", "only the relay has the true answer already")
+    payload = vault.get(task_id) if wanted.answer else vault.get_shown(task_id, task)
+    reply = PayloadReply(
+        payload=payload,
+        signature=context.key.sign(statement_bytes(context.chain.chain_id, task_id, task, hash_blob(payload))),
+        traceparent=(traces or {}).get(task_id, ""),
+        salt=derive_salt(context.key, task_id) if wanted.answer else NO_SEAL,
+    )
     return seal(request.sender, encode(reply))
 
 
@@ -113,29 +140,37 @@ def may_read(state: State, task_id: bytes, task: Task, address: bytes) -> bool:
     return task.status == DISPUTED and address in nodes.get_weights(state)
 
 
-async def request_payload(context: Context, task_id: bytes, task: Task) -> PayloadReply:
-    """The payload that hashes to what the receipt says, from its executor.
+async def request_payload(context: Context, task_id: bytes, task: Task, *, answer: bool = False) -> PayloadReply:
+    """The payload that hashes to what the receipt says, from its executor; with `answer` the one that its seal is over.
 
     Errors: TransportError when it is not handed out, whatever the executor says instead.
     """
     try:
         name = context.peers.name_of(task.executor)
-        sealed = await context.peers.request(name, PATH, encode(PayloadRequest(task_id)))
+        sealed = await context.peers.request(name, PATH, encode(PayloadRequest(task_id, answer)))
         reply = decode(PayloadReply, unseal(context.key, sealed), limit_bytes=MAX_PAYLOAD_BYTES + 1024, error=Invalid)
     except (Invalid, KeyError) as problem:
         raise TransportError(f"the payload was not handed out: {problem}") from None
-    if hash_blob(reply.payload) != task.payload_hash:
+    digest = hash_blob(reply.payload)
+    if not (traps.is_answer(task, digest, reply.salt) if answer else digest == task.payload_hash):
         raise TransportError("what was handed out does not hash to the receipt's payload")
     return reply
 
 
-def statement_bytes(chain_id: str, task_id: bytes, task: Task) -> bytes:
+def derive_salt(key: AccountKey, task_id: bytes) -> bytes:
+    """The salt of a receipt's seal: nobody else can guess it, and a restarted node knows it again."""
+    return hash_parts("answer-salt", key.secret, task_id)
+
+
+def statement_bytes(chain_id: str, task_id: bytes, task: Task, payload_hash: bytes) -> bytes:
     """What an executor signs for a user: this payload is my answer to this prompt under this task."""
     counts = (task.prompt_tokens.to_bytes(8, "big"), task.completion_tokens.to_bytes(8, "big"))
-    parts = (chain_id.encode(), task_id, task.prompt_hash, task.payload_hash, *counts)
+    parts = (chain_id.encode(), task_id, task.prompt_hash, payload_hash, *counts)
     return b"paceline-answer" + hash_parts("answer-statement", *parts)
 
 
-def verify_statement(public_key: bytes, chain_id: str, task_id: bytes, task: Task, signature: bytes) -> bool:
-    """True when the executor of this key signed for this task."""
-    return verify_signature(public_key, statement_bytes(chain_id, task_id, task), signature)
+def verify_statement(
+    public_key: bytes, chain_id: str, task_id: bytes, task: Task, payload_hash: bytes, signature: bytes
+) -> bool:
+    """True when the executor of this key signed for this payload of the task."""
+    return verify_signature(public_key, statement_bytes(chain_id, task_id, task, payload_hash), signature)

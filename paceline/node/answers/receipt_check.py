@@ -20,6 +20,8 @@ from paceline.ledger.beacon import verify_value
 from paceline.ledger.groups import form_first_group
 from paceline.ledger.sessions import derive_executors
 from paceline.ledger.state import State
+from paceline.ledger.tasks import LIFTED
+from paceline.ledger.traps import is_answer
 from paceline.node.answers.payloads import verify_statement
 from paceline.node.answers.receipt_facts import Facts, ProvenValues, UserReceipt, read_facts
 from paceline.node.settings import SOLO
@@ -125,7 +127,8 @@ def _verify_payload(receipt: UserReceipt, facts: Facts) -> tuple[AnswerRequest, 
     """Prompt, answer, seed and counts are those of the ledger's record, and the executor signed for them."""
     task = facts.task
     executor = facts.nodes[task.executor]
-    _expect(hash_blob(receipt.payload) == task.payload_hash, "other-answer", "the payload is not the one of the record")
+    digest = hash_blob(receipt.payload)
+    _expect(is_answer(task, digest, receipt.salt), "other-answer", "the payload is not the one of the record")
     payload = decode(Payload, receipt.payload, limit_bytes=MAX_PAYLOAD_BYTES, error=InvalidClaim)
     _expect(
         payload.request.compute_hash() == task.prompt_hash, "other-prompt", "the user's order names another request"
@@ -142,7 +145,7 @@ def _verify_payload(receipt: UserReceipt, facts: Facts) -> tuple[AnswerRequest, 
     counts = (len(transcript.request.prompt_tokens), len(transcript.output_tokens))
     _expect(counts == (task.prompt_tokens, task.completion_tokens), "other-counts", "other token counts were charged")
     known = executor is not None and verify_statement(
-        executor.public_key, receipt.chain_id, receipt.task, task, receipt.signature
+        executor.public_key, receipt.chain_id, receipt.task, task, digest, receipt.signature
     )
     _expect(known, "bad-signature", "the executor did not sign for this answer")
     return payload.request, transcript
@@ -186,7 +189,7 @@ def _describe(
         CheckerLine(
             name=_name(facts, address),
             drawn=address in task.drawn,
-            outcome=said[address].outcome if address in said else "",
+            outcome=said[address].outcome if address in said else _describe_silence(facts, address),
             reason=said[address].reason if address in said else "",
         )
         for address in _unique((*task.drawn, *said))
@@ -213,6 +216,11 @@ def _describe(
         cost_nicoin=task.cost,
         refunded=task.refunded,
     )
+
+
+def _describe_silence(facts: Facts, address: bytes) -> str:
+    """Why nothing stands here: who was shown a wrong version on purpose has not judged the answer."""
+    return "was shown a forced error" if facts.task.shown == LIFTED and address not in facts.task.asked else ""
 
 
 def _show_prompt(prompt: Prompt) -> list[str]:

@@ -22,6 +22,7 @@ from paceline.ledger.tasks import TASKS, Task
 from paceline.protocol.answers import MAX_PAYLOAD_BYTES
 from paceline.protocol.codec import Record, decode
 from paceline.protocol.messages import Digest, SignatureBytes
+from paceline.protocol.traps import NO_SEAL
 from paceline.store.trie import PATH_BITS, TrieProof
 
 RECEIPT_VERSION = 1
@@ -58,6 +59,8 @@ class UserReceipt(Record, frozen=True, kw_only=True):
     text: str
     signature: SignatureBytes
     """The executor's, over task, prompt, payload and counts."""
+    salt: Digest = NO_SEAL
+    """Opens the seal that binds the executor to this payload, whatever its checkers were shown."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ class ReceiptMaker:
         task = read_facts(context.chain.read(), task_id).task
         if task.relay != context.address:
             raise InvalidClaim("not-its-relay", "the task went through another relay, which alone may read its answer")
-        reply = await request_payload(context, task_id, task)
+        reply = await request_payload(context, task_id, task, answer=True)
         payload = decode(Payload, reply.payload, limit_bytes=MAX_PAYLOAD_BYTES, error=InvalidClaim)
         if not isinstance(payload.request, AnswerRequest):
             raise InvalidClaim("not-a-text", "receipts are made for texts; this task gave a vector")
@@ -79,6 +79,7 @@ class ReceiptMaker:
             payload=reply.payload,
             text=text,
             signature=reply.signature,
+            salt=reply.salt,
         )
 
     async def _wait_known(self, task_id: bytes) -> None:

@@ -15,7 +15,7 @@ from paceline.ledger.channel_records import needs_payloads
 from paceline.ledger.indices import is_paid
 from paceline.ledger.sessions import SESSIONS, compute_task_id
 from paceline.ledger.state import State
-from paceline.ledger.tasks import GUILTY, TASKS, Task
+from paceline.ledger.tasks import GUILTY, LIFTED, TASKS, Task
 from paceline.network.wire import PeerRequest
 from paceline.node.answers.payloads import may_read
 from paceline.node.context import Context
@@ -24,6 +24,8 @@ from paceline.protocol.messages import Voucher
 from paceline.protocol.traces import encode_opening
 
 TASK_BYTES = 32
+TRUE, WRONG = "trace", "wrong"
+"""Kinds of files: states of answers, and those that go with the wrong versions of forced errors."""
 
 
 class TraceKeeper:
@@ -34,16 +36,16 @@ class TraceKeeper:
         self._folder = context.work_path / "traces"
         self._folder.mkdir(parents=True, exist_ok=True)
 
-    def keep(self, voucher: Voucher, trace: Trace) -> bytes:
-        """Store the states of an answer, before its receipt. Returns the root that commits to them."""
+    def keep(self, voucher: Voucher, trace: Trace, kind: str = TRUE) -> bytes:
+        """Store the states of an answer, or of its wrong version, before its receipt. Returns the root that commits to them."""
         task_id = compute_task_id(voucher.session, voucher.index)
-        name = f"{task_id.hex()}-{voucher.session.hex()}-{voucher.index}.trace"
+        name = f"{task_id.hex()}-{voucher.session.hex()}-{voucher.index}.{kind}"
         write_whole(self._folder / name, trace.encode())
         return trace.compute_root()
 
     def sweep(self, state: State) -> None:
         """Drop the states of answers that nobody will check any more."""
-        for path in self._folder.glob("*.trace"):
+        for path in (*self._folder.glob(f"*.{TRUE}"), *self._folder.glob(f"*.{WRONG}")):
             task, session, index = path.stem.split("-")
             task_id = bytes.fromhex(task)
             kept = suspicion.get_kept(state, self._context.address, task_id) is not None
@@ -64,10 +66,12 @@ class TraceKeeper:
             raise Invalid("unknown-task", "this node has no receipt for such a task")
         if not may_read(state, task_id, task, request.sender_address):
             raise Invalid("not-a-reader", "states tell of the text: only who may read the payload sees them")
-        return await self._context.threads.run("check", self._open, task_id, get_draw_seed(state, task_id, task))
+        kinds = (TRUE,) if task.shown == LIFTED else (WRONG, TRUE)
+        return await self._context.threads.run("check", self._open, task_id, get_draw_seed(state, task_id, task), kinds)
 
-    def _open(self, task_id: bytes, seed: bytes) -> bytes:
-        path = next(self._folder.glob(f"{task_id.hex()}-*.trace"), None)
+    def _open(self, task_id: bytes, seed: bytes, kinds: tuple[str, ...]) -> bytes:
+        paths = (next(self._folder.glob(f"{task_id.hex()}-*.{kind}"), None) for kind in kinds)
+        path = next((path for path in paths if path is not None), None)
         if path is None:
             raise Invalid("no-trace", "no states are kept for this task")
         trace = Trace.decode(path.read_bytes())

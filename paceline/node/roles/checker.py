@@ -81,6 +81,9 @@ class CheckerRole:
     async def _judge(self, task_id: bytes, task: Task, height: int) -> None:
         context = self._context
         message = self._verdicts.get(task_id)
+        if task.status == DISPUTED and not has_committed(task, context.address):
+            # What is kept may be about the wrong version of a forced error; the true answer is another matter.
+            message = None
         if task.status == REVEALING:
             # Without it nothing fits the commitment: the disk was lost, and the duty is.
             if message is not None:

@@ -32,6 +32,7 @@ from paceline.node.answers.channel_book import ChannelBook
 from paceline.node.answers.load import Load
 from paceline.node.answers.payloads import SWEEP_BLOCKS, hand_out
 from paceline.node.answers.queues import FairQueue, QueueFull
+from paceline.node.ceremony import CeremonyKey
 from paceline.node.cheats import CHEAP_MODEL
 from paceline.node.context import Context
 from paceline.node.models import ModelHost
@@ -80,7 +81,7 @@ class Place:
 class ExecutorRole:
     """Serve orders, keep receipts until they are on the ledger."""
 
-    def __init__(self, context: Context, host: ModelHost) -> None:
+    def __init__(self, context: Context, host: ModelHost, key: CeremonyKey) -> None:
         self._context = context
         self._host = host
         self._backends: dict[str, Backend] = {}
@@ -92,7 +93,7 @@ class ExecutorRole:
         """Tasks taken, with the height behind which their session takes no request any more."""
         self._receipts = context.work_path / "receipts"
         self._receipts.mkdir(parents=True, exist_ok=True)
-        self._maker = AnswerMaker(context, self._receipts)
+        self._maker = AnswerMaker(context, self._receipts, key)
         self.book = ChannelBook(context.work_path / "channels.sqlite", context.key, context.chain.chain_id)
         self._making: set[bytes] = set()
         """Tasks whose payload may be on disk before their receipt is."""
@@ -110,8 +111,9 @@ class ExecutorRole:
         self.line = self._make_line()
 
     def on_block(self, state: State) -> None:
-        """Send waiting receipts; forget what the ledger has, and what nobody will ask for; answer to being called late."""
+        """Send waiting receipts; show drawn errors; forget what the ledger has, and what nobody will ask for; answer to being called late."""
         self._show_presence(state)
+        self._maker.traps.on_block(state)
         if state.height % FORGET_BLOCKS == 0:
             self._accepted = {task: until for task, until in self._accepted.items() if until > state.height}
         waiting = []
