@@ -1,4 +1,4 @@
-"""What an honest network must survive and the beacon's rules do not yet; each test fails until its rule is mended."""
+"""What an honest network survives: liars among few signers, long silence, changed keys, partials that nobody needs, a change of groups."""
 
 from __future__ import annotations
 

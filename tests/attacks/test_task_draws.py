@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from task_chain import FEE, FEES_ONLY, TaskChain, change_tasks
 
-from paceline.base.hashing import hash_parts
 from paceline.base.integers import PPM
 from paceline.economy.pay import compute_work_criterion_ppm
 from paceline.ledger.sessions import compute_task_id, derive_executors
@@ -55,11 +54,6 @@ def count_forgiven(own):
     return max(n for n in range(own) if compute_work_criterion_ppm(own - n, own, TINY.tasks.absence_ppm) == PPM)
 
 
-def count_forgiven(own):
-    """The most marks that cost a node nothing."""
-    return max(n for n in range(own) if compute_work_criterion_ppm(own - n, own, TINY.tasks.absence_ppm) == PPM)
-
-
 def test_steer_to_own_node_by_late_marks_gains_no_more_than_what_is_forgiven():
     honest, _, own = play_marks(FEES_ONLY, 0)
     forgiven = count_forgiven(own)
@@ -88,7 +82,7 @@ def play_indices(params, *, picking, completion=20):
     friend = chain.keys[FRIEND].address
     suits = [index for index in range(params.session_tasks) if chain.order(session_id, index)[0] == friend]
     used = suits[:PICKED] if picking else list(range(PICKED))
-    chain.serve(session_id, used, completion=completion, max_cost=10**9)
+    chain.serve(session_id, used, completion=completion, max_cost=4 * 10**8)
     chain.check_all()
     chain.close(session_id)
     chain.settle()

@@ -14,17 +14,15 @@ import msgspec
 import pytest
 from task_chain import FEE, FEES_ONLY, TaskChain, change_tasks, judge_honestly, sleep
 
-from paceline.base.draws import draw_happens
 from paceline.base.hashing import hash_parts
 from paceline.base.integers import PPM
-from paceline.economy.pay import compute_pay
 from paceline.ledger import beacon, check_rates, inquiries, nodes, settlement, suspicion
 from paceline.ledger.beacon import BeaconValue
 from paceline.ledger.check_rates import compute_value_rate_ppm
 from paceline.ledger.checks import draw_checkers
 from paceline.ledger.sessions import compute_task_id
 from paceline.ledger.suspicion import INQUIRIES, Inquiry
-from paceline.ledger.tasks import DRAWING, FINAL, GUILTY, REVEALING, TASKS, get_checkers
+from paceline.ledger.tasks import FINAL, REVEALING, TASKS, get_checkers
 from paceline.protocol import messages as m
 from paceline.protocol.params import TINY
 
@@ -275,10 +273,10 @@ def play_bribe(params):
     cheater, friend = chain.keys[1].address, chain.keys[4].address
     chain.judges = {key.address: say(-LIE if key.address == friend else 0) for key in chain.keys}
     (session_id,) = chain.open_sessions((0,))
-    index, credits = 0, 0
-    while not credits:
+    index, credit = 0, 0
+    while not credit:
         alone, index = open_case(chain, cheater, 1, session_id, index)
-        credits += alone[friend]
+        credit += alone[friend]
     for key in chain.keys:
         if key.address != friend:
             chain.judges[key.address] = say(LIE)
