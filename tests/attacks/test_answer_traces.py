@@ -13,11 +13,13 @@ import json
 import os
 import random
 import statistics
+from itertools import accumulate
 from pathlib import Path
 
 import msgspec
 import pytest
 import torch
+from chain_harness import Chain
 from safetensors.torch import load_file
 
 from paceline.base.hashing import hash_parts
@@ -28,6 +30,9 @@ from paceline.inference.run import generate
 from paceline.inference.trace import StateRecord, Trace, derive_draw, verify_opening
 from paceline.lab.engines import round_int8
 from paceline.lab.forgeries import LAYERS, WIDTH, compute_escape, measure_forgery
+from paceline.ledger import suspicion
+from paceline.ledger.disputes import Vote
+from paceline.ledger.tasks import REVEALING, Task
 from paceline.models.language import LanguageModel, prepare_model
 from paceline.models.llama import LlamaNetwork, get_llama_shape
 from paceline.models.quantise import quantise_matrix
@@ -167,15 +172,27 @@ def test_forged_sketches_pass_when_no_position_is_drawn():
     assert not verify_opening(blind, trace.compute_root(), drawn, **sizes)
 
 
-def simulate(chance, share, rarest, audits):
-    """Audits until suspect, or None. Honest answers have uniform chances in both tests."""
-    total = 0
-    for number in range(1, audits + 1):
+def draw_logs(chance, share, rarest, audits):
+    """What the answers of a node add to its sum. Honest answers have uniform chances in both tests."""
+    for _ in range(audits):
         states = rarest if chance.random() < share else chance.randrange(1, BILLION)
-        total += compute_log_e_micro(states, chance.randrange(1, BILLION))
-        if is_suspect(total):
-            return number
-    return None
+        yield compute_log_e_micro(states, chance.randrange(1, BILLION))
+
+
+def simulate(chance, share, rarest, audits):
+    """Audits until suspect, or None."""
+    sums = enumerate(accumulate(draw_logs(chance, share, rarest, audits)), 1)
+    return next((number for number, total in sums if is_suspect(total)), None)
+
+
+def compute_rarest(scores):
+    """The smallest chance that the calibration tells apart in short answers."""
+    return max(
+        round(compute_upper_limit(1) / tail.answers * BILLION)
+        for kind in scores.pairs[0].states
+        for tail in kind
+        if tail.tokens <= 8
+    )
 
 
 def test_honest_nodes_are_never_suspect():
@@ -184,18 +201,39 @@ def test_honest_nodes_are_never_suspect():
 
 
 def test_a_node_that_cheats_in_2_of_100_answers_is_suspect_after_400_audits(scores):
-    rarest = max(
-        round(compute_upper_limit(1) / tail.answers * BILLION)
-        for kind in scores.pairs[0].states
-        for tail in kind
-        if tail.tokens <= 8
-    )
-    chance = random.Random(2)
+    chance, rarest = random.Random(2), compute_rarest(scores)
     needed = [simulate(chance, 0.02, rarest, 5_000) or 5_001 for _ in range(200)]
     assert statistics.median(needed) <= 400
     assert statistics.quantiles(needed, n=20)[-1] <= 1_000
 
 
-def test_cheating_stays_free_when_suspicion_is_not_added_up():
-    # One answer as rare as can be is far from proof, so judging each alone would let the node go on.
-    assert not is_suspect(compute_log_e_micro(1, 1))
+def audit_on_ledger(logs, *, adding_up):
+    """The checked answers of one node as the ledger notes them: how many until it opens a case, or None."""
+    chain = Chain()
+    chain.tick()
+    state, (executor, checker) = chain.state, [key.address for key in chain.keys[:2]]
+    blank = {field: bytes(32) for field in ("session", "seed", "owner", "relay", "payload_hash", "prompt_hash")}
+    counts = dict.fromkeys(("index", "cost", "prompt_tokens", "completion_tokens", "epoch", "height", "round_index"), 0)
+    for number, log in enumerate(logs, 1):
+        votes = (Vote(checker, ACCEPTED, "", (1, log)),)
+        task = Task(executor=executor, status=REVEALING, drawn=(checker,), votes=votes, **blank, **counts)
+        if not adding_up:
+            suspicion.clear(state, executor)
+        suspicion.note_check(state, chain.params, hash_parts("task", number.to_bytes(4, "big")), task)
+        if suspicion.is_under_inquiry(state, executor):
+            return number
+    return None
+
+
+def test_cheating_stays_free_when_suspicion_is_not_added_up(scores):
+    """The same answers of one node: the ledger opens a case where the bet says so, and never if it judged each alone."""
+    rarest, found = compute_rarest(scores), []
+    for seed in range(3):
+        logs = list(draw_logs(random.Random(seed), 0.02, rarest, 1_000))
+        found.append(audit_on_ledger(logs, adding_up=True))
+        assert found[-1] is not None
+        assert found[-1] == simulate(random.Random(seed), 0.02, rarest, 1_000)
+        assert audit_on_ledger(logs, adding_up=False) is None
+    # Not even an answer as rare as can be is enough alone; four are.
+    assert audit_on_ledger([compute_log_e_micro(1, 1)] * 20, adding_up=False) is None
+    assert audit_on_ledger([compute_log_e_micro(1, 1)] * 20, adding_up=True) == 4
