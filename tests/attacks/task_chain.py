@@ -5,12 +5,11 @@ from __future__ import annotations
 import msgspec
 from chain_harness import MODEL, PARAMS, Chain
 
-from paceline.base.errors import InvalidTransaction
 from paceline.ledger import clock, nodes
 from paceline.ledger.accounts import get_account
 from paceline.ledger.disputes import has_voted
-from paceline.ledger.sessions import GRACE_BLOCKS, SESSIONS, compute_session_id, compute_task_id
-from paceline.ledger.tasks import CHECKING, DISPUTED, DRAWING, OPEN_TASKS, REVEALING, TASKS
+from paceline.ledger.sessions import GRACE_BLOCKS, SESSIONS, compute_session_id
+from paceline.ledger.tasks import CHECKING, DISPUTED, FINAL, OPEN_TASKS, REVEALING, TASKS
 from paceline.protocol import messages as m
 
 DEPOSIT = 10**11
@@ -43,9 +42,6 @@ class TaskChain(Chain):
         super().__init__(count, params=params, **options)
         self.judges = {}
 
-    def key_of(self, address):
-        return next(key for key in self.keys if key.address == address)
-
     def balance(self, key):
         return get_account(self.state, key.address).balance
 
@@ -76,10 +72,8 @@ class TaskChain(Chain):
 
     def draw_task(self, session_id, index):
         """An index answered by the node that is drawn for it; the task once its checkers are drawn."""
-        self.serve(session_id, [index])
-        task_id = compute_task_id(session_id, index)
-        self.run_until(lambda: TASKS.get(self.state, task_id).status != DRAWING)
-        return TASKS.get(self.state, task_id)
+        task_id, _ = self.answer(session_id, index)
+        return self.run_to(task_id, CHECKING, FINAL)
 
     def check_all(self):
         """All duties and disputes, until no task is open."""
@@ -111,14 +105,6 @@ class TaskChain(Chain):
         """What a node says about a task, ready to be committed to; None from a sleeper."""
         verdict = self.judges.get(address, judge_honestly)(task_id, TASKS.get(self.state, task_id))
         return None if verdict is None else m.JudgeTask(task_id, verdict, address.ljust(32, b"s"))
-
-    def refuse(self, key, message):
-        """The code with which a message is refused."""
-        try:
-            self.send(key, message)
-        except InvalidTransaction as problem:
-            return problem.code
-        raise AssertionError("the ledger took it")
 
     def _do_checks(self):
         for task_id, _ in OPEN_TASKS.items(self.state):
