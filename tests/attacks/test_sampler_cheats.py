@@ -2,10 +2,10 @@
 penalties or JSON mode ignored, one answer sold as all n choices.
 
 Power asserted, on answers of up to 32 tokens: an own seed and greedy are rejected in every pool of two answers, T = 0.7 sold as
-T = 1.5 in the pool of all eight, four inserted words in every answer, ignored penalties in pools of four, ignored JSON mode
-in every answer, a reused choice in every pool of two of the n - 1 copies, a cached answer exactly, or relabelled in a pool of
-two. Their logprobs are honest, so only the replay of the sampler sees them: the same answers pass, in the same pools, where
-margins are not weighed or where the executor says what was ordered.
+T = 1.5 in the pool of all eight, four inserted words in every answer, ignored penalties in pools of four, ignored top-k and
+ignored JSON mode in every answer, a reused choice in every pool of two of the n - 1 copies, a cached answer exactly, or
+relabelled in a pool of two. Their logprobs are honest, so only the replay of the sampler sees them: the same answers pass,
+in the same pools, where margins are not weighed or where the executor says what was ordered.
 """
 
 from __future__ import annotations
@@ -141,6 +141,15 @@ def test_ignored_penalties_are_rejected_in_pools_of_four_and_win_when_the_claim_
     assert judge_pools(gather(model, claimed), 4) == {ACCEPTED}
     honest = answer(model, plan(model, TOPICS[0], **PENALTIES))
     assert judge_answer(check_transcript(model, honest)).outcome != REJECTED
+
+
+def test_ignored_top_k_is_rejected_in_every_answer_and_wins_when_the_claim_names_the_request(model):
+    transcripts = [serve_other(model, topic, {"top_k": 3}) for topic in TOPICS[:2]]
+    evidence = gather(model, transcripts)
+    assert judge_pools(evidence, 1) == {REJECTED}
+    assert judge_pools(evidence, 2, BLIND) == {ACCEPTED}
+    claimed = serve_as_claimed(transcripts, *(plan(model, topic) for topic in TOPICS[:2]))
+    assert judge_pools(gather(model, claimed), 2) == {ACCEPTED}
 
 
 def test_ignored_json_mode_is_rejected_in_every_answer_and_wins_when_the_claim_names_the_request(model):
