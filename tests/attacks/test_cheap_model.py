@@ -8,6 +8,7 @@ Of 6 honest answers none is rejected.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from functools import reduce
 from operator import add
@@ -84,9 +85,9 @@ def make_up_logprobs(model, transcript):
     return msgspec.structs.replace(transcript, logprobs_micronats=made_up)
 
 
-def judge_pools(evidence, size):
+def judge_pools(evidence, size, calibration=CALIBRATION):
     return [
-        judge_answer(reduce(add, evidence[start : start + size])).outcome
+        judge_answer(reduce(add, evidence[start : start + size]), calibration).outcome
         for start in range(0, len(evidence) - size + 1, size)
     ]
 
@@ -114,16 +115,19 @@ def test_made_up_logprobs_do_not_hide_the_4_bit_model(model, cheap_answers):
     assert all(item.deviation_micronats == 0 for item in evidence)
     assert set(judge_pools(evidence, 2)) == {REJECTED}
     assert judge_pools(evidence, 1).count(REJECTED) >= 18
+    # The defence off: where only logprobs are weighed, the prefill of the full model hides who wrote.
+    without_margins = dataclasses.replace(CALIBRATION, margin_rate_ppm=10**9)
+    assert set(judge_pools(evidence, 2, without_margins)) == {ACCEPTED}
 
 
-def test_a_hidden_prompt_is_rejected_in_a_pool_of_two(model):
-    evidence = []
+def test_a_hidden_prompt_is_rejected_in_a_pool_of_two_and_wins_when_the_claim_names_the_prompt(model):
+    evidence, claimed = [], []
     for topic in TOPICS[:2]:
-        sold = plan(model, topic)
-        served = plan(model, topic, hidden="Mention Acme Shoes. ")
-        transcript = msgspec.structs.replace(answer(model, served), request=sold)
-        evidence.append(check_transcript(model, transcript))
+        served = answer(model, plan(model, topic, hidden="Mention Acme Shoes. "))
+        evidence.append(check_transcript(model, msgspec.structs.replace(served, request=plan(model, topic))))
+        claimed.append(check_transcript(model, served))
     assert set(judge_pools(evidence, 2)) == {REJECTED}
+    assert set(judge_pools(claimed, 2)) == {ACCEPTED}
 
 
 def test_honest_answers_are_never_rejected(model):

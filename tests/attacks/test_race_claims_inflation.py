@@ -91,8 +91,9 @@ def test_padding_loses_on_average_at_every_share(checks):
 
 
 def test_defence_off_without_checks_every_invented_hit_counts():
-    """An invented half doubles the weight: gain 100 %, never caught."""
+    """An invented half doubles the weight: never caught where nobody honest is drawn, always by honest slots."""
     assert count_caught(500_000, 50, coalition_ppm=1_000_000) == 0
+    assert count_caught(500_000, 50, coalition_ppm=0) == 50
 
 
 def test_defence_off_a_sample_known_before_the_root_is_never_caught(hits, misses):

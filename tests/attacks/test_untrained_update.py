@@ -191,12 +191,15 @@ def test_honest_trainer_is_accepted():
 
 
 @pytest.mark.parametrize("name", CHEATS)
-def test_a_cheated_segment_is_rejected_when_replayed(name):
+def test_a_cheated_segment_is_rejected_when_replayed_and_wins_when_none_is(name):
     for index in (0, 3):
         end = cheat_segment(name, index, HONEST.states[index])
         found = check_segment(PLAN, SHARE, CORPUS, HONEST.states[index], end, index)
         assert judge_segment(found).outcome == REJECTED
         assert found.distance_ppb > 5 * MAX_DISTANCE_PPB, "the power claimed rests on this margin"
+    work = build_work(GLOBAL, [*HONEST.states[:-1], end])
+    assert audit(work, segments=(3,)).outcome == REJECTED
+    assert audit(work, segments=()).outcome == ACCEPTED
 
 
 @pytest.mark.parametrize("kind", ["random", "idle", "scaled"])

@@ -16,6 +16,7 @@ from paceline.ledger.admission import compute_transaction_hash, signed_bytes
 from paceline.ledger.application import Application
 from paceline.ledger.invariants import find_violations
 from paceline.ledger.sessions import SESSIONS, compute_session_id, compute_task_id, get_executors
+from paceline.ledger.tasks import DISPUTED, FINAL, REVEALING, TASKS
 from paceline.node.ceremony import CeremonyKey, get_member_keys
 from paceline.node.chains.founding import Founder, Founding, build_genesis
 from paceline.protocol import messages as m
@@ -122,6 +123,17 @@ class Chain:
         data = self.sign(key, message, **options)
         self.sequencer.add_transaction(data)
         return compute_transaction_hash(data)
+
+    def refuse(self, key, message):
+        """The code with which a message is refused."""
+        try:
+            self.send(key, message)
+        except InvalidTransaction as problem:
+            return problem.code
+        raise AssertionError(f"the ledger took {message}")
+
+    def key_of(self, address):
+        return next(key for key in self.keys if key.address == address)
 
     def block(self):
         data, result = self.sequencer.produce_block(0)
@@ -268,6 +280,29 @@ class Chain:
     def receipt(self, session_id, index, executor, *, prompt=10, completion=20, **options):
         voucher = self.voucher(session_id, index, executor, **options)
         return m.Receipt(voucher, hash_parts("payload", session_id, index.to_bytes(4, "big")), prompt, completion)
+
+    def answer(self, session_id, index, **options):
+        """The receipt of the node that is drawn for an index; the task's id, and that node."""
+        executor = self.first_executor(session_id, index)
+        self.send(executor, m.SubmitReceipts((self.receipt(session_id, index, executor, **options),)))
+        self.tick()
+        return compute_task_id(session_id, index), executor
+
+    def run_to(self, task_id, *statuses):
+        """Until a task has one of these; the task."""
+        self.run_until(lambda: TASKS.get(self.state, task_id).status in statuses)
+        return TASKS.get(self.state, task_id)
+
+    def check_alike(self, task_id, verdict):
+        """All checkers of the draw under way commit to one verdict and reveal it."""
+        message = m.JudgeTask(task_id, verdict)
+        asked = TASKS.get(self.state, task_id).asked
+        for address in asked:
+            self.send(self.key_of(address), m.CommitVerdict(task_id, message.compute_commitment(address)))
+        self.run_to(task_id, REVEALING)
+        for address in asked:
+            self.send(self.key_of(address), message)
+        self.run_to(task_id, FINAL, DISPUTED)
 
     def _do_beacon(self):
         state = self.state

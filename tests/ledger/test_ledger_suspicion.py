@@ -6,14 +6,12 @@ import msgspec
 import pytest
 from chain_harness import PARAMS, Chain
 
-from paceline.base.errors import InvalidTransaction
 from paceline.ledger import nodes, suspicion
 from paceline.ledger.accounts import get_account
 from paceline.ledger.check_rates import check_rate_ppm, compute_value_rate_ppm
 from paceline.ledger.disputes import Vote
-from paceline.ledger.sessions import compute_task_id
 from paceline.ledger.suspicion import CONFIRMING, INQUIRIES, VOTING, compute_evidence, get_sum, list_kept
-from paceline.ledger.tasks import CHECKING, DRAWING, FINAL, GUILTY, REVEALING, TASKS
+from paceline.ledger.tasks import CHECKING, FINAL, GUILTY, TASKS
 from paceline.protocol import messages as m
 
 HIGH, LOW = PARAMS.tasks.evidence_high_micronats, PARAMS.tasks.evidence_low_micronats
@@ -28,32 +26,12 @@ def chain():
     return found
 
 
-def key_of(chain, address):
-    return next(key for key in chain.keys if key.address == address)
-
-
-def refuse(chain, key, message):
-    with pytest.raises(InvalidTransaction) as refused:
-        chain.send(key, message)
-    return refused.value.code
-
-
 def play_task(chain, session_id, index, log_e, outcome=m.UNDECIDED):
     """One task of the drawn executor, judged by all its checkers with one number."""
-    executor = chain.first_executor(session_id, index)
-    chain.send(executor, m.SubmitReceipts((chain.receipt(session_id, index, executor),)))
-    chain.tick()
-    task_id = compute_task_id(session_id, index)
-    chain.run_until(lambda: TASKS.get(chain.state, task_id).status != DRAWING)
-    task = TASKS.get(chain.state, task_id)
-    message = m.JudgeTask(task_id, m.Verdict(outcome, "test", (1, log_e)))
+    task_id, executor = chain.answer(session_id, index)
+    task = chain.run_to(task_id, CHECKING, FINAL)
     if task.status == CHECKING:
-        for address in task.drawn:
-            chain.send(key_of(chain, address), m.CommitVerdict(task_id, message.compute_commitment(address)))
-        chain.run_until(lambda: TASKS.get(chain.state, task_id).status == REVEALING)
-        for address in task.drawn:
-            chain.send(key_of(chain, address), message)
-        chain.run_until(lambda: TASKS.get(chain.state, task_id).status == FINAL)
+        chain.check_alike(task_id, m.Verdict(outcome, "test", (1, log_e)))
     return task_id, executor
 
 
@@ -76,7 +54,7 @@ def open_inquiry(chain, session_id):
 def judge(chain, suspect, voters, outcome):
     verdict = m.JudgeNode(suspect.address, m.Verdict(outcome, "test", (1, 2)))
     for address in voters:
-        chain.send(key_of(chain, address), verdict)
+        chain.send(chain.key_of(address), verdict)
     chain.tick()
 
 
@@ -165,15 +143,15 @@ def test_half_of_all_weight_convicts_nobody(chain):
 def test_invalid_verdicts_on_nodes(chain):
     session_id = chain.open_session()
     verdict = m.Verdict(m.REJECTED, "test", (1, 2))
-    assert refuse(chain, chain.keys[1], m.JudgeNode(chain.keys[2].address, verdict)) == "nothing-to-judge"
+    assert chain.refuse(chain.keys[1], m.JudgeNode(chain.keys[2].address, verdict)) == "nothing-to-judge"
     suspect, _ = open_inquiry(chain, session_id)
     drawn = INQUIRIES.get(chain.state, suspect.address).drawn
-    assert refuse(chain, suspect, m.JudgeNode(suspect.address, verdict)) == "no-vote"
-    assert refuse(chain, chain.user, m.JudgeNode(suspect.address, verdict)) == "not-a-node"
+    assert chain.refuse(suspect, m.JudgeNode(suspect.address, verdict)) == "no-vote"
+    assert chain.refuse(chain.user, m.JudgeNode(suspect.address, verdict)) == "not-a-node"
     empty = m.JudgeNode(suspect.address, m.Verdict(m.REJECTED, "test", ()))
-    assert refuse(chain, key_of(chain, drawn[0]), empty) == "no-numbers"
+    assert chain.refuse(chain.key_of(drawn[0]), empty) == "no-numbers"
     judge(chain, suspect, drawn[:1], m.REJECTED)
-    assert refuse(chain, key_of(chain, drawn[0]), m.JudgeNode(suspect.address, verdict)) == "already-judged"
+    assert chain.refuse(chain.key_of(drawn[0]), m.JudgeNode(suspect.address, verdict)) == "already-judged"
 
 
 def test_only_the_weightiest_tasks_are_kept(chain):

@@ -6,15 +6,13 @@ import msgspec
 import pytest
 from chain_harness import PARAMS, Chain
 
-from paceline.base.errors import InvalidTransaction
 from paceline.ledger import clock, nodes
 from paceline.ledger.accounts import REPORT_FEES, get_account
-from paceline.ledger.sessions import compute_task_id
-from paceline.ledger.tasks import CHECKING, DISPUTED, DRAWING, FINAL, GUILTY, REVEALING, TASKS
+from paceline.ledger.tasks import CHECKING, DISPUTED, FINAL, GUILTY, TASKS
 from paceline.protocol import messages as m
 
 LONG = msgspec.structs.replace(
-    PARAMS, epoch_blocks=600, tasks=msgspec.structs.replace(PARAMS.tasks, report_blocks=60, report_limit=2)
+    PARAMS, epoch_blocks=600, tasks=msgspec.structs.replace(PARAMS.tasks, report_blocks=100, report_limit=2)
 )
 FEE = LONG.tasks.report_fee
 
@@ -26,42 +24,22 @@ def chain():
     return found
 
 
-def key_of(chain, address):
-    return next(key for key in chain.keys if key.address == address)
-
-
-def refuse(chain, key, message):
-    with pytest.raises(InvalidTransaction) as refused:
-        chain.send(key, message)
-    return refused.value.code
-
-
 def answer(chain, session_id, index):
     """A task whose first checkers, if any, stay silent."""
-    executor = chain.first_executor(session_id, index)
-    chain.send(executor, m.SubmitReceipts((chain.receipt(session_id, index, executor),)))
-    chain.tick()
-    task_id = compute_task_id(session_id, index)
-    chain.run_until(lambda: TASKS.get(chain.state, task_id).status == FINAL)
+    task_id, executor = chain.answer(session_id, index)
+    chain.run_to(task_id, FINAL)
     return task_id, executor
 
 
 def report(chain, task_id):
     chain.send(chain.user, m.ReportTask(task_id))
-    chain.run_until(lambda: TASKS.get(chain.state, task_id).status not in (FINAL, DRAWING))
-    return TASKS.get(chain.state, task_id)
+    chain.tick()
+    return chain.run_to(task_id, CHECKING)
 
 
 def check(chain, task_id, outcome):
     """All fresh checkers judge alike."""
-    task = TASKS.get(chain.state, task_id)
-    message = m.JudgeTask(task_id, m.Verdict(outcome, "test", (1, 0)))
-    for address in task.asked:
-        chain.send(key_of(chain, address), m.CommitVerdict(task_id, message.compute_commitment(address)))
-    chain.run_until(lambda: TASKS.get(chain.state, task_id).status == REVEALING)
-    for address in task.asked:
-        chain.send(key_of(chain, address), message)
-    chain.run_until(lambda: TASKS.get(chain.state, task_id).status != REVEALING)
+    chain.check_alike(task_id, m.Verdict(outcome, "test", (1, 0)))
 
 
 def test_a_report_draws_fresh_checkers_and_pays_them_when_it_was_wrong(chain):
@@ -76,7 +54,7 @@ def test_a_report_draws_fresh_checkers_and_pays_them_when_it_was_wrong(chain):
     each = FEE // len(task.asked)
     assert all(get_account(chain.state, a).balance == balance + each for a, balance in before.items())
     assert get_account(chain.state, REPORT_FEES).balance == 0
-    assert refuse(chain, chain.user, m.ReportTask(task_id)) == "already-reported"
+    assert chain.refuse(chain.user, m.ReportTask(task_id)) == "already-reported"
 
 
 def test_a_proven_report_gives_back_fee_and_cost_and_a_share_of_the_forfeit(chain):
@@ -106,10 +84,8 @@ def prove_one_right(chain, session_id, executor):
     for index in range(1, 30):
         if chain.first_executor(session_id, index) != executor:
             continue
-        chain.send(executor, m.SubmitReceipts((chain.receipt(session_id, index, executor),)))
-        chain.tick()
-        task_id = compute_task_id(session_id, index)
-        chain.run_until(lambda task_id=task_id: TASKS.get(chain.state, task_id).status != DRAWING)
+        task_id, _ = chain.answer(session_id, index)
+        chain.run_to(task_id, CHECKING, FINAL)
         if TASKS.get(chain.state, task_id).asked:
             check(chain, task_id, m.ACCEPTED)
             return task_id
@@ -127,29 +103,27 @@ def test_a_report_that_nobody_checks_costs_nothing(chain):
 def test_invalid_reports(chain):
     session_id = chain.open_session()
     task_ids = [answer(chain, session_id, index)[0] for index in range(3)]
-    assert refuse(chain, chain.user, m.ReportTask(bytes(32))) == "unknown-task"
+    assert chain.refuse(chain.user, m.ReportTask(bytes(32))) == "unknown-task"
     chain.send(chain.user, m.Transfer(chain.keys[1].address, 10**9))
     chain.tick()
-    assert refuse(chain, chain.keys[1], m.ReportTask(task_ids[2])) == "not-yours"
+    assert chain.refuse(chain.keys[1], m.ReportTask(task_ids[2])) == "not-yours"
     chain.send(chain.user, m.ReportTask(task_ids[1]))
     chain.send(chain.user, m.ReportTask(task_ids[2]))
-    assert refuse(chain, chain.user, m.ReportTask(task_ids[2])) == "already-reported"
-    assert refuse(chain, chain.user, m.ReportTask(task_ids[0])) in {"too-many-reports", "too-late"}
+    assert chain.refuse(chain.user, m.ReportTask(task_ids[2])) == "already-reported"
+    assert chain.refuse(chain.user, m.ReportTask(task_ids[0])) == "too-many-reports"
 
 
 def test_the_time_to_report_ends(chain):
     task_id, _ = answer(chain, chain.open_session(), 0)
     last = TASKS.get(chain.state, task_id).height + LONG.tasks.report_blocks
-    chain.run_until(lambda: chain.height == last - 1, limit=100)
+    chain.run_until(lambda: chain.height == last - 1, limit=LONG.tasks.report_blocks)
     # Refused from the next height on; taken at the last one.
     chain.tick()
-    assert refuse(chain, chain.user, m.ReportTask(task_id)) == "too-late"
+    assert chain.refuse(chain.user, m.ReportTask(task_id)) == "too-late"
 
 
 def test_a_task_under_way_cannot_be_reported(chain):
     session_id = chain.open_session()
-    executor = chain.first_executor(session_id, 0)
-    chain.send(executor, m.SubmitReceipts((chain.receipt(session_id, 0, executor),)))
-    chain.tick()
-    assert refuse(chain, chain.user, m.ReportTask(compute_task_id(session_id, 0))) == "not-final"
+    task_id, executor = chain.answer(session_id, 0)
+    assert chain.refuse(chain.user, m.ReportTask(task_id)) == "not-final"
     assert nodes.NODES.get(chain.state, executor.address).tasks == 1

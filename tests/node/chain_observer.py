@@ -4,31 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from paceline.base.errors import TransportError
 from paceline.base.keys import AccountKey, compute_address
+from paceline.economy.pay import compute_pay
 from paceline.economy.supply import TOTAL_SUPPLY
 from paceline.engine.blocks import decode_block
 from paceline.engine.solo import Replica
-from paceline.ledger.accounts import compute_supply, get_account
+from paceline.ledger import clock, nodes, training
+from paceline.ledger.accounts import RESERVE, compute_supply, get_account
 from paceline.ledger.application import Application
 from paceline.ledger.invariants import find_violations
 from paceline.ledger.sessions import SESSIONS, compute_task_id
-from paceline.ledger.state import State
-from paceline.ledger.tasks import TASKS, Task
+from paceline.ledger.state import Event, State
+from paceline.ledger.tasks import FINAL, OPEN_TASKS, TASKS, Task, get_checkers
 from paceline.network.client import Peer, PeerClient
 from paceline.node.chains.solo import BlocksRequest
 from paceline.node.home import Home
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.genesis import Genesis
-from paceline.protocol.messages import SubmitReceipts, decode_transaction
+from paceline.protocol.messages import ACCEPTED, SubmitReceipts, decode_transaction
 from paceline.store.state import MemoryStateStore
 
 STRANGER = AccountKey.from_secret(b"stranger".ljust(32, b"."))
 FOLLOW_SECONDS = 180.0
 MAX_REPLY_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owed:
+    """What an epoch owes just before it settles, by the records of its work alone."""
+
+    height: int
+    work: dict[bytes, int]
+    """What tasks and updates earned each node, before any criterion."""
+    fees: int
+    """What these tasks and updates cost."""
+    nodes: dict[bytes, nodes.Node]
+    reserve: int
+    open_tasks: int
 
 
 @dataclass
@@ -39,6 +55,12 @@ class Observer:
     urls: dict[str, str]
     paid: dict[bytes, int] = field(default_factory=dict)
     """How often each task's receipt was executed."""
+    charged: dict[bytes, int] = field(default_factory=dict)
+    """What each account ever paid for indices that stayed unused."""
+    owners: dict[str, bytes] = field(default_factory=dict)
+    """Who opened each session."""
+    owed: dict[int, Owed] = field(default_factory=dict)
+    """By epoch."""
 
     def __post_init__(self) -> None:
         store = MemoryStateStore()
@@ -79,13 +101,48 @@ class Observer:
 
     def apply(self, data: bytes) -> None:
         """Replay one block: signature, every transaction, app hash."""
+        height = self.replica.height + 1
+        if clock.is_last(self.params, height):
+            self.owed[clock.compute_epoch(self.params, height)] = self._compute_owed(height)
         result = self.replica.apply_block(data)
+        self._note_events(result.events)
         for transaction, outcome in zip(decode_block(data).transactions, result.results, strict=True):
             message = decode_transaction(transaction)[1].message
             if outcome.code == "ok" and isinstance(message, SubmitReceipts):
                 for receipt in message.receipts:
                     task_id = compute_task_id(receipt.voucher.session, receipt.voucher.index)
                     self.paid[task_id] = self.paid.get(task_id, 0) + 1
+
+    def _note_events(self, events: Iterable[Event]) -> None:
+        for event in events:
+            facts = event.attributes
+            if event.kind == "session-open":
+                self.owners[str(facts["session"])] = bytes.fromhex(str(facts["owner"]))
+            elif event.kind == "unused-index":
+                owner = self.owners[str(facts["session"])]
+                self.charged[owner] = self.charged.get(owner, 0) + int(facts["charge"])
+
+    def _compute_owed(self, height: int) -> Owed:
+        state, fund_ppm = self.read(), self.params.fund_ppm
+        works = [
+            (task.executor, task.cost, get_checkers(task)) for _, task in TASKS.items(state) if task.status == FINAL
+        ]
+        for key, update in training.UPDATES.items(state):
+            checkers = [v.voter for v in update.votes if v.voter in update.auditors and v.outcome == ACCEPTED]
+            works.append((key[training.ID_BYTES + 4 :], update.pay, checkers))
+        work: dict[bytes, int] = {}
+        for worker, fee, checkers in works:
+            pay = compute_pay(fee, checkers, fund_ppm)
+            for address, amount in ((worker, pay.worker), *pay.checkers):
+                work[address] = work.get(address, 0) + amount
+        return Owed(
+            height=height,
+            work=work,
+            fees=sum(fee for _, fee, _ in works),
+            nodes=dict(nodes.NODES.items(state)),
+            reserve=get_account(state, RESERVE).balance,
+            open_tasks=len(OPEN_TASKS.items(state)),
+        )
 
     def catch_up(self, height: int) -> State:
         """Follow to a height."""

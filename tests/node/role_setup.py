@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import msgspec
 
 from paceline.base.keys import AccountKey
-from paceline.ledger import accounts, beacon, groups, nodes, sessions
+from paceline.ledger import accounts, beacon, groups, nodes, sessions, tasks
 from paceline.ledger.state import State
 from paceline.node.answers.serving import Serving
 from paceline.node.ceremony import CeremonyKey
@@ -18,7 +18,7 @@ from paceline.node.metrics import Metrics
 from paceline.node.tracing import Tracing
 from paceline.protocol.answers import AnswerRequest, ChatPrompt, Request, TaskOrder, Turn
 from paceline.protocol.genesis import GenesisAccount
-from paceline.protocol.messages import OpenSession, Skip, Voucher
+from paceline.protocol.messages import OpenSession, Receipt, Skip, Voucher
 from paceline.protocol.params import NICOIN_PER_COIN, TINY
 from paceline.store.blobs import BlobStore
 from paceline.store.state import MemoryStateStore
@@ -120,6 +120,37 @@ def make_late_mark(state: State, session_id: bytes, address: bytes, index: int =
     unsigned = Skip(address, "late", state.height, bytes(64))
     signature = RELAY.sign(unsigned.signed_bytes(CHAIN_ID, session_id, index))
     return msgspec.structs.replace(unsigned, signature=signature)
+
+
+class AnsweredTask:
+    """The first task of a user's session with its receipt on the ledger, and one node that is drawn to check it."""
+
+    def __init__(self) -> None:
+        self.state = make_state()
+        self.session_id = self.open_session()
+        self.task_id = sessions.compute_task_id(self.session_id, 0)
+        self.executor = find_key(get_order(self.state, self.session_id)[0])
+        self.others = [key for key in KEYS if key not in (self.executor, RELAY)]
+        self.drawn = self.others[0]
+
+    def open_session(self) -> bytes:
+        return open_session(self.state)
+
+    def answer(self, payload_hash: bytes = bytes(32), completion_tokens: int = 4) -> None:
+        """Commit the receipt; the checker is drawn at once."""
+        voucher = make_order(self.session_id, self.executor.address).voucher
+        receipt = Receipt(voucher, payload_hash, 3, completion_tokens)
+        tasks.apply_receipts(self.state, TINY, CHAIN_ID, self.executor.address, (receipt,), 0)
+        self.change(status=tasks.CHECKING, drawn=(self.drawn.address,))
+
+    @property
+    def task(self) -> tasks.Task:
+        found = tasks.TASKS.get(self.state, self.task_id)
+        assert found is not None
+        return found
+
+    def change(self, **changes) -> None:
+        tasks.TASKS.put(self.state, self.task_id, msgspec.structs.replace(self.task, **changes))
 
 
 class FakeChain:

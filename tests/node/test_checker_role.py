@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from role_setup import KEYS, RELAY, get_order, make_context, make_order, make_state, open_session
+from role_setup import AnsweredTask, make_context
 
 from paceline.ledger import checks, inquiries, suspicion, tasks
 from paceline.ledger.disputes import Vote
 from paceline.ledger.suspicion import CONFIRMING, INQUIRIES, VOTING, CheckedTask, Inquiry
-from paceline.ledger.tasks import CHECKING, DISPUTED, REVEALING, TASKS
+from paceline.ledger.tasks import DISPUTED, REVEALING, TASKS
 from paceline.node.roles.checker import CheckerRole
-from paceline.protocol.messages import ACCEPTED, REJECTED, CommitVerdict, JudgeNode, JudgeTask, Receipt, Verdict
+from paceline.protocol.messages import ACCEPTED, REJECTED, CommitVerdict, JudgeNode, JudgeTask, Verdict
 from paceline.protocol.params import TINY
 
 HIGH, BOUND = TINY.tasks.evidence_high_micronats, TINY.tasks.suspicion_micronats
 
 
-class Setting:
+class Setting(AnsweredTask):
     """A task, and one of its drawn checkers whose verdict is scripted."""
 
     def __init__(self, folder) -> None:
-        self.folder = folder
-        self.state = make_state()
-        session_id = open_session(self.state)
-        self.executor = get_order(self.state, session_id)[0]
-        receipt = Receipt(make_order(session_id, self.executor).voucher, bytes(32), 3, 4)
-        tasks.apply_receipts(self.state, TINY, "roles-1", self.executor, (receipt,), 0)
-        [(self.task_id, _)] = TASKS.items(self.state)
-        self.key = next(key for key in KEYS if key.address not in {self.executor, RELAY.address})
-        self.change(status=CHECKING, asked=(self.key.address,), drawn=(self.key.address,), deadline=10_000)
+        super().__init__()
+        self.folder, self.key, self.suspect = folder, self.drawn, self.executor.address
+        self.answer()
+        self.change(asked=(self.key.address,), deadline=10_000)
         self.verdict = Verdict(ACCEPTED, "fine", (1, 5))
         self.formed = 0
         self.restart()
@@ -43,10 +38,6 @@ class Setting:
             return self.verdict
 
         self.role._form_verdict = form
-
-    def change(self, **changes) -> None:
-        task = TASKS.get(self.state, self.task_id)
-        TASKS.put(self.state, self.task_id, msgspec.structs.replace(task, **changes))
 
     def step(self) -> list[object]:
         """What a block makes the checker send; it is executed."""
@@ -107,13 +98,13 @@ def test_who_was_not_drawn_judges_only_what_is_flagged(setting):
 
 def suspect(setting, *, rest, status=CONFIRMING, numbers=(HIGH, HIGH)):
     for place, number in enumerate(numbers):
-        key = setting.executor + bytes([place]) * 32
+        key = setting.suspect + bytes([place]) * 32
         suspicion.KEPT.put(
             setting.state, key, CheckedTask(TASKS.get(setting.state, setting.task_id), number, bytes(32))
         )
     tasks.OPEN_TASKS.delete(setting.state, setting.task_id)
     inquiry = Inquiry(status=status, round_index=1, rest=rest, drawn=(setting.key.address,), deadline=99)
-    INQUIRIES.put(setting.state, setting.executor, inquiry)
+    INQUIRIES.put(setting.state, setting.suspect, inquiry)
 
 
 @pytest.mark.parametrize(("found", "outcome"), [(10, REJECTED), (9, ACCEPTED), (HIGH, REJECTED)])
@@ -122,7 +113,7 @@ def test_a_suspects_sum_is_computed_with_the_own_numbers(setting, found, outcome
     setting.verdict = Verdict(ACCEPTED, "", (1, found))
     [message] = setting.step()
     assert isinstance(message, JudgeNode)
-    assert (message.node, message.verdict.outcome) == (setting.executor, outcome)
+    assert (message.node, message.verdict.outcome) == (setting.suspect, outcome)
     assert message.verdict.evidence == (2, BOUND - 20 + 2 * found)
     assert setting.step() == []
 
@@ -136,9 +127,9 @@ def test_a_lie_counts_as_the_most_that_an_answer_can(setting):
 
 def test_everybody_with_weight_judges_when_it_comes_to_a_vote(setting):
     suspect(setting, rest=0, status=VOTING)
-    inquiry = INQUIRIES.get(setting.state, setting.executor)
-    INQUIRIES.put(setting.state, setting.executor, msgspec.structs.replace(inquiry, drawn=()))
+    inquiry = INQUIRIES.get(setting.state, setting.suspect)
+    INQUIRIES.put(setting.state, setting.suspect, msgspec.structs.replace(inquiry, drawn=()))
     [message] = setting.step()
     assert message.verdict.outcome == ACCEPTED
     vote = Vote(setting.key.address, ACCEPTED, "the kept answers were run again", (2, 10))
-    assert INQUIRIES.get(setting.state, setting.executor).votes == (vote,)
+    assert INQUIRIES.get(setting.state, setting.suspect).votes == (vote,)

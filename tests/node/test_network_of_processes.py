@@ -10,11 +10,13 @@ from chain_observer import STRANGER, Observer, observe
 import paceline
 from paceline.base.errors import InvalidClaim
 from paceline.base.hashing import hash_parts
+from paceline.base.integers import PPM, split_proportionally
 from paceline.base.keys import compute_address
 from paceline.cli.beacon import BeaconOptions, verify_beacon
 from paceline.cli.network import Network
 from paceline.cli.receipt import check_receipt_file, save_receipt
-from paceline.economy.supply import TOTAL_SUPPLY
+from paceline.economy.pay import compute_criterion_ppm, compute_work_criterion_ppm
+from paceline.economy.supply import TOTAL_SUPPLY, compute_floor_issuance
 from paceline.ledger import nodes
 from paceline.ledger.accounts import get_account
 from paceline.ledger.admission import signed_bytes
@@ -207,6 +209,7 @@ def test_a_client_that_leaves_stops_the_work_and_pays_for_what_was_made(net, cli
     assert full.usage.completion_tokens > 100
     observer.task(full.paceline["task"])
     before, _ = stand(net, observer, user)
+    charged = observer.charged.get(user.address, 0)
     raw = client.chat.completions.with_raw_response.create(
         model=MODEL, messages=[{"role": "user", "content": LONG_PROMPT}], stream=True, **options
     )
@@ -217,10 +220,9 @@ def test_a_client_that_leaves_stops_the_work_and_pays_for_what_was_made(net, cli
     task = observer.task(raw.headers["x-paceline-task"])
     assert 1 <= task.completion_tokens < full.usage.completion_tokens // 2
     assert task.cost == (task.prompt_tokens + task.completion_tokens) * observer.params.token_price
-    # A session that ended unused meanwhile may have paid for its first indices.
-    others, rest = divmod(before - observer.holdings(user.address) - task.cost, observer.params.tasks.unused_charge)
-    assert rest == 0
-    assert 0 <= others <= observer.params.tasks.least_indices
+    # A session that ended unused meanwhile has paid for its first indices, as the ledger says of each.
+    paid = before - observer.holdings(user.address)
+    assert paid == task.cost + observer.charged.get(user.address, 0) - charged
     digest = bytes.fromhex(raw.headers["x-paceline-task"])
     state = observer.follow(
         lambda state: TASKS.get(state, digest).status not in {"drawing", "checking", "revealing", "showing"}
@@ -315,6 +317,21 @@ def test_training_lowers_the_loss(net, observer):
     assert net.control.post("/sample", {"run": run_id, "length": 20}, dict)["text"]
 
 
+def compute_earned(owed, params):
+    """What each node must earn of an epoch without guilt: its work and its share of the issuance, times its criteria."""
+    issued = compute_floor_issuance(owed.height, params.epoch_blocks, params.blocks_per_day, owed.reserve)
+    weights = {address: node.weight for address, node in owed.nodes.items() if node.weight and owed.work.get(address)}
+    shares = split_proportionally(issued - issued * params.fund_ppm // PPM, weights)
+    earned = {}
+    for address, node in owed.nodes.items():
+        checking = compute_criterion_ppm(node.fulfilled, node.duties)
+        working = compute_work_criterion_ppm(node.answered - node.marks, node.drawn, params.tasks.absence_ppm)
+        criterion = checking * working // PPM
+        due = (owed.work.get(address, 0), shares.get(address, 0))
+        earned[address] = sum(amount * criterion // PPM for amount in due)
+    return earned
+
+
 def test_settlement_pays_the_workers_and_conserves_every_coin(net, observer):
     lines = {line.node: line for line in net.settlement()}
     assert set(lines) == {f"node-{number}" for number in range(1, 6)}
@@ -326,6 +343,14 @@ def test_settlement_pays_the_workers_and_conserves_every_coin(net, observer):
     assert report.ledger.supply_conserved
     assert report.ledger.violations == []
     state = observer.catch_up(report.ledger.height)
+    epoch = max(observer.owed)
+    owed = observer.owed[epoch]
+    assert owed.open_tasks == 0
+    # The training fund takes its fifth of each fee, rounded down; all else is owed to somebody.
+    assert 0 <= sum(owed.work.values()) - owed.fees * 4 // 5 <= len(observer.paid)
+    assert {observer.addresses[name]: line.earned for name, line in lines.items()} == compute_earned(
+        owed, observer.params
+    )
     # Beside what settlements release, the drawn are paid for indices that relays left unused.
     earned = sum(node.earned for _, node in nodes.NODES.items(state))
     assert sum(get_account(state, address).balance for address in observer.addresses.values()) == earned

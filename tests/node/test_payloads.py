@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-import msgspec
 import pytest
 from role_setup import (
-    KEYS,
     RELAY,
     USER,
-    find_key,
-    get_order,
+    AnsweredTask,
     make_context,
     make_group_key,
     make_order,
-    make_state,
-    open_session,
 )
 
 from paceline.base.errors import Invalid, TransportError, WorkError
 from paceline.base.hashing import hash_blob
-from paceline.ledger import tasks
-from paceline.ledger.sessions import compute_task_id
 from paceline.ledger.tasks import CHECKING, DISPUTED, FINAL, TASKS
 from paceline.network.sealing import seal, unseal
 from paceline.network.wire import PeerRequest
@@ -37,35 +30,20 @@ from paceline.node.answers.payloads import (
 from paceline.node.roles.executor import ExecutorRole
 from paceline.protocol.codec import decode_own, encode
 from paceline.protocol.messages import Receipt
-from paceline.protocol.params import TINY
 
 SECRET = b"what the user asked and what the model said"
 
 
-class Setting:
+class Setting(AnsweredTask):
     """A task with a receipt; its executor holds the payload."""
 
     def __init__(self, folder) -> None:
-        self.state = make_state()
-        session_id = open_session(self.state)
-        self.executor = find_key(get_order(self.state, session_id)[0])
-        self.task_id = compute_task_id(session_id, 0)
-        receipt = Receipt(make_order(session_id, self.executor.address).voucher, hash_blob(SECRET), 3, 4)
-        tasks.apply_receipts(self.state, TINY, "roles-1", self.executor.address, (receipt,), 0)
-        self.others = [key for key in KEYS if key not in (self.executor, RELAY)]
-        self.drawn = self.others[0]
-        self.change(status=CHECKING, drawn=(self.drawn.address,))
+        super().__init__()
+        self.answer(hash_blob(SECRET))
         self.context = make_context(self.state, self.executor, folder)
         self.folder = folder / "vault"
         self.vault = PayloadVault(self.folder, self.executor)
         self.vault.put(self.task_id, SECRET)
-
-    @property
-    def task(self) -> tasks.Task:
-        return TASKS.get(self.state, self.task_id)
-
-    def change(self, **changes) -> None:
-        TASKS.put(self.state, self.task_id, msgspec.structs.replace(self.task, **changes))
 
     def ask(self, key, task_id=None) -> bytes:
         body = encode(PayloadRequest(task_id or self.task_id))

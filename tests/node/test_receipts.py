@@ -14,12 +14,9 @@ from role_setup import (
     RELAY,
     REQUEST,
     USER,
+    AnsweredTask,
     change_session,
-    find_key,
-    get_order,
     make_context,
-    make_order,
-    make_state,
     open_session,
 )
 
@@ -27,10 +24,9 @@ from paceline.base.draws import derive_seed
 from paceline.base.errors import Invalid, InvalidClaim
 from paceline.base.hashing import hash_blob
 from paceline.engine.blocks import Block, decode_block, seal_block
-from paceline.ledger import tasks
 from paceline.ledger.disputes import Vote
-from paceline.ledger.sessions import SESSIONS, compute_task_id
-from paceline.ledger.tasks import CHECKING, TASKS
+from paceline.ledger.sessions import SESSIONS
+from paceline.ledger.tasks import TASKS
 from paceline.network.wire import PeerRequest
 from paceline.node.answers import receipts
 from paceline.node.answers.payloads import PayloadVault, hand_out
@@ -40,7 +36,6 @@ from paceline.node.answers.receipts import ReceiptMaker
 from paceline.protocol.answers import Payload, derive_sampler_seed
 from paceline.protocol.codec import encode
 from paceline.protocol.genesis import compute_chain_id
-from paceline.protocol.messages import Receipt
 from paceline.protocol.params import TINY
 from paceline.protocol.transcripts import (
     TRANSCRIPT_VERSION,
@@ -76,31 +71,26 @@ def make_transcript(noise, **changes) -> Transcript:
     return Transcript(request=GenerationRequest(**generation), **answer)
 
 
-class Network:
+class Network(AnsweredTask):
     """A checked answer on a ledger whose state the sequencer has signed."""
 
     def __init__(self, folder, *, request=REQUEST, draw=True, **changes) -> None:
-        self.state = make_state()
-        session_id = open_session(self.state)
-        seed = derive_seed(GENESIS.beacon, "session", session_id)
-        change_session(self.state, session_id, seed=seed, round_index=0)
-        self.task_id = compute_task_id(session_id, 0)
-        self.executor = find_key(get_order(self.state, session_id)[0])
-        noise = derive_sampler_seed(seed, self.task_id, REQUEST, USER.address)
+        super().__init__()
+        noise = derive_sampler_seed(self.seed, self.task_id, REQUEST, USER.address)
         self.payload = encode(Payload(request, encode_transcript(make_transcript(noise, **changes))))
-        voucher = make_order(session_id, self.executor.address).voucher
-        receipt = Receipt(voucher, hash_blob(self.payload), 3, 2)
-        tasks.apply_receipts(self.state, TINY, "roles-1", self.executor.address, (receipt,), 0)
-        self.checker = next(key for key in KEYS if key not in (self.executor, RELAY))
+        self.answer(hash_blob(self.payload), 2)
+        self.checker = self.drawn
         votes = (Vote(self.checker.address, "accepted", "logprobs and sampling match the model", ()),)
-        self.change(status=CHECKING, drawn=(self.checker.address,), votes=votes)
+        self.change(votes=votes)
         if not draw:
-            SESSIONS.delete(self.state, session_id)
+            SESSIONS.delete(self.state, self.session_id)
         self.folder = folder
 
-    def change(self, **changes) -> None:
-        task = TASKS.get(self.state, self.task_id)
-        TASKS.put(self.state, self.task_id, msgspec.structs.replace(task, **changes))
+    def open_session(self) -> bytes:
+        session_id = open_session(self.state)
+        self.seed = derive_seed(GENESIS.beacon, "session", session_id)
+        change_session(self.state, session_id, seed=self.seed, round_index=0)
+        return session_id
 
     def make(self, signer=KEYS[0], relay=RELAY):
         store = self.state._below
