@@ -30,7 +30,8 @@ from paceline.lab.detection import (
     simulate_patience,
 )
 from paceline.lab.forgeries import FORGERIES
-from paceline.lab.samples import ATTACKS, HONEST, Laboratory, Sample, load_samples, plan_questions, save_samples
+from paceline.lab.prompts import EVALUATION, SPLITS, plan_questions
+from paceline.lab.samples import ATTACKS, BATCH, CHEAPER, HONEST, Laboratory, Sample, load_samples, save_samples
 from paceline.models.catalogue import DEFAULT_MODEL as MODEL_ID
 from paceline.models.catalogue import ENGINE
 from paceline.models.language import prepare_model
@@ -50,14 +51,18 @@ HONEST_RUNS, HONEST_AUDITS = 2_000, 2_000
 
 
 def collect(args: argparse.Namespace) -> None:
+    """A file that holds some of the answers already is completed."""
     torch.set_num_threads(1)
-    laboratory = Laboratory(prepare_model(args.cache, progress=print))
-    samples = []
-    for sample in laboratory.sample(plan_questions(laboratory.model, args.answers, args.attacked), print):
+    path = args.samples[0]
+    laboratory = Laboratory(prepare_model(args.cache, progress=print), args.cheaper or CHEAPER)
+    samples = load_samples(path) if path.exists() else []
+    done = {sample.number for sample in samples}
+    questions = plan_questions(laboratory.model, args.split, args.answers, attacked=args.answers, first=args.first)
+    for sample in laboratory.sample([q for q in questions if q.number not in done], print):
         samples.append(sample)
-        if len(samples) % 16 == 0:
-            save_samples(args.samples[0], samples)
-    save_samples(args.samples[0], samples)
+        if len(samples) % BATCH == 0:
+            save_samples(path, samples)
+    save_samples(path, samples)
 
 
 def judge(args: argparse.Namespace) -> None:
@@ -118,8 +123,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--cache", type=Path, help="answer and compare; without it, judge")
     parser.add_argument("--samples", type=Path, action="append", required=True)
-    parser.add_argument("--answers", type=int, default=384)
-    parser.add_argument("--attacked", type=int, default=192)
+    parser.add_argument("--split", choices=SPLITS, default=EVALUATION)
+    parser.add_argument("--answers", type=int, default=160)
+    parser.add_argument("--first", type=int, default=0, help="number of the first question within its set")
+    parser.add_argument("--cheaper", action="append", help="variants to play, all by default")
     parser.add_argument("--calibrate", action="store_true")
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("--json", type=Path)
