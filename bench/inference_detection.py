@@ -41,8 +41,8 @@ CALIBRATIONS = Path(__file__).parent.parent / "paceline" / "verification" / "cal
 SHARE = 0.02
 SHORT_TOKENS = 10
 LONG = {
-    "draft-int4": (100,),
-    "draft-layer-drop": (100,),
+    "draft-int4-g128": (100,),
+    "draft-dropped-layer": (100,),
     "wrong-seed": (64,),
     "greedy": (300,),
     "temperature": (300, 1500),

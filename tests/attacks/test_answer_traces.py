@@ -26,11 +26,10 @@ from paceline.inference.claim import build_transcript
 from paceline.inference.plan import plan_sampler
 from paceline.inference.run import generate
 from paceline.inference.trace import StateRecord, Trace, derive_draw, verify_opening
-from paceline.lab.engines import round_int8
 from paceline.lab.forgeries import LAYERS, WIDTH, compute_escape, measure_forgery
 from paceline.models.language import LanguageModel, prepare_model
 from paceline.models.llama import LlamaNetwork, get_llama_shape
-from paceline.models.quantise import quantise_matrix
+from paceline.models.quantise import quantise_matrix, round_rows_int8
 from paceline.protocol.messages import ACCEPTED, REJECTED
 from paceline.protocol.transcripts import GenerationRequest
 from paceline.verification.answers import CALIBRATION, judge_answer
@@ -106,7 +105,7 @@ def test_honest_answers_are_accepted_and_hardly_move_suspicion(model, scores):
 
 
 def test_8_bit_weights_are_never_accepted_and_raise_suspicion(path, model, scores):
-    cheater, blind = load_rounded(path, round_int8), []
+    cheater, blind = load_rounded(path, round_rows_int8), []
     for topic in TOPICS:
         transcript, trace = answer(cheater, topic)
         verdict = judge(model, scores, transcript, trace)
