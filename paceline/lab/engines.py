@@ -7,9 +7,10 @@ and no judgement. Invariant: what differs between two engines is their variant, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file
@@ -28,6 +29,31 @@ class Pass:
 
     hidden: torch.Tensor
     states: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A prompt, the most tokens of its answer, and the sampler that takes each token from its logits."""
+
+    prompt: tuple[int, ...]
+    limit: int
+    choose: Callable[[torch.Tensor], int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What an engine decoded. Shapes: tokens (n,), states (n, kinds, width)."""
+
+    tokens: torch.Tensor
+    states: torch.Tensor
+
+
+class Decodes(Protocol):
+    """What `decode` needs of an engine; caches are its own affair."""
+
+    def open_caches(self, count: int, capacity_tokens: int) -> Sequence[Any]: ...
+    def run(self, rows: Sequence[torch.Tensor], caches: Sequence[Any]) -> list[Pass]: ...
+    def compute_logits(self, hidden: torch.Tensor) -> torch.Tensor: ...
 
 
 class Engine:
@@ -55,6 +81,50 @@ class Engine:
     def compute_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Shapes: (T, width) -> (T, vocab_size) fp32."""
         return self._network.compute_logits(hidden)
+
+
+class PrefillingEngine:
+    """An engine without a cache: every token of an answer comes from a prefill of all that stands before it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def open_caches(self, count: int, capacity_tokens: int) -> list[list[torch.Tensor]]:
+        """Lists of what was given so far."""
+        del capacity_tokens
+        return [[] for _ in range(count)]
+
+    def run(self, rows: Sequence[torch.Tensor], caches: Sequence[list[torch.Tensor]]) -> list[Pass]:
+        """As `Engine.run`, all positions of each sequence again."""
+        for row, cache in zip(rows, caches, strict=True):
+            cache.append(row)
+        return self._engine.run([torch.cat(cache) for cache in caches])
+
+    def compute_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """As `Engine.compute_logits`."""
+        return self._engine.compute_logits(hidden)
+
+
+@torch.inference_mode()
+def decode(engine: Decodes, asked: Sequence[Asked], ends: Sequence[int]) -> list[Answer]:
+    """Answers token by token; sequences run side by side until each reaches its end or its limit."""
+    rows = [torch.tensor(one.prompt) for one in asked]
+    caches = engine.open_caches(len(asked), max(len(one.prompt) + one.limit for one in asked))
+    tokens: list[list[int]] = [[] for _ in asked]
+    states: list[list[torch.Tensor]] = [[] for _ in asked]
+    alive = list(range(len(asked)))
+    while alive:
+        passes = engine.run([rows[i] for i in alive], [caches[i] for i in alive])
+        logits = engine.compute_logits(torch.stack([made.hidden[-1] for made in passes]))
+        for place, (i, made) in enumerate(zip(alive, passes, strict=True)):
+            tokens[i].append(asked[i].choose(logits[place]))
+            states[i].append(made.states[-1])
+            rows[i] = torch.tensor(tokens[i][-1:])
+        alive = [i for i in alive if tokens[i][-1] not in ends and len(tokens[i]) < asked[i].limit]
+    return [
+        Answer(tokens=torch.tensor(chosen), states=torch.stack(kept))
+        for chosen, kept in zip(tokens, states, strict=True)
+    ]
 
 
 def load_engines(path: Path, names: Iterable[str]) -> dict[str, Engine]:

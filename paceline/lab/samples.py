@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from paceline.base.hashing import hash_parts
 from paceline.inference.noise import compute_noise, find_winner
 from paceline.inference.trace import compute_distances, compute_sketch
-from paceline.lab.engines import Engine, Pass, load_engines
+from paceline.lab.engines import Answer, Asked, Pass, decode, load_engines
 from paceline.lab.prompts import Question
 from paceline.models.language import LanguageModel
 from paceline.models.variants import VARIANTS
@@ -49,14 +50,6 @@ class Sample:
     margins: dict[str, Floats]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What an engine decoded. Shapes: tokens (n,), states (n, kinds, width)."""
-
-    tokens: torch.Tensor
-    states: torch.Tensor
-
-
 class Laboratory:
     """Engines of one model, ready to answer questions: the honest ones and those that are named."""
 
@@ -75,7 +68,7 @@ class Laboratory:
 
     @torch.inference_mode()
     def _sample_batch(self, batch: Sequence[Question]) -> Iterator[Sample]:
-        answers = decode(self._checker, batch, self.model.eos_token_ids)
+        answers = decode(self._checker, [build_asked(question) for question in batch], self.model.eos_token_ids)
         texts = [lay_text(q.tokens, answer) for q, answer in zip(batch, answers, strict=True)]
         cheated = all(question.attacked for question in batch)
         names = [name for name in self._engines if name != "served" and (cheated or name in HONEST)]
@@ -138,32 +131,16 @@ class Laboratory:
         return torch.stack([compute_noise(seed, position, self._vocabulary) for position in range(tokens)])
 
 
-def decode(engine: Engine, questions: Sequence[Question], ends: Sequence[int]) -> list[Answer]:
-    """Answers token by token; sequences run side by side until each reaches its end or its limit."""
-    rows = [torch.tensor(question.tokens) for question in questions]
-    caches = engine.open_caches(len(rows), max(len(q.tokens) + q.limit for q in questions))
-    tokens: list[list[int]] = [[] for _ in questions]
-    states: list[list[torch.Tensor]] = [[] for _ in questions]
-    alive = list(range(len(questions)))
-    while alive:
-        passes = engine.run([rows[i] for i in alive], [caches[i] for i in alive])
-        logits = engine.compute_logits(torch.stack([made.hidden[-1] for made in passes]))
-        for place, (i, made) in enumerate(zip(alive, passes, strict=True)):
-            tokens[i].append(choose(logits[place], questions[i], len(tokens[i])))
-            states[i].append(made.states[-1])
-            rows[i] = torch.tensor(tokens[i][-1:])
-        alive = [i for i in alive if tokens[i][-1] not in ends and len(tokens[i]) < questions[i].limit]
-    return [
-        Answer(tokens=torch.tensor(chosen), states=torch.stack(kept))
-        for chosen, kept in zip(tokens, states, strict=True)
-    ]
+def build_asked(question: Question) -> Asked:
+    """A question with an honest sampler that keeps all tokens."""
+    positions = count()
 
+    def choose(logits: torch.Tensor) -> int:
+        if not question.heat:
+            return int(logits.argmax())
+        return find_winner(logits / question.heat, None, question.seed, next(positions))[0]
 
-def choose(logits: torch.Tensor, question: Question, position: int) -> int:
-    """The token of an honest sampler that keeps all tokens."""
-    if not question.heat:
-        return int(logits.argmax())
-    return find_winner(logits / question.heat, None, question.seed, position)[0]
+    return Asked(prompt=question.tokens, limit=question.limit, choose=choose)
 
 
 def lay_text(prompt: Sequence[int], answer: Answer) -> torch.Tensor:
@@ -173,8 +150,8 @@ def lay_text(prompt: Sequence[int], answer: Answer) -> torch.Tensor:
 
 def cut_answer(made: Pass, answer: Answer) -> Pass:
     """The positions that chose a token of the answer."""
-    count = len(answer.tokens)
-    return Pass(hidden=made.hidden[-count:], states=made.states[-count:])
+    first = len(made.hidden) - len(answer.tokens)
+    return Pass(hidden=made.hidden[first:], states=made.states[first:])
 
 
 def compute_expected(logits: torch.Tensor, heat: float) -> Floats:

@@ -22,6 +22,7 @@ from paceline.protocol.answers import (
 )
 from paceline.protocol.messages import ACCEPTED, REJECTED, UNDECIDED
 from paceline.protocol.transcripts import GrammarSpec, encode_transcript
+from paceline.verification.answers import CALIBRATION
 from paceline.verification.calibration import get_honest_scores
 from paceline.verification.payloads import Expected, build_generation, judge_payload
 
@@ -50,6 +51,7 @@ def calibrated(monkeypatch):
     """The made-up model is judged by what was measured of a real one: it is exact, so nothing it does is rare."""
     scores = get_honest_scores(DEFAULT_MODEL, TORCH)
     monkeypatch.setattr("paceline.verification.payloads.get_honest_scores", lambda *_: scores)
+    monkeypatch.setattr("paceline.verification.payloads.get_limits", lambda *_: CALIBRATION)
 
 
 def change(**changes):
