@@ -21,7 +21,15 @@ import torch
 
 from paceline.lab.detection import compute_interval, count_crossings
 from paceline.lab.engines import Decodes, Engine, Pass, PrefillingEngine, load_engines
-from paceline.lab.pairs import PairAnswer, PairReport, answer_together, check_pair, compute_logs, report_pairs
+from paceline.lab.pairs import (
+    NUCLEI_PPM,
+    PairAnswer,
+    PairReport,
+    answer_together,
+    check_pair,
+    compute_logs,
+    report_pairs,
+)
 from paceline.lab.prompts import EVALUATION, SPLITS, Question, plan_questions
 from paceline.models.catalogue import DEFAULT_MODEL, get_entry
 from paceline.models.language import LanguageModel, prepare_model
@@ -127,7 +135,7 @@ def answer_and_check(
 ) -> Iterator[PairAnswer]:
     made = answer_together(model, engine, batch)
     for question, (transcript, trace) in zip(batch, made, strict=True):
-        asked = checkers if question.number % OTHERS_EACH == 0 else {SERVED: model}
+        asked = checkers if question.number // len(NUCLEI_PPM) % OTHERS_EACH == 0 else {SERVED: model}
         yield from check_pair(asked, name, question, transcript, trace)
 
 
