@@ -121,7 +121,7 @@ def collect(args: argparse.Namespace) -> None:
             engine, rows = open_engine(path, model, name, engines), EXECUTORS[name].rows
             first = FIRST + list(EXECUTORS).index(name) * FIRST
             count = args.count or EXECUTORS[name].answers
-            planned = plan_questions(model, args.split, count, longest=LONGEST, first=first)
+            planned = plan_questions(model, args.split, count, longest=LONGEST, first=first, varied=True)
             left = [question for question in planned if (name, question.number) not in done]
             for start in range(0, len(left), rows):
                 for item in answer_and_check(model, engine, checkers, name, left[start : start + rows]):

@@ -74,9 +74,12 @@ class Engine:
         taps: dict[int, list[torch.Tensor]] = {layer: [] for layer in self._traced}
         hidden = self._network.compute_hidden_together(rows, caches, taps)
         states = torch.stack((hidden, *(taps[layer][0] for layer in self._traced)), 1).bfloat16()
-        counts = [len(row) for row in rows]
-        parts = zip(hidden.split(counts), states.split(counts), strict=True)
-        return [Pass(hidden=one, states=kinds) for one, kinds in parts]
+        passes, first = [], 0
+        for row in rows:
+            part = slice(first, first + len(row))
+            passes.append(Pass(hidden=hidden[part], states=states[part]))
+            first += len(row)
+        return passes
 
     def compute_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Shapes: (T, width) -> (T, vocab_size) fp32."""

@@ -24,7 +24,7 @@ from paceline.lab.engines import Asked, Decodes, decode
 from paceline.lab.prompts import Question
 from paceline.models.language import LanguageModel
 from paceline.protocol.messages import REJECTED
-from paceline.protocol.transcripts import GenerationRequest, Transcript
+from paceline.protocol.transcripts import FinishReason, GenerationRequest, Transcript
 from paceline.verification.answers import Calibration, judge_answer
 from paceline.verification.calibration import HonestScores
 from paceline.verification.suspicion import SUSPECT_MICRONATS
@@ -165,7 +165,7 @@ def _report(answers: Sequence[PairAnswer], calibration: Calibration, scores: Hon
 
 
 def _build_steps(model: LanguageModel, tokens: Sequence[int], logprobs: Sequence[int]) -> list[TokenStep]:
-    finish = "stop" if tokens[-1] in model.eos_token_ids else "length"
+    finish: FinishReason = "stop" if tokens[-1] in model.eos_token_ids else "length"
     last = len(tokens) - 1
     return [
         TokenStep(

@@ -92,13 +92,25 @@ def list_prompts(split: str) -> list[str]:
     return [text for text in _combine(_FRESH_TEMPLATES, _FRESH_TOPICS) if _hash_side(text) == side]
 
 
+def get_split(number: int) -> str:
+    """The set that a question's number belongs to."""
+    return SPLITS[number // NUMBERS_EACH]
+
+
 def plan_questions(
-    model: LanguageModel, split: str, count: int, *, attacked: int = 0, longest: int = 64, first: int = 0
+    model: LanguageModel,
+    split: str,
+    count: int,
+    *,
+    attacked: int = 0,
+    longest: int = 64,
+    first: int = 0,
+    varied: bool = False,
 ) -> list[Question]:
     """So many questions of a set, from its number `first` on.
 
-    The attacked ones are sampled at temperature 1 and answered in `longest` tokens; others at several temperatures. Where
-    none is attacked, limits run through 1 to `longest`.
+    The attacked ones are sampled at temperature 1, others at several. `varied`: limits run through 1 to `longest`, else all
+    are `longest`.
     """
     prompts, start = list_prompts(split), SPLITS.index(split) * NUMBERS_EACH
     return [
@@ -107,7 +119,7 @@ def plan_questions(
             start + place,
             prompts[place % len(prompts)],
             attacked=place - first < attacked,
-            limit=longest if attacked else 1 + place % longest,
+            limit=1 + place % longest if varied else longest,
         )
         for place in range(first, first + count)
     ]

@@ -25,7 +25,7 @@ def scores():
 def answers(path):
     checkers = {"served": load_variant(path, "served"), "eager": load_variant(path, "eager")}
     engine = load_engines(path, ["fp32"])["fp32"]
-    questions = plan_questions(checkers["served"], EVALUATION, 3, longest=8, first=900_005)
+    questions = plan_questions(checkers["served"], EVALUATION, 3, longest=8, first=900_005, varied=True)
     made = answer_together(checkers["served"], engine, questions)
     return [
         answer

@@ -48,9 +48,10 @@ def test_attacked_questions_are_sampled_at_one_and_answered_at_length():
 
 
 def test_honest_questions_run_through_all_lengths_and_temperatures():
-    questions = plan_questions(Speller(), CONFIRMATION, 64, longest=32)
+    questions = plan_questions(Speller(), CONFIRMATION, 64, longest=32, varied=True)
     assert sorted({question.limit for question in questions}) == list(range(1, 33))
     assert {question.heat for question in questions} == {0.0, 0.7, 1.0}
+    assert {question.limit for question in plan_questions(Speller(), CONFIRMATION, 9, longest=32)} == {32}
 
 
 def test_a_later_part_goes_on_where_the_first_ended():
