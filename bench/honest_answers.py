@@ -59,12 +59,12 @@ class Kind:
 
 TWIN = "transformers bf16, one at a time"
 EXECUTORS = {
-    "bf16 decode, one at a time": Kind("served", 1, 450),
-    "bf16 decode, eight at once": Kind("served", 8, 800),
-    "bf16 prefill, eight at once": Kind("served", 8, 350, prefills=True),
-    "bf16 eager decode, eight at once": Kind("eager", 8, 600),
-    "fp32 decode, eight at once": Kind("fp32", 8, 600),
-    TWIN: Kind("transformers", 1, 300),
+    "bf16 decode, one at a time": Kind("served", 1, 300),
+    "bf16 decode, eight at once": Kind("served", 8, 900),
+    "bf16 prefill, eight at once": Kind("served", 8, 200, prefills=True),
+    "bf16 eager decode, eight at once": Kind("eager", 8, 700),
+    "fp32 decode, eight at once": Kind("fp32", 8, 700),
+    TWIN: Kind("transformers", 1, 240),
 }
 
 
