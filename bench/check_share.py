@@ -1,6 +1,6 @@
 """Share of tasks that are checked, and of compute that checking takes, epoch by epoch and in the steady state.
 
-    python bench/check_share.py [--nodes 8] [--tasks 200] [--epochs 40]
+    python bench/check_share.py [--nodes 16] [--tasks 100] [--epochs 40]
 
 Every task asks the ledger's own `check_rate_ppm`. Nodes are honest and begin without reputation; in the steady state a share of
 them is replaced each epoch. Answers of 1, 16, 64 and 256 tokens in turn, prompt 64.
@@ -38,8 +38,8 @@ def describe(shares: list[EpochShare]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--nodes", type=int, default=8)
-    parser.add_argument("--tasks", type=int, default=200, help="of each node in an epoch")
+    parser.add_argument("--nodes", type=int, default=16)
+    parser.add_argument("--tasks", type=int, default=100, help="of each node in an epoch")
     parser.add_argument("--epochs", type=int, default=40)
     args = parser.parse_args()
     shipped = TINY.check_floor_ppm
