@@ -149,7 +149,7 @@ def test_invalid_model_is_never_judged_by_the_table_of_another(monkeypatch):
 
 
 def test_every_table_names_the_model_and_the_arithmetic_it_was_measured_on():
-    assert set(LIMITS) == {(entry.model_id, entry.engine) for entry in load_catalogue().values()}
+    assert set(LIMITS) <= {(entry.model_id, entry.engine) for entry in load_catalogue().values()}
     assert set(TOLERANCES) <= set(LIMITS)
     for model_id, engine in LIMITS:
         scores = get_honest_scores(model_id, engine)
