@@ -75,7 +75,7 @@ NO_LIMITS = Calibration(
 )
 """For contradictions, which are some under any limits."""
 LIMITS: Mapping[tuple[str, str], Calibration] = {("smollm2-135m-instruct", "torch-cpu-bf16-1"): CALIBRATION}
-"""By model id and arithmetic. Limits of one model say nothing about another."""
+"""By model id and arithmetic. Limits of one model say nothing about another: who has none here is not judged."""
 
 
 def get_limits(model_id: str, engine: str) -> Calibration | None:
