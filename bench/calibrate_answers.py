@@ -1,6 +1,6 @@
 """Derive the constants of `verification/answers.py` from honest and dishonest runs of the model that is served.
 
-    python bench/calibrate_answers.py --cache ~/.cache/paceline [--prompts 8] [--tokens 40]
+    python bench/calibrate_answers.py --cache ~/.cache/paceline [--model ID] [--prompts 8] [--tokens 40]
 
 Honest answers are decoded token by token with a cache, on one and two threads and on narrower vector units (a stand-in for
 other processor types, forced by environment variables in a process of its own), then checked by one prefill here.
@@ -33,6 +33,7 @@ from paceline.inference.check import (
 from paceline.inference.claim import build_transcript
 from paceline.inference.plan import plan_answer, plan_sampler
 from paceline.inference.run import generate
+from paceline.models.catalogue import DEFAULT_MODEL
 from paceline.models.language import LanguageModel, prepare_model
 from paceline.protocol.transcripts import Transcript, decode_transcript, encode_transcript
 
@@ -78,7 +79,8 @@ def answer_all(model: LanguageModel, temperatures: Iterable[float], prompts: int
 
 def answer_elsewhere(args: argparse.Namespace, environment: dict[str, str], threads: int) -> list[Transcript]:
     with tempfile.NamedTemporaryFile() as file:
-        command = [sys.executable, __file__, "--cache", str(args.cache), "--prompts", str(args.prompts)]
+        command = [sys.executable, __file__, "--cache", str(args.cache), "--model", args.model]
+        command += ["--prompts", str(args.prompts)]
         command += ["--tokens", str(args.tokens), "--threads", str(threads), "--answers", file.name]
         subprocess.run(command, env=os.environ | environment, check=True)
         return [decode_transcript(data) for data in msgspec.msgpack.decode(file.read(), type=list[bytes])]
@@ -151,13 +153,14 @@ def compute_least(
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=40)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--answers", type=Path, help="only answer, and write the transcripts here")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    path = prepare_model(args.cache, progress=print)
+    path = prepare_model(args.cache, args.model, progress=print)
     model = LanguageModel.load(path)
     if args.answers:
         transcripts = answer_all(model, TEMPERATURES, args.prompts, args.tokens)

@@ -1,9 +1,10 @@
 """vLLM behind an executor: what a torch checker sees of its answers, and throughput through the network against vLLM alone.
 
-    python bench/vllm_serving.py calibrate [--answers 24] [--tokens 48]
+    python bench/vllm_serving.py calibrate [--answers 24] [--tokens 48] [--varied]
     python bench/vllm_serving.py throughput [--parallel 16] [--tokens 64] [--rounds 3]
 
-`calibrate` replays the answers of one server on this package's own engine and judges them. `throughput` alternates, in one
+`calibrate` replays the answers of one server on this package's own engine and judges them; `--varied` has them end after 1 to
+`--tokens` tokens. `throughput` alternates, in one
 run, between vLLM alone with its own sampler, vLLM alone with ours, and a network of a gateway and one executor with the same
 settings; nobody checks there, as checkers are other machines. Needs `make tools-vllm`.
 """
@@ -36,6 +37,7 @@ from paceline.inference.check import check_transcript
 from paceline.inference.claim import build_transcript
 from paceline.inference.plan import plan_answer, plan_sampler
 from paceline.inference.vllm_sampler import build_arguments
+from paceline.lab.prompts import EVALUATION, list_prompts
 from paceline.models.language import LanguageModel, prepare_model
 from paceline.models.threads import use_one_thread
 from paceline.node.backends.vllm_backend import VllmBackend, build_body
@@ -45,6 +47,7 @@ from paceline.node.settings import VLLM, NodeSettings, PeerEntry, load_settings
 from paceline.protocol.transcripts import GenerationRequest, Transcript
 from paceline.verification.answers import judge_answer
 
+QUESTIONS = list_prompts(EVALUATION)
 TEMPERATURES = (0.0, 0.7, 1.0)
 START_SECONDS = 900.0
 EXECUTOR = "node-2"
@@ -54,7 +57,7 @@ THROUGH = "through the network"
 def plan(model: LanguageModel, number: int, temperature: float, tokens: int, engine: str) -> GenerationRequest:
     sampler = plan_sampler(temperature_ppm=round(temperature * 1e6), top_p_ppm=950_000, max_tokens=tokens, stop=[])
     seed = hash_parts("bench-vllm", str((number, temperature)).encode())
-    messages = [{"role": "user", "content": PROMPTS[number % len(PROMPTS)]}]
+    messages = [{"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}]
     return msgspec.structs.replace(plan_answer(model, messages, sampler=sampler, seed=seed), engine=engine)
 
 
@@ -86,12 +89,15 @@ def is_ready(server: VllmServer) -> bool:
         return False
 
 
-async def answer_all(model: LanguageModel, server: VllmServer, answers: int, tokens: int) -> list[Transcript]:
+async def answer_all(
+    model: LanguageModel, server: VllmServer, answers: int, tokens: int, *, varied: bool
+) -> list[Transcript]:
     """All at once, so that rows of many ages share the server's batches."""
     backend = VllmBackend(server)
 
     def answer(number: int) -> Transcript:
-        request = plan(model, number, TEMPERATURES[number % len(TEMPERATURES)], tokens, backend.engine)
+        limit = 1 + number % tokens if varied else tokens
+        request = plan(model, number, TEMPERATURES[number // 5 % len(TEMPERATURES)], limit, backend.engine)
         return build_transcript(
             model, request, list(backend.generate(model, request, AnswerOptions(should_stop=lambda: False)))
         )
@@ -104,7 +110,7 @@ async def answer_all(model: LanguageModel, server: VllmServer, answers: int, tok
 async def calibrate(model: LanguageModel, path: Path, settings: argparse.Namespace) -> None:
     with TemporaryDirectory() as folder:
         async with run_server(model, path, Path(folder), settings.python) as server:
-            transcripts = await answer_all(model, server, settings.answers, settings.tokens)
+            transcripts = await answer_all(model, server, settings.answers, settings.tokens, varied=settings.varied)
     outcomes: Counter[str] = Counter()
     strays, margins, tokens, mismatches = [], [], 0, 0
     for transcript in transcripts:
@@ -271,6 +277,7 @@ def main() -> None:
     parser.add_argument("what", nargs="?", default="both", choices=("calibrate", "throughput", "both"))
     parser.add_argument("--python", default="", help="interpreter of another environment that holds vLLM")
     parser.add_argument("--answers", type=int, default=24)
+    parser.add_argument("--varied", action="store_true")
     parser.add_argument("--parallel", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=64)

@@ -15,7 +15,8 @@ import plotly.graph_objects as go
 from paceline.base.errors import ConfigError
 from paceline.lab.detection import Power, compute_interval, join_samples, measure_power
 from paceline.lab.forgeries import FORGERIES, measure_forgery
-from paceline.lab.samples import ATTACKS, CHEAPER, HONEST, Laboratory, Sample, plan_questions
+from paceline.lab.prompts import EVALUATION, plan_questions
+from paceline.lab.samples import ATTACKS, CHEAPER, HONEST, Laboratory, Sample
 from paceline.models.language import LanguageModel
 from paceline.verification.calibration import HonestScores, get_honest_scores
 
@@ -45,7 +46,8 @@ def audit_attack(path: Path, attack: str, answers: int, progress: Callable[[str]
         raise ConfigError(f"no attack is called {attack}; there are {', '.join(NAMES)}")
     laboratory = Laboratory(path, [name for name in CHEAPER if attack.removeprefix("draft-") == name])
     scores = get_shipped_scores(laboratory.model)
-    samples = list(laboratory.sample(plan_questions(laboratory.model, answers, answers), progress))
+    questions = plan_questions(laboratory.model, EVALUATION, answers, attacked=answers)
+    samples = list(laboratory.sample(questions, progress))
     return build_curves(samples, scores, [attack])
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from paceline.base.hashing import hash_parts
 from paceline.inference.check import MARGIN_CAP_MICRONATS, AnswerEvidence, Lie
 from paceline.lab.samples import HONEST, SAMPLING, Sample
-from paceline.verification.answers import CALIBRATION, compute_limits
+from paceline.verification.answers import compute_limits, get_limits
 from paceline.verification.calibration import (
     LEAST_ANSWERS,
     LENGTHS,
@@ -88,12 +88,9 @@ def build_honest_scores(samples: Sequence[Sample], model_id: str, engine: str) -
 
 def measure_power(samples: Sequence[Sample], scores: HonestScores, attack: str, tokens: int) -> Power:
     """How many answers of an attack, cut to so many tokens, are among the rarest of honest ones in a test or both."""
+    cuts = _add_coins(attack, cut_all(samples, [attack], tokens, None))
     found = [
-        (
-            is_rare(get_states_tails(scores, evidence), score_states(evidence), coin),
-            is_rare(get_tokens_tails(scores, evidence), score_tokens(evidence), coin) or is_beyond(evidence),
-        )
-        for evidence, coin in _add_coins(attack, cut_all(samples, [attack], tokens, None))
+        (has_rare_states(evidence, scores, coin), has_rare_tokens(evidence, scores, coin)) for evidence, coin in cuts
     ]
     caught = sum(any(both) for both in found)
     low, high = compute_interval(caught, len(found))
@@ -109,10 +106,21 @@ def measure_power(samples: Sequence[Sample], scores: HonestScores, attack: str, 
     )
 
 
-def is_beyond(evidence: AnswerEvidence) -> bool:
-    """True where the tokens alone are rejected, as those of long answers are: limits there lie closer than any rank."""
-    margin = evidence.margin_micronats + evidence.support_micronats
-    return margin > compute_limits(evidence, CALIBRATION).margin
+def has_rare_states(evidence: AnswerEvidence, scores: HonestScores, coin: bytes) -> bool:
+    """True where states lie as far off as those of one honest answer in two thousand."""
+    return is_rare(get_states_tails(scores, evidence), score_states(evidence), coin)
+
+
+def has_rare_tokens(evidence: AnswerEvidence, scores: HonestScores, coin: bytes) -> bool:
+    """True where tokens lie as far off as those of one honest answer in two thousand, or are rejected.
+
+    Long answers are: limits there lie closer than any rank. Without limits for the model nothing is.
+    """
+    if is_rare(get_tokens_tails(scores, evidence), score_tokens(evidence), coin):
+        return True
+    limits = get_limits(scores.model_id, scores.engine)
+    apart = evidence.margin_micronats + evidence.support_micronats
+    return limits is not None and apart > compute_limits(evidence, limits).margin
 
 
 def is_rare(tails: Sequence[Tail], score: int, coin: bytes) -> bool:

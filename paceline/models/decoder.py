@@ -10,13 +10,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name everybody uses for it)
 from torch import Tensor
 
+from paceline.base.errors import ConfigError
+
 Taps = Mapping[int, list[Tensor]]
+MATRIX_NAMES: Mapping[str, str] = {
+    "query": "self_attn.q_proj",
+    "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj",
+    "output": "self_attn.o_proj",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+}
+"""Linear layers of a block, which all families name alike."""
 
 
 class DecoderShape(Protocol):
@@ -114,9 +126,12 @@ class DecoderNetwork(ABC):
     """A causal network. A family says what a layer is."""
 
     shape: DecoderShape
-    _embedding: Tensor
-    _head: Tensor
-    _kernels: Kernels
+
+    def __init__(self, params: Mapping[str, Tensor], kernels: Kernels | None) -> None:
+        self._kernels = kernels or Kernels()
+        self._embedding = params["model.embed_tokens.weight"]
+        # Without a head of its own, the embedding is its head.
+        self._head = params.get("lm_head.weight", self._embedding)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -201,6 +216,21 @@ class DecoderNetwork(ABC):
             return self._kernels.attend(grouped, keys, values, None, False).reshape(1, heads * dim)
         mixed = self._kernels.attend(queries.transpose(0, 1)[None], keys, values, mask, mask is None)
         return mixed[0].transpose(0, 1).reshape(count, heads * dim)
+
+
+def check_covered(family: str, found: Mapping[str, tuple[Any, Any]]) -> None:
+    """Refuse a config.json whose settings are not those that a forward pass computes: by name, (its value, the only one).
+
+    Errors: ConfigError naming what is not covered.
+    """
+    for name, (value, wanted) in found.items():
+        if value != wanted:
+            raise ConfigError(f"{name} is {value!r}: this {family} runs with {wanted!r} only")
+
+
+def select_tensors(params: Mapping[str, Tensor], prefix: str, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Tensors of one block by the names of their fields."""
+    return {field: params[f"{prefix}.{name}.weight"] for field, name in names.items()}
 
 
 def compute_rotary_tables(

@@ -14,8 +14,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name everybody uses for it)
 
-from paceline.base.errors import ConfigError
-from paceline.models.decoder import Batch, DecoderNetwork, Kernels, compute_rotary_tables, rotate
+from paceline.models.decoder import (
+    MATRIX_NAMES,
+    Batch,
+    DecoderNetwork,
+    Kernels,
+    check_covered,
+    compute_rotary_tables,
+    rotate,
+    select_tensors,
+)
 
 SLIDING = "sliding_attention"
 FULL = "full_attention"
@@ -64,15 +72,6 @@ _NORM_NAMES = {
     "before_mlp": "pre_feedforward_layernorm",
     "after_mlp": "post_feedforward_layernorm",
 }
-_MATRIX_NAMES = {
-    "query": "self_attn.q_proj",
-    "key": "self_attn.k_proj",
-    "value": "self_attn.v_proj",
-    "output": "self_attn.o_proj",
-    "gate": "mlp.gate_proj",
-    "up": "mlp.up_proj",
-    "down": "mlp.down_proj",
-}
 
 
 def get_gemma3_shape(config: Mapping[str, Any]) -> Gemma3Shape:
@@ -90,9 +89,7 @@ def get_gemma3_shape(config: Mapping[str, Any]) -> Gemma3Shape:
         "use_bidirectional_attention": (config.get("use_bidirectional_attention", False), False),
     }
     found |= {f"rope_type of {kind}": (rope["rope_type"], "default") for kind, rope in ropes.items()}
-    for name, (value, wanted) in found.items():
-        if value != wanted:
-            raise ConfigError(f"{name} is {value!r}: this Gemma 3 runs with {wanted!r} only")
+    check_covered("Gemma 3", found)
     names = [name for name in Gemma3Shape.__dataclass_fields__ if name not in {"layer_types", "rope_thetas"}]
     return Gemma3Shape(
         layer_types=tuple(config["layer_types"]),
@@ -107,10 +104,8 @@ class Gemma3Network(DecoderNetwork):
     shape: Gemma3Shape
 
     def __init__(self, shape: Gemma3Shape, params: Mapping[str, torch.Tensor], kernels: Kernels | None = None) -> None:
+        super().__init__(params, kernels)
         self.shape = shape
-        self._kernels = kernels or Kernels()
-        self._embedding = params["model.embed_tokens.weight"]
-        self._head = params.get("lm_head.weight", self._embedding)
         # Rounded to the type of the embedding, as the model was trained.
         self._embedding_scale = torch.tensor(shape.hidden_size**0.5, dtype=self.dtype)
         self._final_norm = _get_norm(params, "model.norm")
@@ -159,7 +154,7 @@ def _get_layer(shape: Gemma3Shape, params: Mapping[str, torch.Tensor], index: in
     return Gemma3Layer(
         heads_norm=torch.cat((queries, keys)),
         **{field: _get_norm(params, f"{prefix}.{name}") for field, name in _NORM_NAMES.items()},
-        **{field: params[f"{prefix}.{name}.weight"] for field, name in _MATRIX_NAMES.items()},
+        **select_tensors(params, prefix, MATRIX_NAMES),
     )
 
 

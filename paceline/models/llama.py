@@ -14,8 +14,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name everybody uses for it)
 
-from paceline.base.errors import ConfigError
-from paceline.models.decoder import Batch, DecoderNetwork, Kernels, compute_rotary_tables, rotate
+from paceline.models.decoder import (
+    MATRIX_NAMES,
+    Batch,
+    DecoderNetwork,
+    Kernels,
+    check_covered,
+    compute_rotary_tables,
+    rotate,
+    select_tensors,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +56,7 @@ class LayerParams:
     down: torch.Tensor
 
 
-_LAYER_NAMES = {
-    "attention_norm": "input_layernorm",
-    "query": "self_attn.q_proj",
-    "key": "self_attn.k_proj",
-    "value": "self_attn.v_proj",
-    "output": "self_attn.o_proj",
-    "mlp_norm": "post_attention_layernorm",
-    "gate": "mlp.gate_proj",
-    "up": "mlp.up_proj",
-    "down": "mlp.down_proj",
-}
+_LAYER_NAMES = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm", **MATRIX_NAMES}
 
 
 def get_llama_shape(config: Mapping[str, Any]) -> LlamaShape:
@@ -73,25 +71,24 @@ def get_llama_shape(config: Mapping[str, Any]) -> LlamaShape:
         "attention_bias": (config.get("attention_bias", False), False),
         "mlp_bias": (config.get("mlp_bias", False), False),
     }
-    for name, (value, wanted) in found.items():
-        if value != wanted:
-            raise ConfigError(f"{name} is {value!r}: this Llama runs with {wanted!r} only")
+    check_covered("Llama", found)
     names = [name for name in LlamaShape.__dataclass_fields__ if name != "rope_theta"]
     return LlamaShape(rope_theta=rope["rope_theta"], **{name: config[name] for name in names})
 
 
 class LlamaNetwork(DecoderNetwork):
-    """A causal Llama in the type of its parameters. Without a head of its own, the embedding is its head."""
+    """A causal Llama in the type of its parameters."""
 
     shape: LlamaShape
 
     def __init__(self, shape: LlamaShape, params: Mapping[str, torch.Tensor], kernels: Kernels | None = None) -> None:
+        super().__init__(params, kernels)
         self.shape = shape
-        self._kernels = kernels or Kernels()
-        self._embedding = params["model.embed_tokens.weight"]
-        self._head = params.get("lm_head.weight", self._embedding)
         self._final_norm = params["model.norm.weight"]
-        self._layers = [_get_layer(params, index) for index in range(shape.num_hidden_layers)]
+        self._layers = [
+            LayerParams(**select_tensors(params, f"model.layers.{index}", _LAYER_NAMES))
+            for index in range(shape.num_hidden_layers)
+        ]
         self._cos, self._sin = compute_rotary_tables(
             shape.head_dim, shape.max_position_embeddings, shape.rope_theta, self.dtype
         )
@@ -120,7 +117,3 @@ class LlamaNetwork(DecoderNetwork):
         values = project(normed, layer.value).view(count, groups, dim)
         mixed = self._attend(rotated[:, :heads], rotated[:, heads:], values, index=index, batch=batch)
         return project(mixed, layer.output)
-
-
-def _get_layer(params: Mapping[str, torch.Tensor], index: int) -> LayerParams:
-    return LayerParams(**{field: params[f"model.layers.{index}.{name}.weight"] for field, name in _LAYER_NAMES.items()})

@@ -9,7 +9,8 @@ small in information accepts nobody.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from math import isqrt
 
 from paceline.base.integers import PPM
@@ -48,6 +49,16 @@ class Calibration:
     margin_swing_ppm: int
     margin_least_micro: int
 
+    def widen(self, times: int) -> Calibration:
+        """Limits beyond which machines reject that are so many times as noisy as any that was measured."""
+        return replace(
+            self,
+            deviation_rate_ppm=times * self.deviation_rate_ppm,
+            deviation_swing_ppm=times * self.deviation_swing_ppm,
+            margin_rate_ppm=times * self.margin_rate_ppm,
+            margin_swing_ppm=times * self.margin_swing_ppm,
+        )
+
 
 CALIBRATION = Calibration(
     deviation_rate_ppm=147_618,
@@ -57,13 +68,29 @@ CALIBRATION = Calibration(
     margin_swing_ppm=138_581,
     margin_least_micro=5_379_822,
 )
-"""Limits for the model and the arithmetic that `models.language` names.
+"""Limits of SmolLM2 135M.
 
 Honest answers (1,084 tokens a class; one and two threads, AVX-512 and AVX2) stray by 0.050 to 0.059 per unit of information,
 the worst by 0.095; the 4-bit model by 0.75 to 0.82. The limit forgives 2.5 times the noisiest class at four sigmas; at
 the least information for a verdict, the 4-bit model lies four more sigmas beyond it.
 Source: bench/calibrate_answers.py with ten prompts.
 """
+NO_LIMITS = Calibration(
+    deviation_rate_ppm=0,
+    deviation_swing_ppm=0,
+    deviation_least_micro=0,
+    margin_rate_ppm=0,
+    margin_swing_ppm=0,
+    margin_least_micro=0,
+)
+"""For contradictions, which are some under any limits."""
+LIMITS: Mapping[tuple[str, str], Calibration] = {("smollm2-135m-instruct", "torch-cpu-bf16-1"): CALIBRATION}
+"""By model id and arithmetic. Limits of one model say nothing about another: who has none here is not judged."""
+
+
+def get_limits(model_id: str, engine: str) -> Calibration | None:
+    """The limits that ship for a model and its arithmetic, None when there are none."""
+    return LIMITS.get((model_id, engine))
 
 
 def judge_answer(

@@ -27,9 +27,9 @@ from paceline.protocol.transcripts import (
     decode_transcript,
     decode_vector_claim,
 )
-from paceline.verification.answers import CALIBRATION, Calibration, judge_answer
+from paceline.verification.answers import NO_LIMITS, get_limits, judge_answer
 from paceline.verification.calibration import get_honest_scores
-from paceline.verification.vectors import judge_vector
+from paceline.verification.vectors import get_tolerance_micro, judge_vector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +102,12 @@ def judge_transcript(
     transcript: Transcript,
     draw_seed: bytes,
     opening: bytes | None = None,
-    calibration: Calibration = CALIBRATION,
+    doubt: int = 1,
 ) -> Verdict:
-    """Judge an answer that is bound to its task by running the model; verdicts as those of `judge_payload`."""
+    """Judge an answer that is bound to its task by running the model; verdicts as those of `judge_payload`.
+
+    `doubt` widens the limits of logprobs and margins so many times.
+    """
     try:
         evidence = check_transcript(model, transcript, _build_challenge(model, transcript, draw_seed, opening))
     except Invalid as problem:
@@ -112,13 +115,13 @@ def judge_transcript(
     except WorkError as problem:
         # Another grammar engine, say: no blame, and no pass either.
         return Verdict(UNDECIDED, f"cannot be re-run here: {problem}"[:160], ())
-    scores = get_honest_scores(model.model_id, model.engine)
-    if scores is None and not evidence.lies:
+    limits, scores = get_limits(model.model_id, model.engine), get_honest_scores(model.model_id, model.engine)
+    if (limits is None or scores is None) and not evidence.lies:
         return Verdict(UNDECIDED, "no calibration ships for this model and arithmetic", ())
     if transcript.request.engine != model.engine:
         # How rare an answer is was measured among this engine's own: between two engines only the wide limits hold.
         scores = None
-    return judge_answer(evidence, calibration, scores, draw_seed)
+    return judge_answer(evidence, (limits or NO_LIMITS).widen(doubt), scores, draw_seed)
 
 
 def _build_challenge(
@@ -151,7 +154,10 @@ def _judge_vector(model: LanguageModel, request: EmbedRequest, claim_bytes: byte
     if claim.prompt_tokens != plan_vector(model, request.prompt).prompt_tokens:
         raise InvalidClaim("other-generation", "the prompt differs from what the request leads to")
     _check_counts(len(claim.prompt_tokens), 0, expected)
-    return judge_vector(check_vector(model, claim))
+    tolerance = get_tolerance_micro(model.model_id, model.engine)
+    if tolerance is None:
+        return Verdict(UNDECIDED, "no tolerance ships for vectors of this model and arithmetic", ())
+    return judge_vector(check_vector(model, claim), tolerance)
 
 
 def _check_counts(prompt_tokens: int, completion_tokens: int, expected: Expected) -> None:

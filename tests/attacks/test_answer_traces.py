@@ -32,14 +32,13 @@ from paceline.inference.claim import build_transcript
 from paceline.inference.plan import plan_sampler
 from paceline.inference.run import generate
 from paceline.inference.trace import StateRecord, Trace, derive_draw, verify_opening
-from paceline.lab.engines import round_fp8, round_fp8_plain, round_int8
 from paceline.lab.forgeries import LAYERS, WIDTH, compute_escape, measure_forgery
 from paceline.ledger import suspicion
 from paceline.ledger.disputes import Vote
 from paceline.ledger.tasks import REVEALING, Task
 from paceline.models.language import LanguageModel, prepare_model
 from paceline.models.llama import LlamaNetwork, get_llama_shape
-from paceline.models.quantise import quantise_matrix
+from paceline.models.quantise import quantise_matrix, round_fp8, round_rows_fp8, round_rows_int8
 from paceline.protocol.messages import ACCEPTED, REJECTED
 from paceline.protocol.transcripts import GenerationRequest
 from paceline.verification.answers import CALIBRATION, Calibration, judge_answer
@@ -103,7 +102,7 @@ def load_with_small_cache(path):
     def compute_and_round(token_ids, cache, **options):
         hidden = compute(token_ids, cache, **options)
         for kept in (cache.keys, cache.values):
-            kept[:, :, : cache.length_tokens] = round_fp8_plain(kept[:, :, : cache.length_tokens])
+            kept[:, :, : cache.length_tokens] = round_fp8(kept[:, :, : cache.length_tokens])
         return hidden
 
     model._compute_hidden = compute_and_round
@@ -149,8 +148,8 @@ def test_honest_answers_are_accepted_and_hardly_move_suspicion(model, scores):
 
 
 CHEATERS = {
-    "int8 weights": (lambda path: load_rounded(path, round_int8), 4),
-    "fp8 weights": (lambda path: load_rounded(path, round_fp8), 2),
+    "int8 weights": (lambda path: load_rounded(path, round_rows_int8), 4),
+    "fp8 weights": (lambda path: load_rounded(path, round_rows_fp8), 2),
     "fp8 keys and values": (load_with_small_cache, 2),
 }
 

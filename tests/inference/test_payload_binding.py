@@ -9,7 +9,7 @@ from babble import BabbleModel
 from paceline.inference.claim import build_transcript
 from paceline.inference.grammar import ENGINE
 from paceline.inference.run import generate
-from paceline.models.catalogue import DEFAULT_MODEL
+from paceline.models.catalogue import DEFAULT_MODEL, load_catalogue
 from paceline.models.catalogue import ENGINE as TORCH
 from paceline.protocol.answers import (
     AnswerRequest,
@@ -22,8 +22,10 @@ from paceline.protocol.answers import (
 )
 from paceline.protocol.messages import ACCEPTED, REJECTED, UNDECIDED
 from paceline.protocol.transcripts import GrammarSpec, encode_transcript
+from paceline.verification.answers import CALIBRATION, LIMITS, get_limits
 from paceline.verification.calibration import get_honest_scores
 from paceline.verification.payloads import Expected, build_generation, judge_payload
+from paceline.verification.vectors import TOLERANCES, get_tolerance_micro
 
 MODEL = BabbleModel()
 TASK, SESSION_SEED, OWNER = b"t" * 32, b"s" * 32, b"o" * 20
@@ -50,6 +52,7 @@ def calibrated(monkeypatch):
     """The made-up model is judged by what was measured of a real one: it is exact, so nothing it does is rare."""
     scores = get_honest_scores(DEFAULT_MODEL, TORCH)
     monkeypatch.setattr("paceline.verification.payloads.get_honest_scores", lambda *_: scores)
+    monkeypatch.setattr("paceline.verification.payloads.get_limits", lambda *_: CALIBRATION)
 
 
 def change(**changes):
@@ -129,6 +132,32 @@ def test_every_choice_has_its_own_noise_and_a_users_seed_repeats():
     )
     seeds = [derive_sampler_seed(b"a", b"b", change(user_seed=7), owner) for owner in (OWNER, b"p" * 20)]
     assert seeds[0] != seeds[1]
+
+
+def test_invalid_model_is_never_judged_by_the_table_of_another(monkeypatch):
+    made = run(REQUEST)
+    assert judge(REQUEST, made).outcome == ACCEPTED
+    wrong = msgspec.structs.replace(made, text_hash=bytes(32))
+    for name in ("get_limits", "get_honest_scores"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"paceline.verification.payloads.{name}", lambda *_: None)
+            verdict = judge(REQUEST, made)
+            assert verdict.outcome == UNDECIDED
+            assert "no calibration" in verdict.reason
+            # A contradiction needs no table.
+            assert judge(REQUEST, wrong).outcome == REJECTED
+
+
+def test_every_table_names_the_model_and_the_arithmetic_it_was_measured_on():
+    assert set(LIMITS) <= {(entry.model_id, entry.engine) for entry in load_catalogue().values()}
+    assert set(TOLERANCES) <= set(LIMITS)
+    for model_id, engine in LIMITS:
+        scores = get_honest_scores(model_id, engine)
+        assert scores is not None
+        assert (scores.model_id, scores.engine) == (model_id, engine)
+    assert get_limits("no-such-model", TORCH) is None
+    assert get_tolerance_micro("no-such-model", TORCH) is None
+    assert len(set(LIMITS.values())) == len(LIMITS)
 
 
 def test_another_grammar_engine_is_undecided():

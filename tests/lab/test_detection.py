@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from paceline.cli.main import app
@@ -22,21 +20,7 @@ from paceline.lab.detection import (
     measure_power,
     simulate_patience,
 )
-from paceline.lab.engines import ENGINES, Cache, build_networks, round_fp8, round_int8
 from paceline.lab.samples import HONEST, Sample, load_samples, save_samples
-from paceline.models.llama import LlamaShape
-
-SHAPE = LlamaShape(
-    vocab_size=50,
-    hidden_size=32,
-    head_dim=8,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    num_hidden_layers=3,
-    max_position_embeddings=64,
-    rms_norm_eps=1e-5,
-    rope_theta=10_000.0,
-)
 
 
 def make_sample(number, *, attacked):
@@ -124,59 +108,3 @@ def test_the_command_prints_a_curve(tmp_path):
     [curve] = json.loads(result.stdout)
     assert all(point["caught"] == point["answers"] for point in curve["points"])
     assert html.stat().st_size > 100_000
-
-
-def make_params():
-    generator = torch.Generator().manual_seed(5)
-    sizes = {
-        "q": (32, 32),
-        "k": (16, 32),
-        "v": (16, 32),
-        "o": (32, 32),
-        "gate": (64, 32),
-        "up": (64, 32),
-        "down": (32, 64),
-    }
-    params = {
-        "model.embed_tokens.weight": torch.randn(50, 32, generator=generator),
-        "model.norm.weight": torch.ones(32),
-    }
-    for layer in range(3):
-        name = f"model.layers.{layer}."
-        params |= {
-            name + part: torch.ones(32) for part in ("input_layernorm.weight", "post_attention_layernorm.weight")
-        }
-        for part, size in sizes.items():
-            block = "self_attn" if part in "qkvo" else "mlp"
-            params[f"{name}{block}.{part}_proj.weight"] = torch.randn(size, generator=generator) / math.sqrt(size[1])
-    return {name: value.bfloat16() for name, value in params.items()}
-
-
-def test_engines_differ_by_what_they_say_and_by_no_more():
-    names = [name for name in ENGINES if name != "layer-drop"]
-    networks = build_networks(SHAPE, make_params(), names, (0, 1))
-    text = torch.arange(20).reshape(2, 10) % 50
-    runs = {name: network.run(text).hidden.float() for name, network in networks.items()}
-    far = {name: float((run - runs["fp32"]).norm() / runs["fp32"].norm()) for name, run in runs.items()}
-    honest = max(far["bf16"], far["eager"])
-    assert 0 < honest < 0.05
-    assert far["int4"] > 5 * honest
-    assert all(far[name] > honest for name in names if name not in {"bf16", "eager", "fp32"})
-
-
-def test_decoding_equals_one_prefill():
-    network = build_networks(SHAPE, make_params(), ["fp32"], (0, 1))["fp32"]
-    text, cache = torch.arange(12).reshape(2, 6), Cache()
-    steps = [network.run(text[:, :3], cache).states] + [
-        network.run(text[:, i : i + 1], cache).states for i in (3, 4, 5)
-    ]
-    whole = network.run(text).states
-    assert whole.shape == (2, 6, 3, 32)
-    assert torch.allclose(torch.cat(steps, 1).float(), whole.float(), atol=0.05)
-
-
-def test_roundings_stay_within_half_a_step():
-    rows = torch.randn(8, 64, generator=torch.Generator().manual_seed(3))
-    steps = rows.abs().amax(-1, keepdim=True) / 127
-    assert ((round_int8(rows) - rows).abs() <= steps * 0.5001).all()
-    assert ((round_fp8(rows) - rows).abs() <= rows.abs() / 16 + steps).all()

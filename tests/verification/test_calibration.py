@@ -10,8 +10,7 @@ from itertools import pairwise
 import pytest
 
 from paceline.inference.check import AnswerEvidence, Lie
-from paceline.models.catalogue import DEFAULT_MODEL as MODEL_ID
-from paceline.models.catalogue import ENGINE
+from paceline.models.catalogue import ENGINE, load_catalogue
 from paceline.protocol.messages import ACCEPTED, REJECTED, UNDECIDED
 from paceline.verification.answers import CALIBRATION, FAR_MICRONATS, LEAST_TRACED, judge_answer
 from paceline.verification.calibration import (
@@ -132,8 +131,9 @@ def test_an_answer_without_tokens_adds_nothing():
     assert judge_answer(empty, CALIBRATION, make_scores(1_000_000)).evidence[-1] == 0
 
 
-def test_the_shipped_calibration_covers_every_length_and_kind():
-    scores = get_honest_scores(MODEL_ID, ENGINE)
+@pytest.mark.parametrize("model_id", sorted(load_catalogue()))
+def test_the_shipped_calibrations_cover_every_kind(model_id):
+    scores = get_honest_scores(model_id, ENGINE)
     assert scores is not None
     for pair in scores.pairs:
         assert len(pair.states) == 3

@@ -8,7 +8,6 @@ this node's own check rejects it by twice the limits of tokens and logprobs, so 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 from paceline.base.draws import derive_seed, draw_below
 from paceline.base.errors import InvalidTransaction, WorkError
@@ -28,19 +27,12 @@ from paceline.protocol.messages import REJECTED
 from paceline.protocol.traces import encode_opening
 from paceline.protocol.transcripts import Transcript
 from paceline.protocol.traps import NO_SEAL, ShowDraws, Showing, compute_lot_message, compute_seal
-from paceline.verification.answers import CALIBRATION
 from paceline.verification.payloads import judge_transcript
 
 LOG = logging.getLogger(__name__)
 MAX_SHOWN = 32
-SURE = replace(
-    CALIBRATION,
-    deviation_rate_ppm=2 * CALIBRATION.deviation_rate_ppm,
-    deviation_swing_ppm=2 * CALIBRATION.deviation_swing_ppm,
-    margin_rate_ppm=2 * CALIBRATION.margin_rate_ppm,
-    margin_swing_ppm=2 * CALIBRATION.margin_swing_ppm,
-)
-"""Limits beyond which every honest machine rejects, also one that is noisier than this."""
+DOUBT = 2
+"""Times the limits beyond which also a noisier machine than any that was measured rejects."""
 
 
 class TrapSetter:
@@ -142,4 +134,4 @@ def is_evident(model: LanguageModel, wrong: WrongVersion, trace: Trace | None, d
     if shown is not None:
         tokens, layers, _ = shown.states.shape
         opening = encode_opening(shown.open(derive_draw(draw_seed, tokens, layers)))
-    return judge_transcript(model, wrong.transcript, draw_seed, opening, SURE).outcome == REJECTED
+    return judge_transcript(model, wrong.transcript, draw_seed, opening, DOUBT).outcome == REJECTED
