@@ -8,6 +8,7 @@ from paceline.ledger import (
     ceremony,
     checks,
     clock,
+    dummies,
     inquiries,
     nodes,
     race,
@@ -99,12 +100,15 @@ def _execute_on_work(  # noqa: C901, PLR0912 - one arm per message
         case m.OpenSession():
             key, digest = admitted.envelope.public_key, admitted.transaction_hash
             sessions.apply_open(state, params, sender, key, digest, message)
+            dummies.note_session(state, sender, digest, message, epoch)
         case m.CloseSession():
             sessions.apply_close(state, sender, message)
         case m.SubmitReceipts():
             tasks.apply_receipts(state, params, chain_id, sender, message.receipts, epoch)
         case m.ProveVouchers():
             vouchers.apply_proof(state, chain_id, sender, message)
+        case m.RevealDummies():
+            dummies.apply_reveal(state, params, chain_id, sender, message)
         case m.CommitVerdict():
             checks.apply_commitment(state, sender, message)
         case m.JudgeTask():

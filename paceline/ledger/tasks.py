@@ -59,6 +59,8 @@ class Task(Record, frozen=True, kw_only=True):
     reported: bool = False
     votes: tuple[Vote, ...] = ()
     refunded: bool = False
+    is_dummy: bool = False
+    """Shown by its relay to be a test; its cost is undone then."""
 
 
 TASKS: Table[Task] = Table("tasks/by-id", Task)
@@ -128,6 +130,8 @@ def _apply_receipt(
     TASKS.put(state, task_id, task)
     OPEN_TASKS.put(state, task_id, 0)
     nodes.add_to_node(state, sender, tasks=1, held=cost)
+    if nodes.NODES.get(state, session.relay) is not None:
+        nodes.add_to_node(state, session.relay, relayed=cost)
     attendance.note_answer(state, params, sender)
     state.emit("task", task=task_id.hex(), executor=sender.hex(), cost=cost, status=DRAWING)
 

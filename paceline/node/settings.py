@@ -44,6 +44,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Takes a seat in training runs when one is free."""
     serves: bool = True
     """Loads the language models and answers or checks requests."""
+    dummies: bool = True
+    """A relay's own: mixes dummy tasks among its users' requests, which tests executors and costs it nothing in the end."""
     models: tuple[str, ...] = (DEFAULT_MODEL,)
     """Models it serves: names of the catalogue, or of folders that were imported into its cache. Each needs its memory."""
     parallel_answers: int = 1

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from paceline.base.hashing import hash_parts
 from paceline.protocol.codec import Record, decode, encode
+from paceline.protocol.dummies import RevealDummies
 
 MAX_TRANSACTION_BYTES = 256 * 1024
 MAX_SUPPLY = 10**18
@@ -244,6 +245,8 @@ class OpenSession(Record, frozen=True, tag="open-session"):
     relay: AddressBytes
     model: Name
     deposit: Amount
+    dummies_root: Digest = bytes(32)
+    """Root over the prompts of dummies that the relay may mix in; random bytes when it has none."""
 
 
 class CloseSession(Record, frozen=True, tag="close-session"):
@@ -408,6 +411,7 @@ Message = (
     | CloseSession
     | SubmitReceipts
     | ProveVouchers
+    | RevealDummies
     | CommitVerdict
     | JudgeTask
     | JudgeNode
@@ -437,6 +441,7 @@ DUTIES = (
     AccuseReport,
     JudgeReport,
     SubmitReceipts,
+    RevealDummies,
     CommitVerdict,
     JudgeTask,
     JudgeNode,

@@ -100,6 +100,15 @@ class TaskParams(Record, kw_only=True, frozen=True):
     """Most nicoin that a proven report earns out of what the cheater forfeits."""
 
 
+class DummyParams(Record, kw_only=True, frozen=True):
+    """Dummy tasks that relays mix among their users' (decision 031)."""
+
+    rate_ppm: int = 30_000
+    """Chance of an index to be drawn for a dummy; 0 switches them off."""
+    share_ppm: int = 60_000
+    """Most of what a relay's tasks cost in an epoch that comes back for dummies."""
+
+
 class NetworkParams(Record, kw_only=True, frozen=True):
     """All shared numbers of a network."""
 
@@ -166,6 +175,7 @@ class NetworkParams(Record, kw_only=True, frozen=True):
     auditors: int
     """Auditors drawn per update."""
     tasks: TaskParams = TaskParams()
+    dummies: DummyParams = DummyParams()
 
 
 TINY = NetworkParams(
