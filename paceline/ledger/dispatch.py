@@ -26,6 +26,7 @@ from paceline.ledger import (
 from paceline.ledger.admission import Admitted
 from paceline.ledger.state import State
 from paceline.protocol import messages as m
+from paceline.protocol.dummies import RevealDummies
 from paceline.protocol.params import NetworkParams
 
 
@@ -107,7 +108,7 @@ def _execute_on_work(  # noqa: C901, PLR0912 - one arm per message
             tasks.apply_receipts(state, params, chain_id, sender, message.receipts, epoch)
         case m.ProveVouchers():
             vouchers.apply_proof(state, chain_id, sender, message)
-        case m.RevealDummies():
+        case RevealDummies():
             dummies.apply_reveal(state, params, chain_id, sender, message)
         case m.CommitVerdict():
             checks.apply_commitment(state, sender, message)

@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random, SystemRandom
 
 import msgspec
@@ -65,10 +66,52 @@ class Dummy:
 
     request: Request
     max_cost: int
-    place: int
 
 
-class Injector:
+class NoDummies:
+    """What a relay without dummies does in their place: as many bytes in each session, and nothing else."""
+
+    def prepare(self) -> Prepared:
+        """A promise of nothing, which looks like any other."""
+        return Prepared(make_plan((), secrets.token_bytes(32)), {})
+
+    def adopt(self, _session_id: bytes, _prepared: Prepared, /) -> None:
+        """The session is drawn."""
+
+    def note_arrival(self, _request: Request, _prompt_tokens: int, /, *, shares: bool) -> SharedPrompt | None:  # noqa: ARG002 - Injector's
+        """Nothing is kept."""
+        return None
+
+    def note_placed(self, _kept: SharedPrompt | None, _task_id: bytes, /) -> None:
+        """A user's request goes out under a task."""
+
+    def note_sent(self, _task_id: bytes, _executor: bytes, /) -> None:
+        """A node is shown the prompt of a task."""
+
+    def is_drawn(self, _session_id: bytes, _session: Session, _index: int, /) -> bool:
+        """No index carries a dummy."""
+        return False
+
+    def take(self, _session_id: bytes, _index: int, _executors: list[bytes], _left: int, /) -> Dummy | None:
+        """There is none."""
+        return None
+
+    def drop(self, _session_id: bytes, /) -> None:
+        """No further index of a session is used."""
+
+    def on_block(self, _state: State, /) -> None:
+        """Nothing is due."""
+
+    def sample_hold_seconds(self) -> float:
+        """How long a user's request follows behind a dummy."""
+        return 0.0
+
+    def sample_wait_seconds(self) -> float:
+        """How long after a request a dummy goes out."""
+        return 0.0
+
+
+class Injector(NoDummies):
     """Mixes dummies among the requests of one relay."""
 
     def __init__(
@@ -76,7 +119,7 @@ class Injector:
         context: Context,
         user: AccountKey,
         draw_key: CeremonyKey,
-        measure: Callable[[Prompt], tuple[int, int]],
+        measure: Callable[[Prompt], tuple[int, int] | None],
         random: Random | None = None,
     ) -> None:
         self._context = context
@@ -89,9 +132,9 @@ class Injector:
         """Candidates left by session."""
         self._sent_to: dict[bytes, SharedPrompt] = {}
 
-    def prepare(self, model_id: str) -> Prepared:
+    def prepare(self) -> Prepared:
         """Choose the candidates of a session that is about to be opened."""
-        found = self.traffic.sample(model_id, LEAVES) if self._context.settings.dummies else []
+        found = self.traffic.sample(LEAVES) if self._context.settings.dummies else []
         plan = make_plan([candidate.request.compute_hash() for candidate in found], secrets.token_bytes(32))
         return Prepared(plan, dict(enumerate(found)))
 
@@ -108,10 +151,11 @@ class Injector:
         """A user's request arrives; returns what is kept of it."""
         return self.traffic.note(request, prompt_tokens, shares=shares)
 
-    def note_placed(self, kept: SharedPrompt, task_id: bytes) -> None:
-        """The kept prompt goes out under a task."""
-        kept.task_id = task_id
-        self._sent_to[task_id] = kept
+    def note_placed(self, kept: SharedPrompt | None, task_id: bytes) -> None:
+        """A kept prompt goes out under a task."""
+        if kept is not None:
+            kept.task_id = task_id
+            self._sent_to[task_id] = kept
 
     def note_sent(self, task_id: bytes, executor: bytes) -> None:
         """A node is shown the prompt of a task."""
@@ -127,21 +171,31 @@ class Injector:
         output = compute_output(self._draw_key, chain_id, session_id, session, index)
         return dummies.is_drawn(output, self._context.params)
 
-    def take(self, session_id: bytes, index: int, executors: list[bytes]) -> Dummy | None:
-        """The dummy for a drawn index; noted on disk as sent."""
+    def take(self, session_id: bytes, index: int, executors: list[bytes], left: int) -> Dummy | None:
+        """The dummy for a drawn index, when the nicoin left pay for it; noted on disk as sent."""
         waiting = self._waiting[session_id]
         chosen = self.traffic.choose(waiting.items(), executors[0]) if executors else None
         if chosen is None:
             return None
         place, candidate = chosen
+        price = self._context.params.token_price
+        max_cost = compute_task_cost(candidate.prompt_tokens, candidate.request.max_tokens, price)
+        if max_cost > left:
+            return None
         del waiting[place]
         if candidate.source is not None:
             # Whoever sees it now has seen it from now on.
             self._sent_to[compute_task_id(session_id, index)] = candidate.source
         self._plans.add_used(session_id, index, place)
-        price = self._context.params.token_price
-        max_cost = compute_task_cost(candidate.prompt_tokens, candidate.request.max_tokens, price)
-        return Dummy(candidate.request, max_cost, place)
+        return Dummy(candidate.request, max_cost)
+
+    def sample_hold_seconds(self) -> float:
+        """How long a user's request follows behind a dummy."""
+        return self.traffic.sample_hold_seconds()
+
+    def sample_wait_seconds(self) -> float:
+        """How long after a request a dummy goes out, unless a user comes first."""
+        return self.traffic.sample_wait_seconds()
 
     def drop(self, session_id: bytes) -> None:
         """No further index of a session is used."""
@@ -179,9 +233,7 @@ class Injector:
         if found:
             message, due = self._make_reveal(state, session_id, plan, found)
             shown = [index for index, _, _ in found]
-            self._context.duties.start(
-                ("reveal", session_id), lambda: self._reveal(session_id, message, shown, due)
-            )
+            self._context.duties.start(("reveal", session_id), lambda: self._reveal(session_id, message, shown, due))
 
     def _list_due(self, state: State, session_id: bytes, plan: Plan) -> list[tuple[int, int, Task]]:
         """Index, place and task of what may be shown now, as far as the ledger lets it come back."""
@@ -189,7 +241,7 @@ class Injector:
         if relay is None:
             return []
         room = mul_div_floor(relay.relayed, self._context.params.dummies.share_ppm, PPM) - relay.returned
-        found = []
+        found: list[tuple[int, int, Task]] = []
         for used in plan.used:
             task = TASKS.get(state, compute_task_id(session_id, used.index))
             if used.shown or task is None or task.is_dummy or task.status != FINAL:
@@ -207,41 +259,45 @@ class Injector:
             make_entry(plan, key, chain_id, session_id, seed=task.seed, index=index, place=place)
             for index, place, task in found
         )
-        first = found[0][0]
         parts = split_amount(sum(task.cost for _, _, task in found), self._random)
-        payouts = tuple(
-            Payout(derive_payout_key(self._user, session_id, first, part).address, amount)
-            for part, amount in enumerate(parts)
-        )
-        # Each at a height of its own in the epoch to come.
+        # Each part moves on at a height of its own in the epoch to come.
         spread = self._context.params.epoch_blocks
-        due = tuple(Due(first, part, state.height + self._random.randint(1, spread)) for part in range(len(parts)))
+        due = tuple(Due(self._random.getrandbits(63), state.height + self._random.randint(1, spread)) for _ in parts)
+        payouts = tuple(
+            Payout(derive_payout_key(self._user, part.number).address, amount)
+            for part, amount in zip(due, parts, strict=True)
+        )
         return RevealDummies(session_id, entries, payouts), due
 
-    async def _reveal(
-        self, session_id: bytes, message: RevealDummies, shown: list[int], due: tuple[Due, ...]
-    ) -> None:
+    async def _reveal(self, session_id: bytes, message: RevealDummies, shown: list[int], due: tuple[Due, ...]) -> None:
+        self._change(session_id, lambda plan: msgspec.structs.replace(plan, due=(*plan.due, *due)))
         await self._context.chain.send(message)
-        plan = self._plans.get(session_id)
-        assert plan is not None, "a plan with a reveal on its way is kept"
-        used = tuple(msgspec.structs.replace(u, shown=True) if u.index in shown else u for u in plan.used)
-        self._plans.put(session_id, msgspec.structs.replace(plan, used=used, due=(*plan.due, *due)))
+        self._change(session_id, lambda plan: _mark_shown(plan, shown))
         self._context.metrics.count("relay_dummies_shown_total")
+
+    def _change(self, session_id: bytes, change: Callable[[Plan], Plan]) -> None:
+        plan = self._plans.get(session_id)
+        assert plan is not None, "a plan with something due is kept"
+        self._plans.put(session_id, change(plan))
 
     def _move_on(self, state: State, session_id: bytes, plan: Plan) -> None:
         """Bring what came back to where sessions are paid from, each part by itself."""
+        kept = []
         for due in plan.due:
-            key = derive_payout_key(self._user, session_id, due.first, due.part)
+            key = derive_payout_key(self._user, due.number)
             amount = get_account(state, key.address).balance - self._context.params.transfer_fee
-            if state.height < due.height:
-                continue
-            if amount > 0:
+            if state.height >= due.height and amount > 0:
                 message = Transfer(self._user.address, amount)
-                self._context.duties.start(("collect", key.address), lambda m=message, k=key: self._collect(m, k))
-            else:
-                rest = tuple(other for other in plan.due if other != due)
-                self._plans.put(session_id, msgspec.structs.replace(plan, due=rest))
-                return
+                self._context.duties.start(("collect", key.address), partial(self._collect, message, key))
+            if state.height < due.height or amount > 0:
+                kept.append(due)
+        if len(kept) < len(plan.due):
+            self._plans.put(session_id, msgspec.structs.replace(plan, due=tuple(kept)))
 
     async def _collect(self, message: Transfer, key: AccountKey) -> None:
         await self._context.chain.send(message, key=key)
+
+
+def _mark_shown(plan: Plan, shown: list[int]) -> Plan:
+    used = tuple(msgspec.structs.replace(u, shown=True) if u.index in shown else u for u in plan.used)
+    return msgspec.structs.replace(plan, used=used)

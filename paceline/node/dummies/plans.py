@@ -37,8 +37,7 @@ class Used(Record, frozen=True):
 class Due(Record, frozen=True):
     """A new account of a reveal, by its number, and the height at which its coins move on."""
 
-    first: int
-    part: int
+    number: int
     height: int
 
 
@@ -96,10 +95,9 @@ def split_amount(total: int, random: Random) -> list[int]:
     return [high - low for low, high in zip([0, *cuts], [*cuts, total], strict=True)]
 
 
-def derive_payout_key(user: AccountKey, session: bytes, first: int, part: int) -> AccountKey:
+def derive_payout_key(user: AccountKey, number: int) -> AccountKey:
     """The key of a new account: found again after a restart, unknown to everybody else."""
-    place = first.to_bytes(8, "big") + part.to_bytes(4, "big")
-    return AccountKey.from_secret(hash_parts("dummy-payout", user.secret, session, place))
+    return AccountKey.from_secret(hash_parts("dummy-payout", user.secret, number.to_bytes(8, "big")))
 
 
 class PlanStore:

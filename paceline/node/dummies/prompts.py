@@ -49,7 +49,13 @@ CODE = (
     "SELECT {name}, COUNT(*) FROM orders GROUP BY {name} ORDER BY 2 DESC;",
     "for (int {name} = 0; {name} < n; {name}++) {{ sum += a[{name}]; }}",
 )
-CODE_TASKS = ("What does this do?", "Is there a bug in this?", "Make this faster.", "Add comments:", "Rewrite this in Go:")
+CODE_TASKS = (
+    "What does this do?",
+    "Is there a bug in this?",
+    "Make this faster.",
+    "Add comments:",
+    "Rewrite this in Go:",
+)
 NAMES = ("count", "total", "user", "price", "index", "city", "result", "parse")
 
 
@@ -77,9 +83,9 @@ def _ask_code(random: Random) -> str:
 
 def _ask_pair(random: Random) -> str:
     one, other = random.sample(TOPICS, 2)
-    return random.choice(("What links {} and {}?", "Is {} harder than {}?", "Write one paragraph on {} and one on {}.")).format(
-        one, other
-    )
+    return random.choice(
+        ("What links {} and {}?", "Is {} harder than {}?", "Write one paragraph on {} and one on {}.")
+    ).format(one, other)
 
 
 KINDS: tuple[Callable[[Random], str], ...] = (_ask, _ask, _ask, _ask_code, _ask_pair)

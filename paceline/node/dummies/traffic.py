@@ -32,6 +32,7 @@ RECENT = 256
 MAX_SHARED = 2_048
 MAX_SHARED_CHARS = 32_768
 FIRST_GAP_SECONDS = 1.0
+"""Taken for a gap while none is known."""
 MAX_HOLD_SECONDS = 0.5
 """Longest that a user's request waits behind a dummy."""
 MAX_WAIT_SECONDS = 120.0
@@ -70,11 +71,11 @@ class Candidate:
 
 
 class Traffic:
-    """What users asked of one relay of late. `measure` tells a prompt's tokens, and how many the model takes."""
+    """What users asked of one relay of late. `measure` tells a prompt's tokens and how many the model takes, if it can."""
 
     def __init__(
         self,
-        measure: Callable[[Prompt], tuple[int, int]],
+        measure: Callable[[Prompt], tuple[int, int] | None],
         *,
         random: Random | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -115,11 +116,12 @@ class Traffic:
         weights = [1 / (len(ordered) - rank) for rank in range(len(ordered))]
         return min(MAX_WAIT_SECONDS, self._random.choices(ordered, weights)[0])
 
-    def sample(self, model_id: str, count: int) -> list[Candidate]:
-        """Dummies for a session: shared prompts as far as there are any, the rest composed."""
+    def sample(self, count: int) -> list[Candidate]:
+        """Dummies for a session: shared prompts as far as there are any, the rest composed; none before any traffic."""
         taken = self._random.sample(list(self.shared), min(count, len(self.shared)))
         found = [Candidate(self._renew(kept.request), kept.prompt_tokens, kept) for kept in taken]
-        found += [self._compose(model_id) for _ in range(count - len(found))]
+        composed = (self._compose() for _ in range(count - len(found)))
+        found += [candidate for candidate in composed if candidate is not None]
         self._random.shuffle(found)
         return found
 
@@ -135,28 +137,29 @@ class Traffic:
             return msgspec.structs.replace(request, user_seed=self._random.getrandbits(31))
         return request
 
-    def _compose(self, model_id: str) -> Candidate:
-        shape = self._random.choice(self._shapes) if self._shapes else None
-        text = compose_prompt(self._random, shape.chars if shape is not None else 0)
-        if shape is None:
-            request: Request = AnswerRequest(
-                model=model_id,
-                prompt=ChatPrompt((Turn("user", text),)),
-                temperature_ppm=1_000_000,
-                top_p_ppm=1_000_000,
-                max_tokens=256,
-                stop=(),
-                user_seed=None,
-            )
-        elif isinstance(shape.request, AnswerRequest) and isinstance(shape.request.prompt, ChatPrompt):
-            request = msgspec.structs.replace(shape.request, prompt=ChatPrompt((Turn("user", text),)))
-        else:
-            request = msgspec.structs.replace(shape.request, prompt=TextPrompt(text))
-        prompt_tokens, context_tokens = self._measure(request.prompt)
+    def _compose(self) -> Candidate | None:
+        if not self._shapes:
+            return None
+        shape = self._random.choice(self._shapes)
+        text = compose_prompt(self._random, shape.chars)
+        is_chat = isinstance(shape.request, AnswerRequest) and isinstance(shape.request.prompt, ChatPrompt)
+        prompt: Prompt = ChatPrompt((Turn("user", text),)) if is_chat else TextPrompt(text)
+        request = _put_prompt(shape.request, prompt)
+        measured = self._measure(prompt)
+        if measured is None:
+            return None
+        prompt_tokens, context_tokens = measured
         if isinstance(request, AnswerRequest) and prompt_tokens + request.max_tokens > context_tokens:
             # As planning does for users who name no limit.
             request = msgspec.structs.replace(request, max_tokens=max(1, context_tokens - prompt_tokens))
         return Candidate(self._renew(request), prompt_tokens)
+
+
+def _put_prompt(request: Request, prompt: Prompt) -> Request:
+    if isinstance(request, EmbedRequest):
+        assert isinstance(prompt, TextPrompt)
+        return EmbedRequest(model=request.model, prompt=prompt)
+    return msgspec.structs.replace(request, prompt=prompt)
 
 
 def _strip(request: Request) -> Request:
@@ -165,9 +168,7 @@ def _strip(request: Request) -> Request:
         return EmbedRequest(model=request.model, prompt=TextPrompt("-"))
     blank: Prompt = ChatPrompt((Turn("user", ""),)) if isinstance(request.prompt, ChatPrompt) else TextPrompt("-")
     seed = None if request.user_seed is None else 0
-    return msgspec.structs.replace(
-        request, prompt=blank, bias=(), stop=(), grammar=None, choice=0, user_seed=seed
-    )
+    return msgspec.structs.replace(request, prompt=blank, bias=(), stop=(), grammar=None, choice=0, user_seed=seed)
 
 
 def _count_chars(prompt: Prompt) -> int:
