@@ -12,8 +12,8 @@ from paceline.base.errors import InvalidTransaction
 from paceline.base.vrf import ProvenOutput, compute_output, prove_output, verify_output
 from paceline.ledger import clock, dummies, nodes
 from paceline.ledger.accounts import TRAINING_FUND, get_account
-from paceline.ledger.settlement import settle_epoch
 from paceline.ledger.sessions import compute_task_id
+from paceline.ledger.settlement import settle_epoch
 from paceline.ledger.tasks import DISPUTED, FINAL, TASKS
 from paceline.protocol import messages as m
 from paceline.protocol.dummies import Payout, RevealDummies

@@ -273,7 +273,8 @@ class Injector(NoDummies):
         self._change(session_id, lambda plan: msgspec.structs.replace(plan, due=(*plan.due, *due)))
         await self._context.chain.send(message)
         self._change(session_id, lambda plan: _mark_shown(plan, shown))
-        self._context.metrics.count("relay_dummies_shown_total")
+        # Counted now and not when sent: what is measured may be read by others.
+        self._context.metrics.count("relay_dummies_total", amount=len(shown))
 
     def _change(self, session_id: bytes, change: Callable[[Plan], Plan]) -> None:
         plan = self._plans.get(session_id)

@@ -264,7 +264,6 @@ class RelayRole:
         except GatewayError as problem:
             LOG.info("task %s, of our own, stays unanswered: %s", placed.task_id.hex()[:12], problem)
         finally:
-            self._context.metrics.count("relay_dummies_total")
             placed.opened.active -= 1
             self._close_if_done(placed.opened)
             self._open_ahead()
