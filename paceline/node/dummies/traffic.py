@@ -79,10 +79,12 @@ class Traffic:
         *,
         random: Random | None = None,
         clock: Callable[[], float] = time.monotonic,
+        compose: Callable[[Random, int], str] = compose_prompt,
     ) -> None:
         self._measure = measure
         self._random = random or SystemRandom()
         self._clock = clock
+        self._compose_text = compose
         self._shapes: deque[Shape] = deque(maxlen=RECENT)
         self._gaps: deque[float] = deque(maxlen=RECENT)
         self._last: float | None = None
@@ -141,7 +143,7 @@ class Traffic:
         if not self._shapes:
             return None
         shape = self._random.choice(self._shapes)
-        text = compose_prompt(self._random, shape.chars)
+        text = self._compose_text(self._random, shape.chars)
         is_chat = isinstance(shape.request, AnswerRequest) and isinstance(shape.request.prompt, ChatPrompt)
         prompt: Prompt = ChatPrompt((Turn("user", text),)) if is_chat else TextPrompt(text)
         request = _put_prompt(shape.request, prompt)
