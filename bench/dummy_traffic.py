@@ -21,8 +21,20 @@ from paceline.protocol.dummies import LEAVES
 from paceline.protocol.params import TINY
 from paceline.training.data import load_corpus
 
-ASKED = ("How do I {} in Python?", "how can i {}", "What does it mean to {}?", "Explain how to {} please", "{}?", "is there a way to {}")
-PASTED = ("Summarise this:\n\n{}", "Explain this in plain words:\n{}", "{}\n\nwhat does that mean?", "Translate to German:\n{}")
+ASKED = (
+    "How do I {} in Python?",
+    "how can i {}",
+    "What does it mean to {}?",
+    "Explain how to {} please",
+    "{}?",
+    "is there a way to {}",
+)
+PASTED = (
+    "Summarise this:\n\n{}",
+    "Explain this in plain words:\n{}",
+    "{}\n\nwhat does that mean?",
+    "Translate to German:\n{}",
+)
 CODED = ("What does this do?\n\n{}", "find the bug\n```python\n{}```", "Write tests for\n\n{}", "add type hints:\n{}")
 PLAYED = ("Put this into modern English:\n{}", "Who says this and why?\n\n{}", "Continue:\n{}", "analyse the tone: {}")
 STATES = {0.3: 40, 3.0: 15, 20.0: 4}
@@ -100,7 +112,9 @@ class Users:
         source = self._docs if kind == "paste" else self._codes
         body = random.choice(source)
         start = random.randrange(max(1, len(body) // 3))
-        return random.choice(PASTED if kind == "paste" else CODED).format(body[start : start + random.choice((300, 800, 2_000))])
+        return random.choice(PASTED if kind == "paste" else CODED).format(
+            body[start : start + random.choice((300, 800, 2_000))]
+        )
 
 
 def measure(prompt: Prompt) -> tuple[int, int]:
@@ -164,9 +178,7 @@ class Relay:
         assert isinstance(candidate.request, AnswerRequest)
         yield self._send(candidate.request, candidate.prompt_tokens, candidate.source, is_dummy=True)
 
-    def _send(
-        self, request: AnswerRequest, tokens: int, kept: SharedPrompt | None, *, is_dummy: bool = False
-    ) -> Sent:
+    def _send(self, request: AnswerRequest, tokens: int, kept: SharedPrompt | None, *, is_dummy: bool = False) -> Sent:
         if kept is not None:
             kept.seen.add(bytes([self._executor]))
         place = (self._executor, self._session, self._index, self._opened_at)
