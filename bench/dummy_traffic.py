@@ -126,10 +126,17 @@ def measure(prompt: Prompt) -> tuple[int, int]:
 class Relay:
     """A relay's sessions on a simulated clock."""
 
-    def __init__(self, random: Random, compose: Callable[[Random, int], str] | None, sharing: float) -> None:
+    def __init__(
+        self,
+        random: Random,
+        compose: Callable[[Random, int], str] | None,
+        sharing: float,
+        rate_ppm: int = TINY.dummies.rate_ppm,
+    ) -> None:
         self.now = 0.0
         self._random = random
         self._sharing = sharing
+        self._rate_ppm = rate_ppm
         options = {} if compose is None else {"compose": compose}
         self.traffic = Traffic(measure, random=random, clock=lambda: self.now, **options)
         self._session = -1
@@ -191,7 +198,7 @@ class Relay:
         if self._index >= TINY.session_tasks:
             self._session, self._index, self._opened_at = self._session + 1, 0, now
             self._candidates = dict(enumerate(self.traffic.sample(LEAVES)))
-        self._drawn = bool(self._candidates) and self._random.random() * 1e6 < TINY.dummies.rate_ppm
+        self._drawn = bool(self._candidates) and self._random.random() * 1e6 < self._rate_ppm
         self._executor = self._random.randrange(EXECUTORS)
         self._wait_until = now + self.traffic.sample_wait_seconds() if self._drawn else None
 
