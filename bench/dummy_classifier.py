@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,10 +38,11 @@ BUCKETS = 1 << 16
 MAX_CHARS = 1_200
 GRAMS = (1, 2, 3, 4)
 EPOCHS = 12
+BATCH = 64
 BINS = 32
 TREES = 150
 ONE, ALL = "one executor", "all executors"
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,8 @@ class GramModel(nn.Module):
     def forward(self, grams: Tensor, starts: Tensor, numbers: Tensor) -> Tensor:
         bag = self.bag(grams, starts)
         if self.top is None:
-            return 10 * bag[:, 0] + self.bias
+            plain: Tensor = 10 * bag[:, 0] + self.bias
+            return plain
         found: Tensor = self.top(torch.cat([bag, numbers], dim=1))[:, 0]
         return found
 
@@ -247,14 +250,16 @@ def _fit_network(records: Records, seed: int, *, use_numbers: bool) -> Callable[
     model = GramModel(numbers.shape[1] if use_numbers else 0)
     optimiser = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=1e-5)
     for _ in range(EPOCHS):
-        for rows in torch.randperm(len(labels)).split(64):
+        order = torch.randperm(len(labels))
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
             part = [grams[starts[row] : ends[row]] for row in rows]
             sizes = torch.tensor([0, *(len(one) for one in part[:-1])]).cumsum(0)
             loss = nn.functional.binary_cross_entropy_with_logits(
                 model(torch.cat(part), sizes, numbers[rows]), labels[rows]
             )
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch does not say
             optimiser.step()
 
     def predict(found: Records) -> Floats:
@@ -308,9 +313,7 @@ def _split(numbers: Floats, edges: list[Floats], slope: Floats, curve: Floats) -
     return best[1:]
 
 
-def _apply_tree(
-    numbers: Floats, tree: tuple[tuple[int, float], list[tuple[int, float, float, float]]]
-) -> NDArray[np.float32]:
+def _apply_tree(numbers: Floats, tree: tuple[tuple[int, float], list[tuple[int, float, float, float]]]) -> Floats:
     (feature, edge), leaves = tree
     side = numbers[:, feature] > edge
     values = [np.where(numbers[:, f] > e, above, below) for f, e, below, above in leaves]

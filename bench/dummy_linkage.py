@@ -18,30 +18,23 @@ from dummy_traffic import SHARING, Relay, Sent, Users
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "ledger"))
 
-from chain_harness import PARAMS, Chain  # noqa: E402 - after the path is set
-from dummy_classifier import Records, balance  # noqa: E402
+from chain_harness import PARAMS, Chain  # type: ignore[import-not-found]  # on the path since the line above
+from dummy_classifier import Records, balance
 
-from paceline.base.hashing import hash_parts  # noqa: E402
-from paceline.base.keys import AccountKey  # noqa: E402
-from paceline.economy.pay import compute_task_cost  # noqa: E402
-from paceline.ledger.accounts import ACCOUNTS, get_account  # noqa: E402
-from paceline.ledger.sessions import SESSIONS, compute_session_id, compute_task_id  # noqa: E402
-from paceline.ledger.tasks import TASKS, Task  # noqa: E402
-from paceline.protocol import messages as m  # noqa: E402
-from paceline.protocol.params import DummyParams  # noqa: E402
+from paceline.base.hashing import hash_parts
+from paceline.base.keys import AccountKey
+from paceline.economy.pay import compute_task_cost
+from paceline.ledger.accounts import ACCOUNTS, get_account
+from paceline.ledger.sessions import SESSIONS, compute_session_id, compute_task_id
+from paceline.ledger.tasks import TASKS, Task
+from paceline.protocol import messages as m
+from paceline.protocol.params import DummyParams
 
 RATE_PPM = 300_000
 """Ten times the network's, so that as many dummies need fewer tasks; the classes are balanced in any case."""
 BLOCK_SECONDS = 8.0
 TOKENS_PER_SECOND = 20.0
 DEPOSIT = 5 * 10**11
-
-
-class QuickChain(Chain):
-    """The network of the tests without the replica and without the invariants of every block."""
-
-    def block(self):  # type: ignore[no-untyped-def]  # as the harness, which is not typed
-        return self.sequencer.produce_block(0)[1]
 
 
 class Player:
@@ -55,7 +48,9 @@ class Player:
             check_blocks=2,
             dummies=DummyParams(rate_ppm=RATE_PPM, share_ppm=900_000),
         )
-        self.chain = QuickChain(params=params)
+        self.chain = Chain(params=params)
+        # Without the replica and the invariants of every block, which the tests look at.
+        self.chain.block = lambda: self.chain.sequencer.produce_block(0)[1]
         self.chain.run_race([100] * 5)
         self._sessions: dict[int, bytes] = {}
         self._totals: dict[int, int] = {}
@@ -106,7 +101,9 @@ class Player:
         message = m.OpenSession(self.chain.keys[0].address, "test-model", DEPOSIT, root)
         digest = self.chain.send(self.chain.user, message)
         session = compute_session_id(self.chain.user.address, digest)
-        self.chain.run_until(lambda: (found := SESSIONS.get(self.chain.state, session)) is not None and bool(found.seed))
+        self.chain.run_until(
+            lambda: (found := SESSIONS.get(self.chain.state, session)) is not None and bool(found.seed)
+        )
         self._sessions[number] = session
 
     def _describe(self, one: Sent, shown: tuple[int, int, int]) -> list[float]:
