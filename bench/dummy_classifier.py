@@ -60,7 +60,7 @@ class Records:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dummies", type=int, default=2_000)
+    parser.add_argument("--dummies", type=int, default=2_100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--written", type=Path)
     parser.add_argument("--write", type=Path)
