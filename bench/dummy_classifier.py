@@ -1,6 +1,6 @@
 """How well a classifier tells dummies from users' requests by everything that an executor is shown, and by the ledger.
 
-Run: OMP_NUM_THREADS=1 python bench/dummy_classifier.py [--dummies 2000] [--written FILE | --write FILE --cache FOLDER] [--ledger]
+Run: OMP_NUM_THREADS=1 python bench/dummy_classifier.py [--dummies 2100] [--written FILE | --write FILE --cache FOLDER] [--ledger]
 Requests come from `dummy_traffic`: simulated users and the sampling code of a relay. Half of the time is for training (the
 classifier knows which were dummies, as reveals tell), the other half is held out: as many dummies as requests of users. Three
 classifiers are trained, each chosen on a fifth of the training half: logistic regression on hashed letter n-grams, boosted trees
@@ -39,6 +39,8 @@ MAX_CHARS = 1_200
 GRAMS = (1, 2, 3, 4)
 EPOCHS = 12
 BATCH = 64
+OFTEN_PPM = 300_000
+"""Rate at which nearly all candidates of a session are sent, for a variant whose prompts are dear to make."""
 BINS = 32
 TREES = 150
 ONE, ALL = "one executor", "all executors"
@@ -69,7 +71,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.write is not None:
-        write_prompts(given.write, given.cache, given.dummies + 600)
+        write_prompts(given.write, given.cache, given.dummies * 5 // 4)
         return
     if given.ledger:
         from dummy_linkage import collect_ledger  # noqa: PLC0415 - it needs the tests' chain
@@ -78,17 +80,22 @@ def main() -> None:
         return
     if given.written is not None:
         written = json.loads(given.written.read_text("utf-8"))
-        run_variant("written by the model", given, lambda random, _: random.choice(written), 0.0)
+        # Each is used once, or the classifier would learn them by heart.
+        run_variant("written by the model", given, lambda _random, _chars: written.pop(), 0.0, OFTEN_PPM)
         return
     run_variant("opt-in resampled", given, None, SHARING)
     run_variant("shipped set", given, None, 0.0)
 
 
 def run_variant(
-    name: str, given: argparse.Namespace, compose: Callable[[Random, int], str] | None, sharing: float
+    name: str,
+    given: argparse.Namespace,
+    compose: Callable[[Random, int], str] | None,
+    sharing: float,
+    rate_ppm: int = TINY.dummies.rate_ppm,
 ) -> None:
     """Simulate until there are enough dummies, and attack both views."""
-    relay, users = Relay(Random(given.seed), compose, sharing), Users(Random(given.seed + 1))
+    relay, users = Relay(Random(given.seed), compose, sharing, rate_ppm), Users(Random(given.seed + 1))
     sent: list[Sent] = []
     dummies = 0
     for one in relay.run(users):

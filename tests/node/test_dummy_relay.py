@@ -14,6 +14,7 @@ import pytest
 from role_setup import CHAIN_ID, MODEL, RELAY, REQUEST, USER, change_session, get_order, make_context, make_state
 from test_relay_order import END, FakePeers
 
+from paceline.base.errors import InvalidTransaction
 from paceline.base.integers import PPM
 from paceline.ledger import accounts, dummies, nodes, sessions, tasks
 from paceline.ledger.sessions import SESSIONS, compute_session_id, compute_task_id
@@ -357,3 +358,31 @@ def test_the_answers_of_dummies_are_read_to_the_end(setting):
     setting.pay_all()
     show(setting)
     assert f"paceline_relay_dummies_total {len(setting.sent_dummies())}" in render(setting)
+
+
+def test_a_prompt_lent_twice_is_one_prompt(setting):
+    setting.ask("lend me", shares=True)
+    setting.ask("lend me", shares=True)
+    kept = [kept for kept in setting.injector.traffic.shared if kept.request == ask_for("lend me")]
+    asked = {executor for executor, order in setting.peers.asked if order.request == ask_for("lend me")}
+    assert [one.seen for one in kept] == [asked]
+
+
+def test_a_reveal_that_fails_is_tried_again(setting):
+    setting.ask_until_dummies(1)
+    setting.pay_all()
+    sent, refused = setting.context.chain.sent, []
+
+    async def fail(message, *, key=None):
+        refused.append(message)
+        raise InvalidTransaction("not-fresh", "somebody was quicker")
+
+    send, setting.context.chain.send = setting.context.chain.send, fail
+    with pytest.raises(InvalidTransaction):
+        show(setting)
+    setting.context.chain.send = send
+    [message] = show(setting)
+    assert message.entries == refused[0].entries
+    # To other accounts, so that whoever pays into the first ones stops nothing.
+    assert not {payout.to for payout in message.payouts} & {payout.to for payout in refused[0].payouts}
+    assert sent == [message]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +36,7 @@ from paceline.node.dummies.plans import (
     make_plan,
     split_amount,
 )
-from paceline.node.dummies.traffic import Candidate, SharedPrompt, Traffic
+from paceline.node.dummies.traffic import MAX_SHARED, Candidate, SharedPrompt, Traffic
 from paceline.protocol.answers import Prompt, Request
 from paceline.protocol.dummies import LEAVES, MAX_ENTRIES, Payout, RevealDummies
 from paceline.protocol.messages import Transfer
@@ -44,6 +45,7 @@ LOG = logging.getLogger(__name__)
 REVEAL_SHARE = 8
 """Dummies are shown in the last eighth of an epoch, long after their answers were judged."""
 REFRESH_BLOCKS = 16
+FOLLOWED_TASKS = 4 * MAX_SHARED
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,12 @@ class Injector(NoDummies):
         self._random = random or SystemRandom()
         self.traffic = Traffic(measure, random=self._random)
         self._plans = PlanStore(context.work_path / "dummies", context.key)
+        self._showing: set[bytes] = set()
+        """Sessions whose reveal is on its way."""
         self._waiting: dict[bytes, dict[int, Candidate]] = {}
         """Candidates left by session."""
-        self._sent_to: dict[bytes, SharedPrompt] = {}
+        self._sent_to: OrderedDict[bytes, SharedPrompt] = OrderedDict()
+        """Tasks that showed a lent prompt to somebody."""
 
     def prepare(self) -> Prepared:
         """Choose the candidates of a session that is about to be opened."""
@@ -154,8 +159,7 @@ class Injector(NoDummies):
     def note_placed(self, kept: SharedPrompt | None, task_id: bytes) -> None:
         """A kept prompt goes out under a task."""
         if kept is not None:
-            kept.task_id = task_id
-            self._sent_to[task_id] = kept
+            self._follow(task_id, kept)
 
     def note_sent(self, task_id: bytes, executor: bytes) -> None:
         """A node is shown the prompt of a task."""
@@ -185,7 +189,7 @@ class Injector(NoDummies):
         del waiting[place]
         if candidate.source is not None:
             # Whoever sees it now has seen it from now on.
-            self._sent_to[compute_task_id(session_id, index)] = candidate.source
+            self._follow(compute_task_id(session_id, index), candidate.source)
         self._plans.add_used(session_id, index, place)
         return Dummy(candidate.request, max_cost)
 
@@ -217,19 +221,19 @@ class Injector(NoDummies):
                 self.drop(session_id)
 
     def _refresh_seen(self, state: State) -> None:
-        for kept in self.traffic.shared:
-            task = TASKS.get(state, kept.task_id)
+        """Whoever was drawn to check a prompt's task has read it, too."""
+        for task_id, kept in self._sent_to.items():
+            task = TASKS.get(state, task_id)
             if task is not None:
                 kept.seen.update(task.drawn)
-        known = {kept.task_id: kept for kept in self.traffic.shared}
-        self._sent_to = {
-            task_id: kept
-            for task_id, kept in self._sent_to.items()
-            if task_id in known or TASKS.get(state, task_id) is not None
-        }
+
+    def _follow(self, task_id: bytes, kept: SharedPrompt) -> None:
+        self._sent_to[task_id] = kept
+        if len(self._sent_to) > FOLLOWED_TASKS:
+            self._sent_to.popitem(last=False)
 
     def _start_reveal(self, state: State, session_id: bytes, plan: Plan) -> None:
-        found = self._list_due(state, session_id, plan)
+        found = self._list_due(state, session_id, plan) if session_id not in self._showing else []
         if found:
             message, due = self._make_reveal(state, session_id, plan, found)
             shown = [index for index, _, _ in found]
@@ -271,7 +275,11 @@ class Injector(NoDummies):
 
     async def _reveal(self, session_id: bytes, message: RevealDummies, shown: list[int], due: tuple[Due, ...]) -> None:
         self._change(session_id, lambda plan: msgspec.structs.replace(plan, due=(*plan.due, *due)))
-        await self._context.chain.send(message)
+        self._showing.add(session_id)
+        try:
+            await self._context.chain.send(message)
+        finally:
+            self._showing.discard(session_id)
         self._change(session_id, lambda plan: _mark_shown(plan, shown))
         # Counted now and not when sent: what is measured may be read by others.
         self._context.metrics.count("relay_dummies_total", amount=len(shown))

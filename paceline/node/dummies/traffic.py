@@ -8,7 +8,7 @@ none goes to a node that is known to have seen it.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from random import Random, SystemRandom
@@ -54,7 +54,6 @@ class SharedPrompt:
     request: Request
     prompt_tokens: int
     seen: set[bytes] = field(default_factory=set)
-    task_id: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,12 @@ class Traffic:
         self._shapes: deque[Shape] = deque(maxlen=RECENT)
         self._gaps: deque[float] = deque(maxlen=RECENT)
         self._last: float | None = None
-        self.shared: deque[SharedPrompt] = deque(maxlen=MAX_SHARED)
+        self._shared: OrderedDict[Prompt, SharedPrompt] = OrderedDict()
+
+    @property
+    def shared(self) -> list[SharedPrompt]:
+        """Prompts that users lent, the latest last."""
+        return list(self._shared.values())
 
     def note(self, request: Request, prompt_tokens: int, *, shares: bool) -> SharedPrompt | None:
         """A user's request arrives; the kept prompt when its user shares it."""
@@ -100,8 +104,11 @@ class Traffic:
         self._shapes.append(Shape(_strip(request), chars))
         if not shares or chars > MAX_SHARED_CHARS:
             return None
-        kept = SharedPrompt(request, prompt_tokens)
-        self.shared.append(kept)
+        # Asked again, it is one prompt: who has seen it has seen it.
+        kept = self._shared.setdefault(request.prompt, SharedPrompt(request, prompt_tokens))
+        self._shared.move_to_end(request.prompt)
+        if len(self._shared) > MAX_SHARED:
+            self._shared.popitem(last=False)
         return kept
 
     def sample_hold_seconds(self) -> float:
@@ -120,7 +127,7 @@ class Traffic:
 
     def sample(self, count: int) -> list[Candidate]:
         """Dummies for a session: shared prompts as far as there are any, the rest composed; none before any traffic."""
-        taken = self._random.sample(list(self.shared), min(count, len(self.shared)))
+        taken = self._random.sample(self.shared, min(count, len(self._shared)))
         found = [Candidate(self._renew(kept.request), kept.prompt_tokens, kept) for kept in taken]
         composed = (self._compose() for _ in range(count - len(found)))
         found += [candidate for candidate in composed if candidate is not None]
