@@ -176,7 +176,7 @@ class NodeService:
             return None if model is None else (len(encode_prompt(model, prompt)), model.context_tokens)
 
         ceremony_key = self._home.load_ceremony_key(self._settings.name)
-        return RelayRole(self._context, model_id, user, Injector(self._context, user, ceremony_key, measure))
+        return RelayRole(self._context, model_id, user, Injector(self._context, model_id, user, ceremony_key, measure))
 
     async def _open_backend(self) -> VllmBackend | None:
         """VLLM's server for the first of the served models; this process answers for the others."""

@@ -62,7 +62,7 @@ class Setting:
         self.open()
 
     def make_injector(self):
-        return Injector(self.context, USER, self.key, lambda prompt: (PROMPT_TOKENS, 8_192), Random(3))
+        return Injector(self.context, MODEL, USER, self.key, lambda prompt: (PROMPT_TOKENS, 8_192), Random(3))
 
     def open(self):
         prepared = self.injector.prepare()
@@ -319,7 +319,7 @@ def test_no_more_is_asked_back_than_the_ledger_gives(setting):
 
 def test_plans_are_locked_at_rest_and_hold_no_prompt(setting, tmp_path):
     setting.ask_until_dummies(2)
-    [path] = (tmp_path / "work" / "dummies").glob("*.plan")
+    [path] = (tmp_path / "work" / "dummies" / MODEL).glob("*.plan")
     assert setting.session_id.hex() in path.name
     assert b"question" not in path.read_bytes()
     assert PlanStore(path.parent, RELAY).get(setting.session_id).used

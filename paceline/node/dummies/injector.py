@@ -119,6 +119,7 @@ class Injector(NoDummies):
     def __init__(
         self,
         context: Context,
+        model_id: str,
         user: AccountKey,
         draw_key: CeremonyKey,
         measure: Callable[[Prompt], tuple[int, int] | None],
@@ -129,7 +130,7 @@ class Injector(NoDummies):
         self._draw_key = draw_key
         self._random = random or SystemRandom()
         self.traffic = Traffic(measure, random=self._random)
-        self._plans = PlanStore(context.work_path / "dummies", context.key)
+        self._plans = PlanStore(context.work_path / "dummies" / model_id, context.key)
         self._showing: set[bytes] = set()
         """Sessions whose reveal is on its way."""
         self._waiting: dict[bytes, dict[int, Candidate]] = {}
