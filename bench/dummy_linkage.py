@@ -34,7 +34,7 @@ RATE_PPM = 300_000
 """Ten times the network's, so that as many dummies need fewer tasks; the classes are balanced in any case."""
 BLOCK_SECONDS = 8.0
 TOKENS_PER_SECOND = 20.0
-DEPOSIT = 3 * 10**11
+DEPOSIT = 2 * 10**11
 
 
 class Player:

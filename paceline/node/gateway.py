@@ -23,7 +23,8 @@ from paceline.node.api.keys import KeyRing
 from paceline.node.chains.chain import is_alive
 from paceline.node.context import Context
 from paceline.node.models import ModelHost
-from paceline.node.roles.relay import AnswerEvent, RelayRole, Started
+from paceline.node.roles.answer_events import AnswerEvent, Started
+from paceline.node.roles.relay import RelayRole
 from paceline.node.settings import COMETBFT
 from paceline.node.views import (
     Account,

@@ -24,10 +24,11 @@ from paceline.ledger import attendance, clock, nodes
 from paceline.ledger.accounts import get_account
 from paceline.ledger.sessions import SESSIONS, Session, compute_session_id, compute_task_id, get_executors
 from paceline.node.answers.continuation import Continuation
-from paceline.node.answers.pump import Buffering, read_ahead
+from paceline.node.answers.pump import read_ahead
 from paceline.node.answers.queues import FairQueue, QueueFull
 from paceline.node.context import Context
 from paceline.node.dummies.injector import NoDummies
+from paceline.node.roles.answer_events import BUFFERING, AnswerEvent, Started
 from paceline.node.views import Busy, GatewayError, OutOfFunds, UpstreamFailed
 from paceline.protocol.answers import (
     BusyFrame,
@@ -62,11 +63,6 @@ MAX_WAITING = 256
 MAX_WAITING_PER_USER = 64
 SLOTS_OF_UNKNOWN = 9
 """Requests that an executor is thought to take at once while it has not said how many."""
-BUFFER_BYTES = 256 * 1024
-MAX_JOINED = 4_096
-"""Letters up to which text that waits for a client is put into one frame."""
-STALL_SECONDS = 60.0
-"""How long a client may leave a full buffer unread."""
 
 
 @dataclass
@@ -108,38 +104,12 @@ class Placed:
     executors: list[bytes]
 
 
-@dataclass(frozen=True)
-class Started:
-    """First event of an answer: who does it."""
-
-    task_id: bytes
-    executor: bytes
-
-
-AnswerEvent = Started | TextFrame | VectorFrame | EndFrame
-
-
 class _FullError(TransportError):
     """The executor has no room, and says so in a mark."""
 
     def __init__(self, skip: Skip) -> None:
         super().__init__("at its limit of waiting requests")
         self.skip = skip
-
-
-def _measure(event: AnswerEvent) -> int:
-    return len(event.text.encode()) if isinstance(event, TextFrame) else 0
-
-
-def _join(before: AnswerEvent, after: AnswerEvent) -> AnswerEvent | None:
-    """Both as one frame, when nothing but text would be joined."""
-    if isinstance(before, TextFrame) and isinstance(after, TextFrame) and len(before.text) < MAX_JOINED:
-        pairs = zip(msgspec.structs.astuple(before), msgspec.structs.astuple(after), strict=True)
-        return TextFrame(*(first + second for first, second in pairs))
-    return None
-
-
-BUFFERING = Buffering[AnswerEvent](limit_bytes=BUFFER_BYTES, stall_seconds=STALL_SECONDS, measure=_measure, join=_join)
 
 
 class RelayRole:
