@@ -337,6 +337,7 @@ def write_prompts(path: Path, cache: Path, count: int) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     tokenizer.pad_token = "<|im_end|>"
+    end = tokenizer.pad_token_id
     random = Random(7)
     torch.manual_seed(7)
     found: dict[str, None] = {}
@@ -348,7 +349,7 @@ def write_prompts(path: Path, cache: Path, count: int) -> None:
         inputs = tokenizer(texts, return_tensors="pt", padding=True)
         with torch.no_grad():
             replies = model.generate(
-                **inputs, max_new_tokens=40, do_sample=True, temperature=1.0, pad_token_id=tokenizer.pad_token_id
+                **inputs, max_new_tokens=40, do_sample=True, temperature=1.0, pad_token_id=end, eos_token_id=end
             )
         for reply in replies[:, inputs["input_ids"].shape[1] :]:
             text = tokenizer.decode(reply, skip_special_tokens=True).strip().strip('"')
