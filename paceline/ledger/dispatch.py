@@ -10,6 +10,7 @@ from paceline.ledger import (
     channels,
     checks,
     clock,
+    dummies,
     inquiries,
     nodes,
     race,
@@ -29,6 +30,7 @@ from paceline.ledger.admission import Admitted
 from paceline.ledger.state import State
 from paceline.protocol import channels as c
 from paceline.protocol import messages as m
+from paceline.protocol.dummies import RevealDummies
 from paceline.protocol.params import NetworkParams
 from paceline.protocol.traps import ShowDraws
 
@@ -128,12 +130,15 @@ def _execute_on_work(  # noqa: C901, PLR0912 - one arm per message
         case m.OpenSession():
             key, digest = admitted.envelope.public_key, admitted.transaction_hash
             sessions.apply_open(state, params, sender, key, digest, message)
+            dummies.note_session(state, sender, digest, message, epoch)
         case m.CloseSession():
             sessions.apply_close(state, sender, message)
         case m.SubmitReceipts():
             tasks.apply_receipts(state, params, chain_id, sender, message.receipts, epoch)
         case m.ProveVouchers():
             vouchers.apply_proof(state, chain_id, sender, message)
+        case RevealDummies():
+            dummies.apply_reveal(state, params, chain_id, sender, message)
         case m.CommitVerdict():
             checks.apply_commitment(state, sender, message)
         case m.JudgeTask():

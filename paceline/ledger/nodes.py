@@ -53,6 +53,12 @@ class Node(Record, frozen=True):
     """Late marks that it made as a relay in the running epoch, except those against who was away."""
     held: int = 0
     """Nicoin of the running epoch's receipts, which it loses when it is found guilty."""
+    relayed: int = 0
+    """Nicoin of the running epoch's receipts that it relayed."""
+    returned: int = 0
+    """Of these, what came back for dummies."""
+    dummies: int = 0
+    """Its answers of the running epoch that were shown to be dummies: work without pay."""
     refunded: int = 0
     """Nicoin of the running epoch that went back to users because of its guilt."""
     earned: int = 0

@@ -13,7 +13,7 @@ import msgspec
 from paceline.base.integers import PPM, mul_div_floor, split_proportionally
 from paceline.economy.pay import Pay, compute_criterion_ppm, compute_pay, compute_work_criterion_ppm
 from paceline.economy.supply import compute_floor_issuance
-from paceline.ledger import attendance, bonds, nodes, task_pay, task_reports, traps
+from paceline.ledger import attendance, bonds, dummies, nodes, task_pay, task_reports, traps
 from paceline.ledger.accounts import HELD_PAY, RESERVE, TRAINING_FUND, get_account, move_coins
 from paceline.ledger.evidence import take_missed
 from paceline.ledger.nodes import NODES, Node
@@ -51,6 +51,7 @@ def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     attendance.end_epoch(state, params)
     task_reports.end_epoch(state)
     due = _collect_due(state, params)
+    dummies.end_epoch(state)
     shares = _compute_issuance(state, params, due, epoch)
     _pay_bounties(state, params, due, epoch)
     traps.pay_jackpots(state, params, due, epoch)
@@ -145,7 +146,7 @@ def _settle_node(
     )
     settled = msgspec.structs.replace(
         node,
-        reputation=0 if lost else node.reputation + (1 if due > 0 else 0),
+        reputation=0 if lost else node.reputation + (1 if due > 0 or node.dummies > 0 else 0),
         tasks=0,
         checks=0,
         duties=0,
@@ -156,6 +157,9 @@ def _settle_node(
         found=0,
         fooled=0,
         held=0,
+        relayed=0,
+        returned=0,
+        dummies=0,
         refunded=0,
         earned=node.earned + earned,
         forfeited=node.forfeited + forfeited,

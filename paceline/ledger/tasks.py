@@ -72,6 +72,8 @@ class Task(Record, frozen=True, kw_only=True):
     """Checkers of the wrong version that are paid as checkers of the task."""
     unpaid: bool = False
     """The executor broke the rules of forced errors: its part goes to the training fund."""
+    is_dummy: bool = False
+    """Shown by its relay to be a test; its cost is undone then."""
 
 
 TASKS: Table[Task] = Table("tasks/by-id", Task)
@@ -145,6 +147,8 @@ def _apply_receipt(
     TASKS.put(state, task_id, task)
     OPEN_TASKS.put(state, task_id, 0)
     nodes.add_to_node(state, sender, tasks=1, held=cost)
+    if nodes.NODES.get(state, session.relay) is not None:
+        nodes.add_to_node(state, session.relay, relayed=cost)
     attendance.note_answer(state, params, sender)
     state.emit("task", task=task_id.hex(), executor=sender.hex(), cost=cost, status=DRAWING)
 

@@ -24,7 +24,8 @@ from paceline.node.api.keys import KeyRing
 from paceline.node.chains.chain import is_alive
 from paceline.node.context import Context
 from paceline.node.models import ModelHost
-from paceline.node.roles.relay import RelayRole, Started
+from paceline.node.roles.answer_events import AnswerEvent, Started
+from paceline.node.roles.relay import RelayRole
 from paceline.node.settings import COMETBFT
 from paceline.node.views import (
     Account,
@@ -143,7 +144,7 @@ class NodeGateway:
         self, account: Account, asked: EmbedRequest, tokens: int, room: asyncio.Semaphore
     ) -> tuple[bytes, TaskCost]:
         task_id, executor, values = "", "", b""
-        async with room, aclosing(self._relays[asked.model].ask(asked, tokens, account.key_id)) as events:
+        async with room, aclosing(self._ask(account, asked, tokens)) as events:
             async for event in events:
                 if isinstance(event, Started):
                     task_id, executor = event.task_id.hex(), self._context.peers.name_of(event.executor)
@@ -153,6 +154,12 @@ class NodeGateway:
             raise UpstreamFailed("the executor sent no vector")
         cost = compute_task_cost(tokens, 0, self._context.params.token_price)
         return values, TaskCost(task_id=task_id, executor=executor, cost_nicoin=cost)
+
+    def _ask(
+        self, account: Account, asked: AnswerRequest | EmbedRequest, prompt_tokens: int
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        relay = self._relays[asked.model]
+        return relay.ask(asked, prompt_tokens, account.key_id, shares=account.shares_prompts)
 
     async def _answer(
         self, account: Account, request: ChatRequest | CompletionRequest
@@ -169,7 +176,7 @@ class NodeGateway:
     ) -> AsyncGenerator[ChatEvent, None]:
         task_id = executor = ""
         # Every accepted key bills the one account whose key this node holds; the name keeps its share of the line.
-        async with aclosing(self._relays[asked.model].ask(asked, prompt_tokens, account.key_id)) as events:
+        async with aclosing(self._ask(account, asked, prompt_tokens)) as events:
             async for event in events:
                 if isinstance(event, Started):
                     executor, is_first = self._context.peers.name_of(event.executor), not task_id

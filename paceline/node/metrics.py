@@ -26,6 +26,7 @@ HELP = {
     "relay_waiting": "Requests that wait in this relay's line.",
     "relay_requests_total": "Requests by how they ended.",
     "relay_failovers_total": "Answers that another drawn node had to begin anew.",
+    "relay_dummies_total": "Dummy tasks of this relay that it has shown to the ledger.",
     "relay_first_token_seconds": "From taking a request to the first text of its answer.",
     "executor_slots": "Answers that this node makes at once.",
     "executor_under_way": "Answers in the making.",

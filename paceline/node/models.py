@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from paceline.base.errors import ConfigError, WorkError
@@ -20,18 +23,29 @@ class ModelHost:
     cheater's 4-bit copy, loaded only by a node that plays that fraud.
     """
 
-    def __init__(self, cache: Path, threads: Threads, model_ids: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        cache: Path,
+        threads: Threads,
+        model_ids: tuple[str, ...],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._cache = cache
         self._threads = threads
         self.model_ids = model_ids
         self._loading: dict[tuple[str, bool], asyncio.Task[LanguageModel]] = {}
         self._paths: dict[str, Path] = {}
+        self._clock = clock
+        self._used_at = clock()
+        self.wake_seconds = 0.0
+        """How long the last loading took."""
 
     async def get(self, model_id: str, *, cheap: bool = False) -> LanguageModel:
         """A model, after conversion and loading.
 
         Errors: WorkError when it cannot be loaded; ConfigError for one that the settings name and nothing here has.
         """
+        self._used_at = self._clock()
         key = (model_id, cheap)
         loading = self._loading.get(key)
         if loading is None or (loading.done() and loading.exception() is not None):
@@ -43,6 +57,18 @@ class ModelHost:
         """Load every model that this node serves, one after another, as each needs memory and a core."""
         for model_id in self.model_ids:
             await self.get(model_id)
+
+    def release(self, idle_seconds: float) -> bool:
+        """Unload everything once nobody asked for so long; the next `get` loads again. True when something went."""
+        done = [key for key, loading in self._loading.items() if loading.done()]
+        if not done or self._clock() - self._used_at < idle_seconds:
+            return False
+        for key in done:
+            del self._loading[key]
+        # Reference cycles would keep the memory until some later moment.
+        gc.collect()
+        LOG.info("released %s after %g idle seconds", ", ".join(name for name, _ in done), idle_seconds)
+        return True
 
     def get_path(self, model_id: str) -> Path | None:
         """Folder of a prepared model, once it was loaded."""
@@ -70,4 +96,7 @@ class ModelHost:
             raise WorkError(f"{model_id} cannot be prepared in {self._cache}: {problem}") from None
         self._paths[model_id] = path
         LOG.info("model ready at %s", path)
-        return LanguageModel.load(path, quantise=cheap)
+        began = self._clock()
+        model = LanguageModel.load(path, quantise=cheap)
+        self.wake_seconds = self._clock() - began
+        return model

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 import uvicorn
 
 from paceline.base.keys import AccountKey
+from paceline.inference.plan import encode_prompt
 from paceline.ledger.application import Application
 from paceline.ledger.state import State
 from paceline.network.client import PeerClient
@@ -37,6 +38,7 @@ from paceline.node.chains.engine_door import EngineDoor
 from paceline.node.chains.engines import build_chain
 from paceline.node.context import Context
 from paceline.node.control import Control
+from paceline.node.dummies.injector import Injector
 from paceline.node.duties import Duties, Threads
 from paceline.node.gateway import DoorKeys, NodeGateway
 from paceline.node.home import Home
@@ -57,6 +59,7 @@ from paceline.node.roles.relay import RelayRole
 from paceline.node.roles.trainer import TrainerRole
 from paceline.node.settings import COMETBFT, VLLM, load_settings
 from paceline.node.tracing import open_tracing
+from paceline.protocol.answers import Prompt
 from paceline.protocol.codec import decode
 from paceline.store.blobs import BlobStore
 from paceline.store.state import SqliteStateStore
@@ -153,9 +156,7 @@ class NodeService:
         relays: dict[str, RelayRole] = {}
         if self._door is not None:
             user = self._home.load_key("user")
-            relays = {
-                model: RelayRole(self._context, model, user, self._settings.channels) for model in self._host.model_ids
-            }
+            relays = {model: self._make_relay(model, user) for model in self._host.model_ids}
             servers.append(self._make_web_server(self._door, relays, user))
         if self._settings.serves:
             # Load before the first poll: the sequencer waits for everybody, and the Race should not share a core with it.
@@ -171,6 +172,15 @@ class NodeService:
         for finished in done:
             if not finished.cancelled() and (problem := finished.exception()) is not None:
                 raise problem
+
+    def _make_relay(self, model_id: str, user: AccountKey) -> RelayRole:
+        def measure(prompt: Prompt) -> tuple[int, int] | None:
+            model = self._host.get_loaded(model_id)
+            return None if model is None else (len(encode_prompt(model, prompt)), model.context_tokens)
+
+        ceremony_key = self._home.load_ceremony_key(self._settings.name)
+        injector = Injector(self._context, model_id, user, ceremony_key, measure)
+        return RelayRole(self._context, model_id, user, channels=self._settings.channels, injector=injector)
 
     async def _open_backend(self) -> VllmBackend | None:
         """VLLM's server for the first of the served models; this process answers for the others."""

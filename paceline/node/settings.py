@@ -19,6 +19,9 @@ MAX_MODELS = 16
 MAX_PARALLEL_ANSWERS = 4_096
 MAX_CHANNELS = 256
 TORCH, VLLM = "torch", "vllm"
+READY, RELEASE = "ready", "release"
+IDLE_WAYS = (READY, RELEASE)
+RELEASE_AFTER_SECONDS = 600.0
 BACKENDS = (TORCH, VLLM)
 CHEATS = ("", "race-padding", "cheap-model", "untrained-update")
 
@@ -45,8 +48,15 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Takes a seat in training runs when one is free."""
     serves: bool = True
     """Loads the language models and answers or checks requests."""
+    dummies: bool = True
+    """A relay's own: mixes dummy tasks among its users' requests, which tests executors and costs it nothing in the end."""
     models: tuple[str, ...] = (DEFAULT_MODEL,)
     """Models it serves: names of the catalogue, or of folders that were imported into its cache. Each needs its memory."""
+    idle: str = READY
+    """What becomes of the models while nobody asks: ready (they stay loaded) or release (memory and device are free; the
+    next request waits for the loading, whose time the node tells its peers)."""
+    release_after_seconds: float = RELEASE_AFTER_SECONDS
+    """With idle = release: how long nobody has asked by then."""
     parallel_answers: int = 1
     """Answers generated at once; more wait in line. Each takes memory for its context, and a core unless a GPU does the work."""
     channels: int = 0
@@ -106,6 +116,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ConfigError(f"engine: {self.engine!r} is none of {', '.join(ENGINES)}")
         if not 1 <= len(self.models) <= MAX_MODELS or len(set(self.models)) != len(self.models):
             raise ConfigError(f"models: between 1 and {MAX_MODELS} different names are wanted")
+        self._check_idle()
         self._check_backend()
         if self.block_seconds <= 0 or self.idle_seconds < self.block_seconds:
             raise ConfigError("block_seconds must be above 0 and idle_seconds at least as long")
@@ -124,6 +135,16 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ConfigError(f"channels must be from 0 to {MAX_CHANNELS}")
         if self.snapshot_blocks < 0 or self.keep_blocks < 0:
             raise ConfigError("snapshot_blocks and keep_blocks must not be negative")
+
+    def _check_idle(self) -> None:
+        if self.idle not in IDLE_WAYS:
+            raise ConfigError(f"idle: {self.idle!r} is none of {', '.join(IDLE_WAYS)}")
+        if self.release_after_seconds < 1:
+            raise ConfigError("release_after_seconds must be at least 1")
+        if self.idle != RELEASE and self.release_after_seconds != RELEASE_AFTER_SECONDS:
+            raise ConfigError(f"release_after_seconds needs idle = {RELEASE!r}")
+        if self.idle == RELEASE and self.backend == VLLM:
+            raise ConfigError(f"idle: {RELEASE!r} is for the torch backend; vLLM keeps its own server")
 
     def _check_backend(self) -> None:
         if self.backend not in BACKENDS:

@@ -95,6 +95,8 @@ class Account:
     name: str
     key_id: str = "demo"
     limits: KeyLimits = KeyLimits()
+    shares_prompts: bool = False
+    """Lets this request's prompt be used again for dummy tasks, as its header says."""
 
 
 @dataclass(frozen=True, kw_only=True)

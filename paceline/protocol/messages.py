@@ -12,6 +12,7 @@ from msgspec import Meta
 from paceline.base.hashing import hash_parts
 from paceline.protocol.channels import CHANNEL_DUTIES, ChannelMessage
 from paceline.protocol.codec import Record, decode, encode
+from paceline.protocol.dummies import RevealDummies
 from paceline.protocol.traps import NO_SEAL, ShowDraws
 
 MAX_TRANSACTION_BYTES = 256 * 1024
@@ -246,6 +247,8 @@ class OpenSession(Record, frozen=True, tag="open-session"):
     relay: AddressBytes
     model: Name
     deposit: Amount
+    dummies_root: Digest = bytes(32)
+    """Root over the prompts of dummies that the relay may mix in; random bytes when it has none."""
 
 
 class CloseSession(Record, frozen=True, tag="close-session"):
@@ -412,6 +415,7 @@ Message = (
     | CloseSession
     | SubmitReceipts
     | ProveVouchers
+    | RevealDummies
     | CommitVerdict
     | JudgeTask
     | ShowDraws
@@ -443,6 +447,7 @@ DUTIES = (
     AccuseReport,
     JudgeReport,
     SubmitReceipts,
+    RevealDummies,
     CommitVerdict,
     JudgeTask,
     ShowDraws,

@@ -127,6 +127,15 @@ class ChannelParams(Record, kw_only=True, frozen=True):
     """Time of the executor to open the drawn leaves; who does not is guilty."""
 
 
+class DummyParams(Record, kw_only=True, frozen=True):
+    """Dummy tasks that relays mix among their users' (decision 031)."""
+
+    rate_ppm: int = 30_000
+    """Chance of an index to be drawn for a dummy; 0 switches them off."""
+    share_ppm: int = 60_000
+    """Most of what a relay's tasks cost in an epoch that comes back for dummies."""
+
+
 class NetworkParams(Record, kw_only=True, frozen=True):
     """All shared numbers of a network."""
 
@@ -194,6 +203,7 @@ class NetworkParams(Record, kw_only=True, frozen=True):
     """Auditors drawn per update."""
     tasks: TaskParams = TaskParams()
     channels: ChannelParams = ChannelParams()
+    dummies: DummyParams = DummyParams()
 
 
 TINY = NetworkParams(

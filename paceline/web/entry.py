@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import msgspec
@@ -40,6 +40,7 @@ from paceline.web.streams import LiveResponse
 DISCARD_FACTOR = 16
 MAX_KEY_CHARS = 256
 IDEMPOTENCY_PATTERN = f"[!-~]{{1,{MAX_KEY_CHARS}}}"
+SHARING_HEADER = "x-paceline-share-prompt"
 MAX_REPEAT_BYTES = 16 << 20
 DEFAULT_TOKENS = 1_024
 CHARS_PER_TOKEN = 3
@@ -157,7 +158,7 @@ class Entry:
 
     async def handle(self, operation: Operation, request: Request) -> Response:
         """Answer a paid request, or repeat the answer that its idempotency key stands for."""
-        account = self.authenticate(request)
+        account = replace(self.authenticate(request), shares_prompts=_read_sharing(request))
         body = await self.read_json(request)
         key = _read_idempotency_key(request)
         if key is None:
@@ -278,6 +279,13 @@ def estimate_tokens(text_chars: int) -> int:
 def reply_json(value: object, headers: Mapping[str, str] | None = None) -> Response:
     """Build a reply."""
     return Response(msgspec.json.encode(value), OK, dict(headers or {}), "application/json")
+
+
+def _read_sharing(request: Request) -> bool:
+    given = request.headers.get(SHARING_HEADER)
+    if given not in (None, "yes", "no"):
+        raise RequestRefused(SHARING_HEADER, "invalid_value", f"{SHARING_HEADER} must be yes or no.")
+    return given == "yes"
 
 
 def _read_idempotency_key(request: Request) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from paceline.web.batch_routes import BATCH_SHAPE
 from paceline.web.embedding_routes import EMBEDDING_SHAPE
-from paceline.web.entry import IDEMPOTENCY_PATTERN
+from paceline.web.entry import IDEMPOTENCY_PATTERN, SHARING_HEADER
 from paceline.web.fields import BodyShape
 from paceline.web.file_routes import MAX_PAGE
 from paceline.web.openapi_replies import REPLIES, refer
@@ -45,6 +45,14 @@ IDEMPOTENCY = {
     "required": False,
     "description": "The same key and body within 24 hours get the same answer, paid once.",
     "schema": {"type": "string", "pattern": f"^{IDEMPOTENCY_PATTERN}$"},
+}
+
+SHARING = {
+    "name": SHARING_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "With `yes` the relay may send this prompt again, to other nodes, as a test of them. Off by default.",
+    "schema": {"type": "string", "enum": ["yes", "no"], "default": "no"},
 }
 
 
@@ -124,7 +132,7 @@ def _describe_paid() -> dict[str, Any]:
     )
     paths: dict[str, Any] = {}
     for path, summary, shape, reply in replies:
-        described = _operation(summary, reply, PAID, [IDEMPOTENCY])
+        described = _operation(summary, reply, PAID, [IDEMPOTENCY, SHARING])
         if "stream" in shape.to_schema()[shape.name]["properties"]:
             described["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
         paths[path] = {"post": described | {"requestBody": _body(shape)}}

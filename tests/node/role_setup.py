@@ -214,7 +214,7 @@ def make_group_key(key: AccountKey) -> CeremonyKey:
 def make_context(state: State, key: AccountKey, folder: Path, **changes) -> SimpleNamespace:
     """A context of one node over a state."""
     parts = {
-        "settings": SimpleNamespace(cheat="", serves=True, name="node", parallel_answers=1),
+        "settings": SimpleNamespace(cheat="", serves=True, name="node", parallel_answers=1, idle="ready"),
         "key": key,
         "address": key.address,
         "params": TINY,

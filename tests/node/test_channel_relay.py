@@ -126,7 +126,7 @@ class Setting:
         self.cut = None
         """A kind of frame that kills the executor instead of leaving it."""
         self.start_executor()
-        self.relay = RelayRole(self.relay_context, MODEL, USER, 1)
+        self.relay = RelayRole(self.relay_context, MODEL, USER, channels=1)
         self.relay._current = OpenedSession(self.session_id, SESSIONS.get(self.state, self.session_id))
         self.lane = Lane(self.channel_id, self.key.address, self.record.deposit)
         self.relay.channels._lanes[self.channel_id] = self.lane

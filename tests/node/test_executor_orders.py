@@ -455,3 +455,34 @@ def test_invalid_receipt_does_not_hold_back_the_others(setting):
     receipts = setting.folder / "work" / "receipts"
     assert len(list(receipts.glob("*.refused"))) == 1
     assert len(list(receipts.glob("*.receipt"))) == 2
+
+
+class SleepyHost:
+    """A model that is there until it is released."""
+
+    model_ids = ("model",)
+    wake_seconds = 1.25
+
+    def __init__(self):
+        self.loaded = SimpleNamespace(context_tokens=100)
+        self.asked = []
+
+    def release(self, idle_seconds):
+        self.asked.append(idle_seconds)
+        self.loaded = None
+
+
+def test_an_idle_node_releases_its_model_and_says_how_long_it_takes_to_come_back(setting):
+    host = setting.role._host = SleepyHost()
+    setting.role.on_block(setting.state)
+    assert (host.asked, setting.role.measure_load().wake_milliseconds) == ([], 0)
+    setting.context.settings.idle, setting.context.settings.release_after_seconds = "release", 30.0
+    setting.role.line.under_way = 1
+    setting.role.on_block(setting.state)
+    # Not while an answer is in the making.
+    assert host.asked == []
+    setting.role.line.under_way = 0
+    setting.role.on_block(setting.state)
+    assert host.asked == [30.0]
+    load = setting.role.measure_load()
+    assert (load.wake_milliseconds, load.free_context_tokens) == (1_250, 0)

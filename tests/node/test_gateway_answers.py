@@ -56,9 +56,11 @@ class ScriptedRelay:
         self.asked = []
         self.open = 0
         self.vectors = True
+        self.lent = []
 
-    async def ask(self, request, prompt_tokens, user):
+    async def ask(self, request, prompt_tokens, user, *, shares):
         self.asked.append((request, prompt_tokens))
+        self.lent.append(shares)
         assert user
         self.open += 1
         try:

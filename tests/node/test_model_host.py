@@ -90,3 +90,37 @@ def test_what_failed_is_tried_again(loaded, monkeypatch):
         return await host.get("full")
 
     assert asyncio.run(use()).name == "full"
+
+
+def test_models_go_once_nobody_asked_for_so_long_and_come_back_at_the_next_request(loaded):
+    now = [0.0]
+    host = ModelHost(Path("cache"), Threads(), ("one",), lambda: now[0])
+
+    async def use():
+        await host.load_served()
+        now[0] = 59.9
+        assert not host.release(60)
+        # A request starts the time anew.
+        await host.get("one")
+        now[0] = 119.8
+        assert not host.release(60)
+        now[0] = 119.9
+        assert host.release(60)
+        assert host.loaded is None
+        assert not host.release(60)
+        assert (await host.get("one")).name == "one"
+
+    asyncio.run(use())
+    assert loaded == [("one", False), ("one", False)]
+
+
+def test_invalid_a_model_that_is_being_loaded_is_not_released(loaded):
+    host = make_host("one")
+
+    async def use():
+        loading = asyncio.create_task(host.get("one"))
+        await asyncio.sleep(0)
+        assert not host.release(0)
+        assert (await loading).name == "one"
+
+    asyncio.run(use())

@@ -108,3 +108,18 @@ def test_models_are_one_to_sixteen_different_names():
 def test_invalid_models(models):
     with pytest.raises(ConfigError, match="models"):
         make(models=models)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"idle": "sleep"}, "idle"),
+        ({"idle": "release", "release_after_seconds": 0.9}, "release_after_seconds"),
+        ({"release_after_seconds": 30.0}, "release_after_seconds"),
+        ({"idle": "release", "backend": "vllm"}, "torch"),
+    ],
+)
+def test_invalid_ways_of_being_idle(changes, named):
+    with pytest.raises(ConfigError, match=named):
+        make(**changes)
+    assert make(idle="release", release_after_seconds=1.0).idle == "release"

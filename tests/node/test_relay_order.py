@@ -272,4 +272,4 @@ def test_a_dear_request_opens_a_session_that_can_pay_for_it(setting):
     setting.context.chain.send = send
     with pytest.raises(UpstreamFailed, match="stop here"):
         asyncio.run(setting.role._open(deposit))
-    assert seen == [OpenSession(RELAY.address, MODEL, deposit)]
+    assert seen == [OpenSession(RELAY.address, MODEL, deposit, seen[0].dummies_root)]

@@ -207,3 +207,15 @@ def test_a_prompt_of_a_megabyte(http: httpx.Client, gateway: ScriptedGateway, si
     body = json.dumps(BODY | {"messages": [{"role": "user", "content": "x" * size}]})
     assert http.post(PATH, content=body, headers={"content-type": "application/json"}).status_code == 200
     assert len(gateway.chats[0][1].messages[0].content) == size
+
+
+def test_only_a_header_lends_a_prompt(http: httpx.Client, gateway: ScriptedGateway):
+    for headers in ({}, {"x-paceline-share-prompt": "no"}, {"x-paceline-share-prompt": "yes"}):
+        assert http.post(PATH, json=BODY, headers=headers).status_code == 200
+    assert [account.shares_prompts for account, _ in gateway.chats] == [False, False, True]
+
+
+def test_invalid_word_of_lending(http: httpx.Client, gateway: ScriptedGateway):
+    reply = http.post(PATH, json=BODY, headers={"x-paceline-share-prompt": "true"})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "x-paceline-share-prompt")
+    assert gateway.chats == []

@@ -30,6 +30,8 @@ class Load(Record, frozen=True, kw_only=True):
     tokens_per_second_milli: Amount = 0
     free_context_tokens: Amount = 0
     """Tokens that the free slots could still hold."""
+    wake_milliseconds: Amount = 0
+    """How long its model took to load, while it is released; 0 while it is there."""
 
 
 IDLE = Load()

@@ -36,6 +36,7 @@ from paceline.node.ceremony import CeremonyKey
 from paceline.node.cheats import CHEAP_MODEL
 from paceline.node.context import Context
 from paceline.node.models import ModelHost
+from paceline.node.settings import RELEASE
 from paceline.node.tracing import read_parent
 from paceline.protocol.answers import (
     MAX_ORDER_BYTES,
@@ -114,6 +115,8 @@ class ExecutorRole:
         """Send waiting receipts; show drawn errors; forget what the ledger has, and what nobody will ask for; answer to being called late."""
         self._show_presence(state)
         self._maker.traps.on_block(state)
+        if self._context.settings.idle == RELEASE and not self.line.under_way and not self._making:
+            self._host.release(self._context.settings.release_after_seconds)
         if state.height % FORGET_BLOCKS == 0:
             self._accepted = {task: until for task, until in self._accepted.items() if until > state.height}
         waiting = []
@@ -201,6 +204,7 @@ class ExecutorRole:
             under_way=self.line.under_way,
             waiting=self.line.waiting,
             tokens_per_second_milli=self._maker.tokens.compute_rate_milli(),
+            wake_milliseconds=round(1_000 * self._host.wake_seconds) if model is None else 0,
             free_context_tokens=context_tokens * max(0, self._slots - self.line.under_way),
         )
 

@@ -24,9 +24,11 @@ from paceline.ledger import attendance, clock, nodes
 from paceline.ledger.accounts import get_account
 from paceline.ledger.sessions import SESSIONS, Session, compute_session_id, compute_task_id, get_executors
 from paceline.node.answers.continuation import Continuation
-from paceline.node.answers.pump import Buffering, read_ahead
+from paceline.node.answers.pump import read_ahead
 from paceline.node.answers.queues import FairQueue, QueueFull
 from paceline.node.context import Context
+from paceline.node.dummies.injector import NoDummies
+from paceline.node.roles.answer_events import BUFFERING, AnswerEvent, Started
 from paceline.node.roles.channel_relay import ChannelPool, Lane
 from paceline.node.views import Busy, GatewayError, OutOfFunds, UpstreamFailed
 from paceline.protocol.answers import (
@@ -65,11 +67,6 @@ MAX_WAITING = 256
 MAX_WAITING_PER_USER = 64
 SLOTS_OF_UNKNOWN = 9
 """Requests that an executor is thought to take at once while it has not said how many."""
-BUFFER_BYTES = 256 * 1024
-MAX_JOINED = 4_096
-"""Letters up to which text that waits for a client is put into one frame."""
-STALL_SECONDS = 60.0
-"""How long a client may leave a full buffer unread."""
 
 
 @dataclass
@@ -111,17 +108,6 @@ class Placed:
     executors: list[bytes]
 
 
-@dataclass(frozen=True)
-class Started:
-    """First event of an answer: who does it."""
-
-    task_id: bytes
-    executor: bytes
-
-
-AnswerEvent = Started | TextFrame | VectorFrame | EndFrame
-
-
 class _FullError(TransportError):
     """The executor has no room, and says so in a mark."""
 
@@ -130,26 +116,22 @@ class _FullError(TransportError):
         self.skip = skip
 
 
-def _measure(event: AnswerEvent) -> int:
-    return len(event.text.encode()) if isinstance(event, TextFrame) else 0
-
-
-def _join(before: AnswerEvent, after: AnswerEvent) -> AnswerEvent | None:
-    """Both as one frame, when nothing but text would be joined."""
-    if isinstance(before, TextFrame) and isinstance(after, TextFrame) and len(before.text) < MAX_JOINED:
-        pairs = zip(msgspec.structs.astuple(before), msgspec.structs.astuple(after), strict=True)
-        return TextFrame(*(first + second for first, second in pairs))
-    return None
-
-
-BUFFERING = Buffering[AnswerEvent](limit_bytes=BUFFER_BYTES, stall_seconds=STALL_SECONDS, measure=_measure, join=_join)
-
-
 class RelayRole:
     """Sessions for one model, and requests, of the accounts whose keys this relay holds."""
 
-    def __init__(self, context: Context, model_id: str, user: AccountKey, channels: int = 0) -> None:
+    def __init__(
+        self,
+        context: Context,
+        model_id: str,
+        user: AccountKey,
+        *,
+        channels: int = 0,
+        injector: NoDummies | None = None,
+    ) -> None:
         self._context = context
+        self._injector = injector or NoDummies()
+        self._quiet: asyncio.TimerHandle | None = None
+        """Sends a dummy unless a user's request comes first."""
         self._model_id = model_id
         self._user = user
         self._current: OpenedSession | None = None
@@ -161,17 +143,19 @@ class RelayRole:
         context.metrics.gauge("relay_under_way", lambda: self.line.under_way)
         context.metrics.gauge("relay_waiting", lambda: self.line.waiting)
 
-    async def ask(self, request: Request, prompt_tokens: int, user: str = "") -> AsyncGenerator[AnswerEvent, None]:
+    async def ask(
+        self, request: Request, prompt_tokens: int, user: str = "", *, shares: bool = False
+    ) -> AsyncGenerator[AnswerEvent, None]:
         """Yield Started, TextFrames or one VectorFrame, one EndFrame; a further Started when another node takes over.
 
-        Closing the generator stops the work. `user` names whose share of the line the request takes. Errors: OutOfFunds, Busy, UpstreamFailed; before Started
-        nothing is charged.
+        Closing the generator stops the work. `user` names whose share of the line the request takes; with `shares` it lets
+        the prompt be used again for dummies. Errors: OutOfFunds, Busy, UpstreamFailed; before Started nothing is charged.
         """
         began, is_first, outcome = time.monotonic(), True, "left"
         try:
             async with (
                 self.line.admit(user, prompt_tokens + request.max_tokens),
-                aclosing(self._ask_now(request, prompt_tokens)) as answer,
+                aclosing(self._ask_now(request, prompt_tokens, shares=shares)) as answer,
             ):
                 async for event in answer:
                     if is_first and isinstance(event, TextFrame):
@@ -190,7 +174,9 @@ class RelayRole:
         finally:
             self._context.metrics.count("relay_requests_total", outcome)
 
-    async def _ask_now(self, request: Request, prompt_tokens: int) -> AsyncGenerator[AnswerEvent, None]:
+    async def _ask_now(
+        self, request: Request, prompt_tokens: int, *, shares: bool
+    ) -> AsyncGenerator[AnswerEvent, None]:
         max_cost = compute_task_cost(prompt_tokens, request.max_tokens, self._context.params.token_price)
         lane = self.channels.take(max_cost)
         if lane is not None:
@@ -204,7 +190,12 @@ class RelayRole:
                     raise UpstreamFailed(f"the answer broke off: {problem}") from None
             else:
                 return
+        kept = self._injector.note_arrival(request, prompt_tokens, shares=shares)
+        if self._send_dummy():
+            await asyncio.sleep(self._injector.sample_hold_seconds())
         placed = await self._place(max_cost)
+        self._injector.note_placed(kept, placed.task_id)
+        self._await_quiet()
         try:
             async with aclosing(read_ahead(self._try_in_order(placed, request), BUFFERING)) as answer:
                 async for event in answer:
@@ -231,6 +222,7 @@ class RelayRole:
     def prepare(self) -> None:
         """Open a session ahead of the first request, once the user can pay, this node may relay and others serve."""
         state = self._context.chain.read()
+        self._injector.on_block(state)
         relays = nodes.NODES.get(state, self._context.address) is not None
         rich = get_account(state, self._user.address).balance > DEPOSIT
         if relays and rich and nodes.is_served(state, self._model_id):
@@ -238,10 +230,53 @@ class RelayRole:
             self.channels.prepare()
 
     async def stop(self) -> None:
-        """Give up what is being opened."""
+        """Give up what is being opened, and what waits for quiet."""
+        if self._quiet is not None:
+            self._quiet.cancel()
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
+
+    def _await_quiet(self) -> None:
+        """When the next index carries a dummy, send it after a while, so that not all of them come with a user's."""
+        if self._quiet is not None:
+            self._quiet.cancel()
+            self._quiet = None
+        opened = self._current
+        if opened is not None and self._is_due(opened):
+            wait = self._injector.sample_wait_seconds()
+            self._quiet = asyncio.get_running_loop().call_later(wait, self._send_dummy)
+
+    def _is_due(self, opened: OpenedSession) -> bool:
+        drawn = self._injector.is_drawn(opened.session_id, opened.session, opened.next_index)
+        return drawn and self._is_usable(opened)
+
+    def _send_dummy(self) -> bool:
+        """Send a dummy when the next index was drawn for one and the session can pay; past the line, which users wait in."""
+        opened = self._current
+        if opened is None or not self._is_due(opened):
+            return False
+        session_id, index = opened.session_id, opened.next_index
+        executors = get_executors(self._context.chain.read(), opened.session, compute_task_id(session_id, index))
+        dummy = self._injector.take(session_id, index, executors, self._count_left(opened))
+        if dummy is None:
+            return False
+        placed = self._take_index(opened, dummy.max_cost)
+        self._context.duties.start(("dummy", placed.task_id), lambda: self._ask_dummy(placed, dummy.request))
+        self._await_quiet()
+        return True
+
+    async def _ask_dummy(self, placed: Placed, request: Request) -> None:
+        try:
+            async with aclosing(self._try_in_order(placed, request)) as answer:
+                async for _ in answer:
+                    pass
+        except GatewayError as problem:
+            LOG.info("task %s, of our own, stays unanswered: %s", placed.task_id.hex()[:12], problem)
+        finally:
+            placed.opened.active -= 1
+            self._close_if_done(placed.opened)
+            self._open_ahead()
 
     async def _try_in_order(self, placed: Placed, request: Request) -> AsyncGenerator[AnswerEvent, None]:
         problems: list[str] = []
@@ -300,6 +335,7 @@ class RelayRole:
         Errors: TransportError when the executor fails or the stream ends without one.
         """
         order = encode(TaskOrder(self._make_voucher(placed, executor, request, skips), request))
+        self._injector.note_sent(placed.task_id, executor)
         with self._context.tracing.span("relay", task=placed.task_id.hex()) as traceparent:
             async with aclosing(self._context.peers.stream(executor, "task", order, traceparent)) as frames:
                 async for data in frames:
@@ -358,6 +394,9 @@ class RelayRole:
         if opened is None or not self._is_usable(opened) or self._count_left(opened) < max_cost:
             opened = await self._open(max_cost)
             self._take_over(opened)
+        return self._take_index(opened, max_cost)
+
+    def _take_index(self, opened: OpenedSession, max_cost: int) -> Placed:
         index = opened.next_index
         opened.next_index += 1
         opened.active += 1
@@ -425,6 +464,7 @@ class RelayRole:
     def _close_if_done(self, opened: OpenedSession) -> None:
         """Close a retired session, so that its unspent deposit returns soon and not only when it expires."""
         if opened.retired and opened.active == 0:
+            self._injector.drop(opened.session_id)
             closing = CloseSession(opened.session_id)
             self._context.duties.start(("close", opened.session_id), lambda: self._close(closing))
 
@@ -444,13 +484,16 @@ class RelayRole:
         balance = get_account(chain.read(), self._user.address).balance
         if balance < deposit + fee or deposit > MAX_SUPPLY:
             raise OutOfFunds(f"the account holds {balance} nicoin; this request may cost {deposit}")
-        message = OpenSession(self._context.address, self._model_id, deposit)
+        prepared = self._injector.prepare()
+        message = OpenSession(self._context.address, self._model_id, deposit, prepared.root)
         try:
             digest, _ = await chain.send(message, key=self._user)
         except (InvalidTransaction, TransportError) as problem:
             raise UpstreamFailed(f"no session could be opened: {problem}") from None
         session_id = compute_session_id(self._user.address, digest)
-        return OpenedSession(session_id, await self._wait_ready(session_id))
+        opened = OpenedSession(session_id, await self._wait_ready(session_id))
+        self._injector.adopt(session_id, prepared)
+        return opened
 
     async def _wait_ready(self, session_id: bytes) -> Session:
         try:
