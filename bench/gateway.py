@@ -46,7 +46,8 @@ from paceline.node.duties import Duties
 from paceline.node.gateway import DoorKeys, NodeGateway
 from paceline.node.metrics import Metrics
 from paceline.node.peers import Peers
-from paceline.node.roles.relay import OpenedSession, RelayRole
+from paceline.node.roles.relay import RelayRole
+from paceline.node.roles.relay_sessions import OpenedSession
 from paceline.node.settings import NodeSettings, PeerEntry
 from paceline.node.tracing import Tracing
 from paceline.protocol.answers import EndFrame, TextFrame
@@ -257,7 +258,7 @@ def make_gateway(model: LanguageModel, executor_port: int, plan: Plan, folder: P
         seed=bytes(32),
         version=nodes.get_version(state),
     )
-    relay._current = OpenedSession(bytes(16), session)  # noqa: SLF001 - stands for a session that the ledger opened
+    relay.sessions.current = OpenedSession(bytes(16), session)
     keys = DoorKeys(operator=(), ring=KeyRing(folder))
     return NodeGateway(context, host, {MODEL: relay}, USER.address, keys)
 

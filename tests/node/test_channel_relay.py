@@ -45,7 +45,8 @@ from paceline.node.roles import executor
 from paceline.node.roles.channel_relay import MAX_FAILURES, ChannelPool, Lane
 from paceline.node.roles.channels import CLAIM_BLOCKS, PATH, SIGN_PATH, ChannelHost, find_drawn
 from paceline.node.roles.executor import ExecutorRole
-from paceline.node.roles.relay import OpenedSession, RelayRole, Started
+from paceline.node.roles.relay import RelayRole, Started
+from paceline.node.roles.relay_sessions import OpenedSession
 from paceline.node.settings import MAX_CHANNELS, NodeSettings, PeerEntry
 from paceline.node.views import UpstreamFailed
 from paceline.protocol.answers import (
@@ -127,7 +128,7 @@ class Setting:
         """A kind of frame that kills the executor instead of leaving it."""
         self.start_executor()
         self.relay = RelayRole(self.relay_context, MODEL, USER, channels=1)
-        self.relay._current = OpenedSession(self.session_id, SESSIONS.get(self.state, self.session_id))
+        self.relay.sessions.current = OpenedSession(self.session_id, SESSIONS.get(self.state, self.session_id))
         self.lane = Lane(self.channel_id, self.key.address, self.record.deposit)
         self.relay.channels._lanes[self.channel_id] = self.lane
 
@@ -266,7 +267,7 @@ def test_answers_flow_beside_the_ledger_and_both_sign_after_each(setting):
     channel_closes.check_state(TINY, CHAIN_ID, setting.record, key, agreed)
     # Neither side told the ledger anything, and the session was not touched.
     assert setting.relay_context.chain.sent == setting.context.chain.sent == []
-    assert setting.relay._current.next_index == 0
+    assert setting.relay.sessions.current.next_index == 0
 
 
 def test_from_the_first_answer_to_opened_leaves_and_payloads_for_checkers(setting):

@@ -24,7 +24,8 @@ from paceline.node.dummies.injector import Injector, NoDummies
 from paceline.node.dummies.plans import PlanStore, split_amount
 from paceline.node.dummies.prompts import compose_prompt
 from paceline.node.dummies.traffic import MAX_HOLD_SECONDS, RECENT, Candidate, SharedPrompt, Traffic
-from paceline.node.roles.relay import OpenedSession, RelayRole
+from paceline.node.roles.relay import RelayRole
+from paceline.node.roles.relay_sessions import OpenedSession
 from paceline.protocol.answers import AnswerRequest, ChatPrompt, EmbedRequest, TextFrame, TextPrompt, Turn
 from paceline.protocol.dummies import LEAVES, RevealDummies
 from paceline.protocol.messages import OpenSession, Receipt, Transfer
@@ -73,7 +74,7 @@ class Setting:
         change_session(self.state, self.session_id, seed=b"s" * 32, version=nodes.get_version(self.state), drawn_at=10)
         self.injector.adopt(self.session_id, prepared)
         self.session = SESSIONS.get(self.state, self.session_id)
-        self.role._current = OpenedSession(self.session_id, self.session)
+        self.role.sessions.current = OpenedSession(self.session_id, self.session)
 
     def is_drawn(self, index):
         return self.injector.is_drawn(self.session_id, self.session, index)
@@ -132,7 +133,7 @@ def test_a_dummy_takes_the_drawn_index_and_the_user_the_one_behind(setting):
     totals = [order.voucher.total for _, (_, order) in sorted(orders.items())]
     costs = [order.voucher.max_cost for _, (_, order) in sorted(orders.items())]
     assert totals == [sum(costs[: place + 1]) for place in range(len(costs))]
-    assert setting.role._current.active == 0
+    assert setting.role.sessions.current.active == 0
 
 
 def test_without_dummies_every_index_is_a_users_and_sessions_look_the_same(tmp_path):
@@ -247,7 +248,7 @@ def test_a_dummy_also_comes_without_a_user(setting):
     setting.injector.sample_wait_seconds = lambda: 0.0
 
     async def run():
-        setting.role._current.next_index = index
+        setting.role.sessions.current.next_index = index
         setting.role._await_quiet()
         # Twice through the loop: the timer, then what it started.
         await asyncio.sleep(0)

@@ -11,7 +11,7 @@ from role_setup import REQUEST
 from test_relay_order import END, PROMPT_TOKENS, Setting
 
 from paceline.node.answers.load import Load, TokenMeter
-from paceline.node.roles import relay
+from paceline.node.roles import relay_sessions
 from paceline.node.roles.relay import Started
 from paceline.node.views import Busy
 from paceline.protocol.answers import TextFrame
@@ -48,7 +48,7 @@ def setting(tmp_path, monkeypatch) -> Setting:
     setting.peers = setting.context.peers = CountingPeers()
     for address in setting.order():
         setting.context.chain.loads[address] = Load(slots=1, max_waiting=CAPACITY // 4 - 1)
-    monkeypatch.setattr(relay, "REOPEN_SHARE", 1_000)
+    monkeypatch.setattr(relay_sessions, "REOPEN_SHARE", 1_000)
     return setting
 
 

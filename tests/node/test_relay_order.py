@@ -26,8 +26,9 @@ from paceline.base.keys import verify_signature
 from paceline.ledger import accounts, attendance, nodes
 from paceline.ledger.sessions import SESSIONS, compute_task_id
 from paceline.ledger.vouchers import check_place
-from paceline.node.roles import relay
-from paceline.node.roles.relay import ENDING_SHARE, OpenedSession, RelayRole, Started
+from paceline.node.roles import relay_sessions
+from paceline.node.roles.relay import RelayRole, Started
+from paceline.node.roles.relay_sessions import ENDING_SHARE, OpenedSession
 from paceline.node.views import Busy, OutOfFunds, UpstreamFailed
 from paceline.protocol.answers import BusyFrame, EndFrame, FailFrame, TaskOrder, TextFrame
 from paceline.protocol.codec import decode, encode
@@ -73,7 +74,7 @@ class Setting:
         self.role = RelayRole(self.context, MODEL, USER)
         session = SESSIONS.get(self.state, self.session_id)
         self.opened = OpenedSession(self.session_id, session)
-        self.role._current = self.opened
+        self.role.sessions.current = self.opened
 
     def order(self, index: int = 0) -> list[bytes]:
         return get_order(self.state, self.session_id, index)
@@ -193,7 +194,7 @@ def test_only_what_was_used_stays_promised(setting):
     assert before - setting.opened.left == MAX_COST
     # What the receipt leaves of the maximum comes back with it.
     change_session(setting.state, setting.session_id, freed=MAX_COST - cost)
-    assert before - setting.role._count_left(setting.opened) == cost
+    assert before - setting.role.sessions.count_left(setting.opened) == cost
     assert setting.opened.active == 0
 
 
@@ -212,7 +213,7 @@ def test_a_session_of_former_weights_is_replaced_and_closed(setting, monkeypatch
     async def open_instead(deposit):
         return opened
 
-    monkeypatch.setattr(setting.role, "_open_session", open_instead)
+    monkeypatch.setattr(setting.role.sessions, "_open_session", open_instead)
     [started, *_] = setting.ask()
     assert started.task_id == compute_task_id(fresh, 0)
     setting.context.duties.run_all()
@@ -224,7 +225,7 @@ def test_boundary_of_the_time_that_a_session_needs_for_another_request(setting):
     for expires_at, usable in ((last + 1, True), (last, False)):
         change_session(setting.state, setting.session_id, expires_at=expires_at)
         opened = OpenedSession(setting.session_id, SESSIONS.get(setting.state, setting.session_id))
-        assert setting.role._is_usable(opened) is usable
+        assert setting.role.sessions.is_usable(opened) is usable
 
 
 def test_a_new_session_is_opened_before_the_old_one_runs_dry(setting, monkeypatch):
@@ -235,12 +236,12 @@ def test_a_new_session_is_opened_before_the_old_one_runs_dry(setting, monkeypatc
         return setting.opened
 
     async def run() -> None:
-        setting.role._open_ahead()
+        setting.role.sessions.open_ahead()
         await asyncio.sleep(0)
 
-    monkeypatch.setattr(setting.role, "_open_session", open_instead)
-    monkeypatch.setattr(relay, "DEPOSIT", setting.opened.session.left)
-    quarter = setting.opened.session.max_tasks // relay.REOPEN_SHARE
+    monkeypatch.setattr(setting.role.sessions, "_open_session", open_instead)
+    monkeypatch.setattr(relay_sessions, "DEPOSIT", setting.opened.session.left)
+    quarter = setting.opened.session.max_tasks // relay_sessions.REOPEN_SHARE
     setting.opened.next_index = setting.opened.session.max_tasks - quarter
     asyncio.run(run())
     assert asked == []
@@ -250,7 +251,7 @@ def test_a_new_session_is_opened_before_the_old_one_runs_dry(setting, monkeypatc
 
 
 def test_invalid_account_without_coins_is_told_before_anything_is_sent(setting):
-    setting.role._current = None
+    setting.role.sessions.current = None
     held = accounts.get_account(setting.state, USER.address).balance
     accounts.move_coins(setting.state, USER.address, KEYS[1].address, held - 5)
     with pytest.raises(OutOfFunds, match="holds 5 nicoin"):
@@ -260,8 +261,8 @@ def test_invalid_account_without_coins_is_told_before_anything_is_sent(setting):
 
 
 def test_a_dear_request_opens_a_session_that_can_pay_for_it(setting):
-    setting.role._current = None
-    deposit = relay.DEPOSIT + 1
+    setting.role.sessions.current = None
+    deposit = relay_sessions.DEPOSIT + 1
     seen = []
 
     async def send(message, *, key):
@@ -271,5 +272,5 @@ def test_a_dear_request_opens_a_session_that_can_pay_for_it(setting):
 
     setting.context.chain.send = send
     with pytest.raises(UpstreamFailed, match="stop here"):
-        asyncio.run(setting.role._open(deposit))
+        asyncio.run(setting.role.sessions._open(deposit))
     assert seen == [OpenSession(RELAY.address, MODEL, deposit, seen[0].dummies_root)]

@@ -29,7 +29,8 @@ from paceline.base.keys import AccountKey
 from paceline.ledger.sessions import SESSIONS
 from paceline.network.client import Peer, PeerClient
 from paceline.network.server import PeerIdentity, create_peer_app
-from paceline.node.roles.relay import OpenedSession, RelayRole
+from paceline.node.roles.relay import RelayRole
+from paceline.node.roles.relay_sessions import OpenedSession
 from paceline.protocol.answers import EndFrame, TextFrame
 from paceline.protocol.codec import encode
 
@@ -80,7 +81,7 @@ async def ask_once(folder) -> bytes:
             stream=lambda address, *asked: client.stream(Peer(f"http://127.0.0.1:{port}", address), *asked),
         )
         role = RelayRole(make_context(state, RELAY, folder, peers=peers), SimpleNamespace(model_id=MODEL), USER)
-        role._current = OpenedSession(session_id, SESSIONS.get(state, session_id))
+        role.sessions.current = OpenedSession(session_id, SESSIONS.get(state, session_id))
         async with aclosing(role.ask(REQUEST, 3, f"{API_KEY} {CLIENT_HOST} {REQUESTER.address.hex()}")) as events:
             assert [event async for event in events]
         await role.stop()

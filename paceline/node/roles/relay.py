@@ -13,16 +13,15 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 
 import msgspec
 
-from paceline.base.errors import Invalid, InvalidTransaction, TransportError
+from paceline.base.errors import Invalid, TransportError
 from paceline.base.keys import AccountKey, verify_signature
 from paceline.economy.pay import compute_task_cost
 from paceline.ledger import attendance, clock, nodes
 from paceline.ledger.accounts import get_account
-from paceline.ledger.sessions import SESSIONS, Session, compute_session_id, compute_task_id, get_executors
+from paceline.ledger.sessions import compute_task_id, get_executors
 from paceline.node.answers.continuation import Continuation
 from paceline.node.answers.pump import read_ahead
 from paceline.node.answers.queues import FairQueue, QueueFull
@@ -30,7 +29,8 @@ from paceline.node.context import Context
 from paceline.node.dummies.injector import NoDummies
 from paceline.node.roles.answer_events import BUFFERING, AnswerEvent, Started
 from paceline.node.roles.channel_relay import ChannelPool, Lane
-from paceline.node.views import Busy, GatewayError, OutOfFunds, UpstreamFailed
+from paceline.node.roles.relay_sessions import DEPOSIT, OpenedSession, Placed, SessionPool
+from paceline.node.views import Busy, GatewayError, UpstreamFailed
 from paceline.protocol.answers import (
     BusyFrame,
     EndFrame,
@@ -46,66 +46,15 @@ from paceline.protocol.codec import encode
 from paceline.protocol.messages import (
     BUSY,
     LATE,
-    MAX_SKIPS,
-    MAX_SUPPLY,
-    CloseSession,
-    OpenSession,
     Skip,
     Voucher,
 )
-from paceline.protocol.params import NICOIN_PER_COIN
 
 LOG = logging.getLogger(__name__)
-DEPOSIT = 200 * NICOIN_PER_COIN
-READY_SECONDS = 60.0
-REOPEN_SHARE = 4
-"""A new session is opened when less than a quarter of the tasks or of the deposit is left."""
-ENDING_SHARE = 8
-"""A session takes no new requests in the last eighth of its time."""
-RETRY_AFTER_SECONDS = 2
 MAX_WAITING = 256
 MAX_WAITING_PER_USER = 64
 SLOTS_OF_UNKNOWN = 9
 """Requests that an executor is thought to take at once while it has not said how many."""
-
-
-@dataclass
-class OpenedSession:
-    """A session of ours with what this relay has promised under it."""
-
-    session_id: bytes
-    session: Session
-    total: int = 0
-    """Maximum costs of all vouchers, as the next one has to say."""
-    freed: int = 0
-    """What the ledger says that receipts left of these maximum costs."""
-    next_index: int = 0
-    active: int = 0
-    """Requests under way."""
-    retired: bool = False
-    """A newer session took over; closed once nothing is under way."""
-
-    @property
-    def left(self) -> int:
-        """Nicoin not yet promised."""
-        return self.session.deposit + self.freed - self.total
-
-    @property
-    def tasks_left(self) -> int:
-        """Requests that may still be made."""
-        return self.session.max_tasks - self.next_index
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A request that has its index, its voucher's limits and its drawn order."""
-
-    opened: OpenedSession
-    index: int
-    task_id: bytes
-    max_cost: int
-    total: int
-    executors: list[bytes]
 
 
 class _FullError(TransportError):
@@ -134,8 +83,7 @@ class RelayRole:
         """Sends a dummy unless a user's request comes first."""
         self._model_id = model_id
         self._user = user
-        self._current: OpenedSession | None = None
-        self._opening: asyncio.Task[OpenedSession] | None = None
+        self.sessions = SessionPool(context, model_id, user, self._injector)
         self._counted = (-1, 0)
         """A height, and how many requests the executors could take then."""
         self.channels = ChannelPool(context, model_id, user, channels)
@@ -193,7 +141,7 @@ class RelayRole:
         kept = self._injector.note_arrival(request, prompt_tokens, shares=shares)
         if self._send_dummy():
             await asyncio.sleep(self._injector.sample_hold_seconds())
-        placed = await self._place(max_cost)
+        placed = await self.sessions.place(max_cost)
         self._injector.note_placed(kept, placed.task_id)
         self._await_quiet()
         try:
@@ -201,9 +149,7 @@ class RelayRole:
                 async for event in answer:
                     yield event
         finally:
-            placed.opened.active -= 1
-            self._close_if_done(placed.opened)
-            self._open_ahead()
+            self.sessions.release(placed)
 
     async def _ask_lane(
         self, lane: Lane, request: Request, max_cost: int, sent: Continuation
@@ -226,42 +172,40 @@ class RelayRole:
         relays = nodes.NODES.get(state, self._context.address) is not None
         rich = get_account(state, self._user.address).balance > DEPOSIT
         if relays and rich and nodes.is_served(state, self._model_id):
-            self._open_ahead()
+            self.sessions.open_ahead()
             self.channels.prepare()
 
     async def stop(self) -> None:
         """Give up what is being opened, and what waits for quiet."""
         if self._quiet is not None:
             self._quiet.cancel()
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.gather(self._opening, return_exceptions=True)
+        await self.sessions.stop()
 
     def _await_quiet(self) -> None:
         """When the next index carries a dummy, send it after a while, so that not all of them come with a user's."""
         if self._quiet is not None:
             self._quiet.cancel()
             self._quiet = None
-        opened = self._current
+        opened = self.sessions.current
         if opened is not None and self._is_due(opened):
             wait = self._injector.sample_wait_seconds()
             self._quiet = asyncio.get_running_loop().call_later(wait, self._send_dummy)
 
     def _is_due(self, opened: OpenedSession) -> bool:
         drawn = self._injector.is_drawn(opened.session_id, opened.session, opened.next_index)
-        return drawn and self._is_usable(opened)
+        return drawn and self.sessions.is_usable(opened)
 
     def _send_dummy(self) -> bool:
         """Send a dummy when the next index was drawn for one and the session can pay; past the line, which users wait in."""
-        opened = self._current
+        opened = self.sessions.current
         if opened is None or not self._is_due(opened):
             return False
         session_id, index = opened.session_id, opened.next_index
         executors = get_executors(self._context.chain.read(), opened.session, compute_task_id(session_id, index))
-        dummy = self._injector.take(session_id, index, executors, self._count_left(opened))
+        dummy = self._injector.take(session_id, index, executors, self.sessions.count_left(opened))
         if dummy is None:
             return False
-        placed = self._take_index(opened, dummy.max_cost)
+        placed = self.sessions.take_index(opened, dummy.max_cost)
         self._context.duties.start(("dummy", placed.task_id), lambda: self._ask_dummy(placed, dummy.request))
         self._await_quiet()
         return True
@@ -274,9 +218,7 @@ class RelayRole:
         except GatewayError as problem:
             LOG.info("task %s, of our own, stays unanswered: %s", placed.task_id.hex()[:12], problem)
         finally:
-            placed.opened.active -= 1
-            self._close_if_done(placed.opened)
-            self._open_ahead()
+            self.sessions.release(placed)
 
     async def _try_in_order(self, placed: Placed, request: Request) -> AsyncGenerator[AnswerEvent, None]:
         problems: list[str] = []
@@ -389,22 +331,6 @@ class RelayRole:
         named = (skip.node, skip.kind) == (executor, BUSY)
         return skip if sound and in_time and named else self._make_late_mark(placed, executor)
 
-    async def _place(self, max_cost: int) -> Placed:
-        opened = self._current
-        if opened is None or not self._is_usable(opened) or self._count_left(opened) < max_cost:
-            opened = await self._open(max_cost)
-            self._take_over(opened)
-        return self._take_index(opened, max_cost)
-
-    def _take_index(self, opened: OpenedSession, max_cost: int) -> Placed:
-        index = opened.next_index
-        opened.next_index += 1
-        opened.active += 1
-        opened.total += max_cost
-        task_id = compute_task_id(opened.session_id, index)
-        executors = get_executors(self._context.chain.read(), opened.session, task_id)[: MAX_SKIPS + 1]
-        return Placed(opened, index, task_id, max_cost, opened.total, executors)
-
     def _count_slots(self) -> int:
         """Requests that all executors together can take, as far as they have said; counted once a height."""
         state = self._context.chain.read()
@@ -414,94 +340,3 @@ class RelayRole:
             told = sum(SLOTS_OF_UNKNOWN if load is None else load.slots + load.max_waiting for load in loads)
             self._counted = (state.height, told)
         return self._counted[1]
-
-    def _is_usable(self, opened: OpenedSession) -> bool:
-        state = self._context.chain.read()
-        fresh = opened.session.version == nodes.get_version(state)
-        # Near the end a request that one node leaves unanswered would reach the next one too late.
-        ending = max(1, self._context.params.session_blocks // ENDING_SHARE)
-        return fresh and opened.tasks_left > 0 and state.height < self._get_end(opened) - ending
-
-    def _get_end(self, opened: OpenedSession) -> int:
-        """The session's end as the ledger has it now: too many late marks end it early."""
-        session = SESSIONS.get(self._context.chain.read(), opened.session_id)
-        return opened.session.expires_at if session is None else session.expires_at
-
-    def _count_left(self, opened: OpenedSession) -> int:
-        session = SESSIONS.get(self._context.chain.read(), opened.session_id)
-        if session is not None:
-            opened.freed = session.freed
-        return opened.left
-
-    def _open_ahead(self) -> None:
-        opened = self._current
-        low = opened is None or not self._is_usable(opened)
-        if opened is not None and not low:
-            low = (
-                opened.tasks_left * REOPEN_SHARE < opened.session.max_tasks
-                or self._count_left(opened) * REOPEN_SHARE < DEPOSIT
-            )
-        if low and self._opening is None:
-            self._opening = asyncio.create_task(self._open_session(DEPOSIT))
-            self._opening.add_done_callback(self._keep_opened)
-
-    def _keep_opened(self, opening: asyncio.Task[OpenedSession]) -> None:
-        self._opening = None
-        if opening.cancelled():
-            return
-        problem = opening.exception()
-        if problem is None:
-            self._take_over(opening.result())
-        else:
-            LOG.warning("could not open a session ahead: %s", problem)
-
-    def _take_over(self, opened: OpenedSession) -> None:
-        former, self._current = self._current, opened
-        if former is not None and former is not opened:
-            former.retired = True
-            self._close_if_done(former)
-
-    def _close_if_done(self, opened: OpenedSession) -> None:
-        """Close a retired session, so that its unspent deposit returns soon and not only when it expires."""
-        if opened.retired and opened.active == 0:
-            self._injector.drop(opened.session_id)
-            closing = CloseSession(opened.session_id)
-            self._context.duties.start(("close", opened.session_id), lambda: self._close(closing))
-
-    async def _close(self, closing: CloseSession) -> None:
-        await self._context.chain.send(closing, key=self._user)
-
-    async def _open(self, max_cost: int) -> OpenedSession:
-        if self._opening is not None:
-            opened = await asyncio.shield(self._opening)
-            if opened.left >= max_cost:
-                return opened
-        return await self._open_session(max(DEPOSIT, max_cost))
-
-    async def _open_session(self, deposit: int) -> OpenedSession:
-        chain = self._context.chain
-        fee = self._context.params.transfer_fee
-        balance = get_account(chain.read(), self._user.address).balance
-        if balance < deposit + fee or deposit > MAX_SUPPLY:
-            raise OutOfFunds(f"the account holds {balance} nicoin; this request may cost {deposit}")
-        prepared = self._injector.prepare()
-        message = OpenSession(self._context.address, self._model_id, deposit, prepared.root)
-        try:
-            digest, _ = await chain.send(message, key=self._user)
-        except (InvalidTransaction, TransportError) as problem:
-            raise UpstreamFailed(f"no session could be opened: {problem}") from None
-        session_id = compute_session_id(self._user.address, digest)
-        opened = OpenedSession(session_id, await self._wait_ready(session_id))
-        self._injector.adopt(session_id, prepared)
-        return opened
-
-    async def _wait_ready(self, session_id: bytes) -> Session:
-        try:
-            async with asyncio.timeout(READY_SECONDS), aclosing(self._context.chain.watch()) as heights:
-                async for _ in heights:
-                    session = SESSIONS.get(self._context.chain.read(), session_id)
-                    if session is not None and session.seed:
-                        return session
-        except TimeoutError:
-            pass
-        raise Busy("the beacon has not drawn the session yet", RETRY_AFTER_SECONDS)
