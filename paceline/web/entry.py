@@ -167,7 +167,7 @@ class Entry:
         digest = hash_parts("api-repeat", operation.path.encode(), body)
         kept = self._find_repeat(account, key, digest)
         if kept is not None:
-            return Response(kept.body, OK, {**kept.headers, "x-paceline-repeated": "true"})
+            return _repeat(kept)
         work = operation.prepare(account, body, in_batch=False)
         return LiveResponse(lambda send: self._run_once(account, work, send, (key, digest)))
 
@@ -200,9 +200,11 @@ class Entry:
     async def _run_once(self, account: Account, work: Work, send: Send, mark: tuple[str, bytes]) -> None:
         key, digest = mark
         place = (account.key_id, key)
-        if place in self._underway:
-            text = "The request under this idempotency key is still being answered."
-            raise RequestRefused(None, "idempotency_key_in_use", text, 409)
+        # The first request may have ended since this one looked: its body was read and checked meanwhile.
+        kept = self._find_repeat(account, key, digest)
+        if kept is not None:
+            await _repeat(kept)({"type": "http"}, _receive_nothing, send)
+            return
         self._underway[place] = digest
         recorder = Recorder(send, MAX_REPEAT_BYTES)
         try:
@@ -212,6 +214,14 @@ class Entry:
                 self.desk.replies.add_repeat(account.key_id, key, kept, int(self.desk.now()))
         finally:
             del self._underway[place]
+
+
+def _repeat(kept: Repeat) -> Response:
+    return Response(kept.body, OK, {**kept.headers, "x-paceline-repeated": "true"})
+
+
+async def _receive_nothing() -> Message:
+    return {"type": "http.disconnect"}
 
 
 class Recorder:

@@ -194,6 +194,24 @@ def test_the_client_retries_under_its_key_until_the_first_is_done(server: Loopba
     assert len(gateway.chats) == 1
 
 
+def test_a_repeat_that_looked_before_the_first_one_ended_gets_its_answer(gateway: ScriptedGateway, monkeypatch):
+    desk = ApiDesk()
+    headers, looks, find = AUTH | {"idempotency-key": "one"}, [], desk.replies.get_repeat
+
+    def look(*asked):
+        looks.append(asked)
+        return None if len(looks) == 1 else find(*asked)
+
+    with LoopbackServer(gateway, desk=desk) as server, httpx.Client(trust_env=False, timeout=20) as http:
+        first = http.post(server.url + PATH, json=BODY, headers=headers)
+        monkeypatch.setattr(desk.replies, "get_repeat", look)
+        second = http.post(server.url + PATH, json=BODY, headers=headers)
+    assert second.content == first.content
+    assert second.headers["x-paceline-repeated"] == "true"
+    assert len(looks) == 2
+    assert len(gateway.chats) == 1
+
+
 def test_the_client_is_told_of_a_revoked_key(client: OpenAI, gateway: ScriptedGateway):
     client.chat.completions.create(**BODY)
     gateway.known_keys.discard(GOOD_KEY)
