@@ -124,7 +124,8 @@ def test_the_limit_is_the_last_accepted_distance():
         assert (verdict.outcome, verdict.evidence) == (outcome, (2, distance, TOLERANCE_MICRO, 0))
 
 
-def test_a_payload_is_bound_to_the_request_and_the_receipt():
+def test_a_payload_is_bound_to_the_request_and_the_receipt(monkeypatch):
+    monkeypatch.setattr("paceline.verification.payloads.get_tolerance_micro", lambda *_: TOLERANCE_MICRO)
     request = EmbedRequest("drawn", TokenPrompt((1, 2)))
     payload = Payload(request, encode_vector_claim(claim()))
     assert judge_payload(DRAWN, payload, expect(request, 2)).outcome == ACCEPTED
