@@ -297,6 +297,21 @@ def test_what_came_back_moves_on_part_by_part(setting):
     assert sum(transfer.amount for transfer in moved) == sum(p.amount for p in message.payouts) - fees
 
 
+def test_a_reveal_that_lands_late_loses_no_part(setting):
+    setting.ask_until_dummies(2)
+    setting.pay_all()
+    [message] = show(setting)
+    due = setting.injector._plans.get(setting.session_id).due
+    late = max(part.height for part in due) + 1
+    show(setting, height=late)
+    assert not [sent for sent in setting.context.chain.sent if isinstance(sent, Transfer)]
+    setting.state.height = EPOCH - 1
+    dummies.apply_reveal(setting.state, setting.params, CHAIN_ID, RELAY.address, message)
+    show(setting, height=late + 1)
+    moved = [sent for sent in setting.context.chain.sent if isinstance(sent, Transfer)]
+    assert len(moved) == len(message.payouts)
+
+
 def test_a_restarted_relay_still_shows_its_dummies(setting):
     setting.ask_until_dummies(2)
     setting.pay_all()

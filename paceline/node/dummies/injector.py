@@ -299,7 +299,8 @@ class Injector(NoDummies):
             if state.height >= due.height and amount > 0:
                 message = Transfer(self._user.address, amount)
                 self._context.duties.start(("collect", key.address), partial(self._collect, message, key))
-            if state.height < due.height or amount > 0:
+            # An empty account may still be paid: the reveal may be on its way until the epoch ends.
+            if amount > 0 or state.height < due.height + self._context.params.epoch_blocks:
                 kept.append(due)
         if len(kept) < len(plan.due):
             self._plans.put(session_id, msgspec.structs.replace(plan, due=tuple(kept)))

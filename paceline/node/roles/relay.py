@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 import msgspec
 
@@ -212,7 +213,9 @@ class RelayRole:
 
     async def _ask_dummy(self, placed: Placed, request: Request) -> None:
         try:
-            async with aclosing(self._try_in_order(placed, request)) as answer:
+            # Nobody else than the first was looked at: the next might have seen a lent prompt before.
+            alone = replace(placed, executors=placed.executors[:1])
+            async with aclosing(self._try_in_order(alone, request)) as answer:
                 async for _ in answer:
                     pass
         except GatewayError as problem:
