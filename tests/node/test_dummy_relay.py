@@ -14,7 +14,7 @@ import pytest
 from role_setup import CHAIN_ID, MODEL, RELAY, REQUEST, USER, change_session, get_order, make_context, make_state
 from test_relay_order import END, FakePeers
 
-from paceline.base.errors import InvalidTransaction
+from paceline.base.errors import InvalidTransaction, TransportError
 from paceline.base.integers import PPM
 from paceline.ledger import accounts, dummies, nodes, sessions, tasks
 from paceline.ledger.sessions import SESSIONS, compute_session_id, compute_task_id
@@ -361,6 +361,24 @@ def test_composed_prompts_have_about_the_length_that_is_asked_for():
 
 def render(setting):
     return setting.context.metrics.render().splitlines()
+
+
+def test_a_dummy_whose_node_fails_goes_to_nobody_else(setting):
+    """The next drawn node may have seen the prompt when its user lent it."""
+    plain = setting.peers.stream
+
+    async def stream(executor, path, body, traceparent=""):
+        async with aclosing(plain(executor, path, body, traceparent)) as frames:
+            async for frame in frames:
+                _, order = setting.peers.asked[-1]
+                if setting.is_drawn(order.voucher.index):
+                    raise TransportError("gone")
+                yield frame
+
+    setting.peers.stream = stream
+    setting.ask_until_dummies(2)
+    places = [order.voucher.index for _, order in setting.peers.asked]
+    assert all(places.count(index) == 1 for index in setting.sent_dummies())
 
 
 def test_the_answers_of_dummies_are_read_to_the_end(setting):
