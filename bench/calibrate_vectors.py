@@ -1,11 +1,13 @@
 """How far honest embeddings lie apart in other arithmetic, and how far dishonest ones: behind `verification.vectors`.
 
-Run: python bench/calibrate_vectors.py. Honest: transformers' own Llama in fp32 and bf16, fused and eager attention. Dishonest:
-the 4-bit model, and another text in front of the prompt. Distances between vectors of unit length are printed.
+Run: python bench/calibrate_vectors.py [--model ID]. Honest: fp32 and eager attention of this package, for Llamas transformers'
+own fp32 and bf16, fused and eager. Dishonest: the 4-bit model, and another text in front of the prompt. Distances between
+vectors of unit length are printed.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -16,8 +18,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from paceline.cli.environment import get_cache_path
 from paceline.inference.embed import compute_vector
+from paceline.models.catalogue import DEFAULT_MODEL
 from paceline.models.language import LanguageModel, prepare_model
 from paceline.models.threads import use_one_thread
+from paceline.models.variants import load_variant
 
 TEXTS = (
     "Hi", "yes", "??", "The quick brown fox jumps over the lazy dog.", "Decentralised training over slow links.",
@@ -47,13 +51,21 @@ def read(values: bytes) -> np.ndarray:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    asked = parser.parse_args()
     use_one_thread()
-    path = prepare_model(get_cache_path(), progress=print)
+    path = prepare_model(get_cache_path(), asked.model, progress=print)
     model, cheaper = LanguageModel.load(path), LanguageModel.load(path, quantise=True)
     prompts = [model.encode(text) for text in TEXTS]
     own = [read(compute_vector(model, tokens)) for tokens in prompts]
     runs = {}
-    for dtype, attention in ((dtype, kind) for dtype in (torch.float32, torch.bfloat16) for kind in ("sdpa", "eager")):
+    for name in ("fp32", "eager"):
+        other = load_variant(path, name)
+        runs[f"honest: our own, {name}"] = [read(compute_vector(other, tokens)) for tokens in prompts]
+    is_llama = json.loads((path / "config.json").read_text("utf-8"))["model_type"] == "llama"
+    twins = (torch.float32, torch.bfloat16) if is_llama else ()
+    for dtype, attention in ((dtype, kind) for dtype in twins for kind in ("sdpa", "eager")):
         twin = load_twin(path, dtype, attention)
         runs[f"honest: {dtype}, {attention}"] = [embed_by_twin(twin, tokens) for tokens in prompts]
     runs["4-bit model"] = [read(compute_vector(cheaper, tokens)) for tokens in prompts]
