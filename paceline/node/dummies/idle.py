@@ -70,8 +70,7 @@ class IdleWorker:
             self._gone.set()
             return
         number = marked.find_next(state, self._context.params, self._context.address)
-        quiet = self._clock() - self._asked_at >= QUIET_SECONDS
-        if quiet and number is not None and number > self._failed and not self.list_tasks():
+        if self._is_quiet() and number is not None and number > self._failed and not self.list_tasks():
             self._begin(state, number)
 
     def make_way(self) -> None:
@@ -94,10 +93,17 @@ class IdleWorker:
         if node is not None and node.weight > 0:
             self._context.duties.start("marked", lambda: self._work(task))
 
+    def _is_quiet(self) -> bool:
+        return self._clock() - self._asked_at >= QUIET_SECONDS
+
     async def _work(self, task: MarkedTask) -> None:
+        if not self._is_quiet():
+            return
         gone = self._gone = Event()
         model = await self._host.get(task.request.model, cheap=self._context.settings.cheat == CHEAP_MODEL)
         backend = self._get_backend(task.request.model)
+        if gone.is_set():
+            return
         backend.check_ready()
         try:
             seed = derive_sampler_seed(task.seed, task.task_id, task.request, marked.NOBODY)
@@ -164,7 +170,7 @@ class IdleWorker:
 def is_occupied(state: State, address: bytes) -> bool:
     """True while a Race runs, or a node trains or has an answer to check."""
     current = race.get_race(state)
-    if current is None or current.phase != race.DONE:
+    if current is None or current.phase not in (race.DONE, race.CONFIRM):
         return True
     runs = (run for _, run in training.RUNS.items(state))
     if any(run.phase != training.ENDED and address in (*run.joined, *run.trainers) for run in runs):
