@@ -5,12 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 from marked_chain import WINDOW, MarkedChain
+from trap_chain import TrapChain
 
 from paceline.base.errors import InvalidTransaction
 from paceline.base.hashing import hash_parts
-from paceline.ledger import check_rates, clock, marked, nodes, task_reports
+from paceline.ledger import check_rates, clock, marked, nodes, task_reports, traps
+from paceline.ledger.sessions import compute_task_id
 from paceline.ledger.settlement import settle_epoch
-from paceline.ledger.tasks import FINAL, GUILTY, TASKS
+from paceline.ledger.tasks import DRAWING, FINAL, GUILTY, LIFTED, TASKS, UNSHOWN
 from paceline.protocol import messages as m
 from paceline.protocol.marked import TEMPERATURES_PPM, TOP_KS, TOP_PS_PPM, derive_request
 
@@ -206,6 +208,26 @@ def test_a_rejected_marked_task_costs_what_any_cheat_costs(chain):
     # Nobody paid for it, so nobody can doubt it for a fee, its executor least of all.
     with pytest.raises(InvalidTransaction, match="not-yours"):
         task_reports.apply_report(chain.state.branch(), chain.params, executor.address, m.ReportTask(task_id))
+
+
+@pytest.mark.parametrize(("shows", "shown", "grown"), [(True, LIFTED, 1), (False, UNSHOWN, 0)])
+def test_forced_errors_keep_checkers_awake_in_marked_tasks_too(shows, shown, grown):
+    """Its draw not shown, the executor loses what a marked task is worth."""
+    chain = TrapChain()
+    chain.run_race([100] * 5)
+    for index in range(1, 5):
+        number = marked.find_next(chain.state, chain.params, chain.keys[index].address)
+        task_id = compute_task_id(marked.compute_session(chain.keys[index].address), number)
+        drawn = traps.is_drawn(chain.params, 16, chain.lot(chain.keys[index], task_id).point)
+        chain.send(chain.keys[index], chain.answer_marked(index, number, completion=16, force=drawn and shows))
+        assert drawn
+        chain.run_until(lambda task_id=task_id: chain.task(task_id).status != DRAWING)
+        if chain.task(task_id).drawn:
+            break
+    assert chain.check(task_id, shows=shows).status == FINAL
+    assert chain.task(task_id).shown == shown
+    state, _, _ = chain.settle()
+    assert nodes.NODES.get(state, chain.keys[index].address).reputation == grown
 
 
 def test_a_settled_number_does_not_come_back():
