@@ -92,12 +92,11 @@ def test_reputation_cannot_be_farmed_without_the_model(chain):
 
 def test_a_farmer_is_caught_on_the_ledger_and_grows_where_nobody_checks():
     chain = MarkedChain()
-    farmer, epochs = 2, 0
+    farmer = 2
     for _ in range(12):
         task_id = chain.submit(farmer)
         if chain.judge(task_id, REJECTED).status == GUILTY:
             break
-        epochs += 1
     else:
         raise AssertionError("twelve invented answers passed, a chance of a millionth")
     assert (chain.node(farmer).reputation, chain.node(farmer).guilty) == (0, 0)

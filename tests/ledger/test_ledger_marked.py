@@ -80,7 +80,7 @@ def test_the_ledger_knows_the_request_that_nobody_sent(chain, finished):
 
 def test_a_final_marked_task_builds_reputation_and_pays_nobody(chain, finished):
     state = chain.state.branch()
-    before = {address: node for address, node in nodes.NODES.items(state)}
+    before = dict(nodes.NODES.items(state))
     settle(chain, state)
     for address, node in nodes.NODES.items(state):
         grown = int(address == chain.keys[1].address)
@@ -221,6 +221,7 @@ def test_forced_errors_keep_checkers_awake_in_marked_tasks_too(shows, shown, gro
         drawn = traps.is_drawn(chain.params, 16, chain.lot(chain.keys[index], task_id).point)
         chain.send(chain.keys[index], chain.answer_marked(index, number, completion=16, force=drawn and shows))
         assert drawn
+        chain.tick()
         chain.run_until(lambda task_id=task_id: chain.task(task_id).status != DRAWING)
         if chain.task(task_id).drawn:
             break
