@@ -1,7 +1,7 @@
 """Attacks on marked tasks by idle nodes: reputation without the model, own prompts, broken-off answers, floods, many names.
 
 Power, with honest checkers who hold 80 % of all weight in four equal parts: who invents one answer an epoch is caught in the first
-with 1 - 0.75^4 = 68 %, before the fourth with 98.9 %, before reputation 8 with 99.8 %. Own prompts, answers to other
+with 1 - 0.75^4 = 68 %, within four with 99.0 %, before reputation 8 with 99.9 %. Own prompts, answers to other
 chances, broken-off and invented ones are rejected in every check. Floods and names without weight get nothing. Each test
 shows what the attack gets without the defence.
 """
@@ -84,8 +84,8 @@ def test_reputation_cannot_be_farmed_without_the_model(chain):
 
     reached = [climb(trial, rate_at, weights) for trial in range(TRIALS)]
     assert abs(sum(epochs >= 1 for epochs in reached) / TRIALS - 0.75**4) < 0.03
-    assert sum(epochs >= 4 for epochs in reached) / TRIALS < 0.02
-    assert sum(epochs == GOAL for epochs in reached) / TRIALS < 0.005
+    assert sum(epochs >= 4 for epochs in reached) / TRIALS < 0.015
+    assert sum(epochs == GOAL for epochs in reached) / TRIALS < 0.003
     # The defence off, marked tasks that nobody is drawn for: everybody arrives.
     assert {climb(trial, lambda _: 0, weights) for trial in range(100)} == {GOAL}
 
