@@ -76,10 +76,13 @@ def derive_task(state: State, params: NetworkParams, address: bytes, number: int
 def apply_submission(state: State, params: NetworkParams, sender: bytes, message: SubmitMarked, epoch: int) -> None:
     """An idle node commits what it answered; from here on it is a task as any other, without money.
 
-    Errors: InvalidTransaction switched-off, no-weight, already-submitted, wrong-window, over-length, and those of `derive_task`.
+    Errors: InvalidTransaction guilty, switched-off, no-weight, already-submitted, wrong-window, over-length, and those of
+    `derive_task`.
     """
     node = nodes.NODES.get(state, sender)
     assert node is not None, "only nodes send duties"
+    if node.guilty == epoch:
+        raise InvalidTransaction("guilty", "in the epoch of its guilt a node builds nothing")
     _check_number(state, params, node, message.number)
     marked = derive_task(state, params, sender, message.number)
     if message.completion_tokens > marked.request.max_tokens:

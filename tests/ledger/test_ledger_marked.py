@@ -167,6 +167,11 @@ def test_invalid_senders(chain):
     assert chain.refuse(chain.user, chain.submission(number)) == "not-a-node"
     with pytest.raises(InvalidTransaction, match="not-a-node"):
         marked.derive_task(state, chain.params, chain.user.address, number)
+    guilty = state.branch()
+    nodes.update_node(guilty, chain.keys[2].address, guilty=clock.compute_epoch(chain.params, chain.height))
+    assert refuse(chain, guilty, chain.submission(number), index=2) == "guilty"
+    nodes.update_node(guilty, chain.keys[2].address, guilty=clock.compute_epoch(chain.params, chain.height) - 1)
+    apply(chain, guilty, chain.submission(number), index=2)
     weightless = state.branch()
     nodes.update_node(weightless, chain.keys[2].address, weight=0)
     assert refuse(chain, weightless, chain.submission(number), index=2) == "no-weight"

@@ -248,6 +248,13 @@ def test_an_order_between_the_start_and_the_first_step_is_enough(scene):
     assert (scene.pace.made, scene.pace.kinds) == ([], [])
 
 
+def test_a_guilty_node_has_no_marked_work_until_its_epoch_is_over(scene):
+    nodes.update_node(scene.state, scene.key.address, guilty=clock.compute_epoch(TINY, HEIGHT))
+    assert scene.wait() == {}
+    nodes.update_node(scene.state, scene.key.address, guilty=clock.compute_epoch(TINY, HEIGHT) - 1)
+    assert list(scene.wait()) == ["marked"]
+
+
 def test_a_node_without_weight_or_chance_has_no_marked_work(scene):
     nodes.update_node(scene.state, scene.key.address, weight=0)
     assert scene.wait() == {}

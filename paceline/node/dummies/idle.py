@@ -15,7 +15,7 @@ from threading import Event
 
 from paceline.base.errors import Invalid, InvalidTransaction
 from paceline.inference.backend import Backend
-from paceline.ledger import marked, nodes, race, training
+from paceline.ledger import clock, marked, nodes, race, training
 from paceline.ledger.checks import has_committed
 from paceline.ledger.marked import MarkedTask
 from paceline.ledger.state import State
@@ -46,15 +46,15 @@ class IdleWorker:
         maker: AnswerMaker,
         receipts: Path,
         get_backend: Callable[[str], Backend],
-        clock: Callable[[], float] = time.monotonic,
+        read_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._context = context
         self._host = host
         self._maker = maker
         self._receipts = receipts
         self._get_backend = get_backend
-        self._clock = clock
-        self._asked_at = clock()
+        self._clock = read_clock
+        self._asked_at = read_clock()
         self._gone = Event()
         """Tells the marked task under way to end."""
         self._making: set[bytes] = set()
@@ -90,7 +90,8 @@ class IdleWorker:
             LOG.debug("no marked task yet: %s", problem)
             return
         node = nodes.NODES.get(state, self._context.address)
-        if node is not None and node.weight > 0:
+        epoch = clock.compute_epoch(self._context.params, max(1, state.height))
+        if node is not None and node.weight > 0 and node.guilty != epoch:
             self._context.duties.start("marked", lambda: self._work(task))
 
     def _is_quiet(self) -> bool:
