@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from paceline.economy.pay import compute_task_cost
-from paceline.node.dummies.prompts import TOPICS
 from paceline.protocol.answers import ChatPrompt
 from paceline.protocol.params import TINY
+from paceline.protocol.prompt_words import TOPICS
 
 BUCKETS = 1 << 16
 MAX_CHARS = 1_200

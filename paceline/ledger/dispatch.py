@@ -12,6 +12,7 @@ from paceline.ledger import (
     clock,
     dummies,
     inquiries,
+    marked,
     nodes,
     race,
     race_checks,
@@ -30,7 +31,7 @@ from paceline.ledger.admission import Admitted
 from paceline.ledger.state import State
 from paceline.protocol import channels as c
 from paceline.protocol import messages as m
-from paceline.protocol.dummies import RevealDummies
+from paceline.protocol.dummies import RevealDummies, SubmitMarked
 from paceline.protocol.params import NetworkParams
 from paceline.protocol.traps import ShowDraws
 
@@ -139,6 +140,8 @@ def _execute_on_work(  # noqa: C901, PLR0912 - one arm per message
             vouchers.apply_proof(state, chain_id, sender, message)
         case RevealDummies():
             dummies.apply_reveal(state, params, chain_id, sender, message)
+        case SubmitMarked():
+            marked.apply_submission(state, params, sender, message, epoch)
         case m.CommitVerdict():
             checks.apply_commitment(state, sender, message)
         case m.JudgeTask():

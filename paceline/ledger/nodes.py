@@ -58,7 +58,7 @@ class Node(Record, frozen=True):
     returned: int = 0
     """Of these, what came back for dummies."""
     dummies: int = 0
-    """Its answers of the running epoch that were shown to be dummies: work without pay."""
+    """Its answers of the running epoch that were dummies, shown or marked: work without pay."""
     refunded: int = 0
     """Nicoin of the running epoch that went back to users because of its guilt."""
     earned: int = 0
@@ -85,6 +85,8 @@ class Node(Record, frozen=True):
     """Forced errors of the running epoch that it saw."""
     fooled: int = 0
     """Forced errors of the running epoch that it passed."""
+    marked: int = -1
+    """Number of its latest marked task, -1 before the first."""
 
 
 NODES: Table[Node] = Table("nodes/by-address", Node)

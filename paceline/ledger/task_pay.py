@@ -55,6 +55,7 @@ def collect_pay(state: State, params: NetworkParams) -> list[tuple[bytes, Pay]]:
     for task_id, task in TASKS.items(state):
         if task.status == FINAL:
             pay = compute_pay(task.cost, get_checkers(task), params.fund_ppm)
+            _count_marked(state, task)
             found.append((task.executor, Pay(pay.fund + pay.worker, 0, pay.checkers) if task.unpaid else pay))
         if task.status in (FINAL, GUILTY):
             TASKS.delete(state, task_id)
@@ -67,6 +68,12 @@ def take_rewards(state: State) -> list[tuple[bytes, bytes]]:
     for cheater, _ in found:
         REWARDS.delete(state, cheater)
     return found
+
+
+def _count_marked(state: State, task: Task) -> None:
+    """A final marked task counts for its executor's reputation, unless it hid what it showed its checkers."""
+    if task.is_marked and not task.unpaid and nodes.NODES.get(state, task.executor) is not None:
+        nodes.add_to_node(state, task.executor, dummies=1)
 
 
 def _settle_report(state: State, params: NetworkParams, task: Task, outcome: str) -> Task:

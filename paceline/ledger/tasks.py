@@ -74,6 +74,8 @@ class Task(Record, frozen=True, kw_only=True):
     """The executor broke the rules of forced errors: its part goes to the training fund."""
     is_dummy: bool = False
     """Shown by its relay to be a test; its cost is undone then."""
+    is_marked: bool = False
+    """Nobody asked: an idle node took it from public chance. It costs nothing and has neither owner nor relay."""
 
 
 TASKS: Table[Task] = Table("tasks/by-id", Task)

@@ -16,7 +16,7 @@ from paceline.base.errors import Invalid, TransportError, WorkError
 
 LOG = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
-BACKGROUND = ("race",)
+BACKGROUND = ("idle", "race")
 """Kinds of work that step back when anything else on the machine wants its core."""
 BACKGROUND_NICENESS = 10
 WAITING_THREADS = 32
@@ -85,7 +85,7 @@ class Threads:
                 thread_name_prefix=kind,
                 initializer=lower_priority if kind in BACKGROUND else None,
             )
-            for kind in ("answer", "ceremony", "check", "race", "stream", "train")
+            for kind in ("answer", "ceremony", "check", "idle", "race", "stream", "train")
         }
 
     async def run(self, kind: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

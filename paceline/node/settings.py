@@ -19,8 +19,8 @@ MAX_MODELS = 16
 MAX_PARALLEL_ANSWERS = 4_096
 MAX_CHANNELS = 256
 TORCH, VLLM = "torch", "vllm"
-READY, RELEASE = "ready", "release"
-IDLE_WAYS = (READY, RELEASE)
+DUMMY, READY, RELEASE = "dummy", "ready", "release"
+IDLE_WAYS = (DUMMY, READY, RELEASE)
 RELEASE_AFTER_SECONDS = 600.0
 BACKENDS = (TORCH, VLLM)
 CHEATS = ("", "race-padding", "cheap-model", "untrained-update")
@@ -52,9 +52,10 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """A relay's own: mixes dummy tasks among its users' requests, which tests executors and costs it nothing in the end."""
     models: tuple[str, ...] = (DEFAULT_MODEL,)
     """Models it serves: names of the catalogue, or of folders that were imported into its cache. Each needs its memory."""
-    idle: str = READY
-    """What becomes of the models while nobody asks: ready (they stay loaded) or release (memory and device are free; the
-    next request waits for the loading, whose time the node tells its peers)."""
+    idle: str = DUMMY
+    """What becomes of the models while nobody asks: dummy (marked tasks, unpaid, which build reputation and make way for every
+    request), ready (they stay loaded) or release (memory and device are free; the next request waits for the loading, whose
+    time the node tells its peers)."""
     release_after_seconds: float = RELEASE_AFTER_SECONDS
     """With idle = release: how long nobody has asked by then."""
     parallel_answers: int = 1

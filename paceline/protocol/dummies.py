@@ -1,4 +1,4 @@
-"""Dummy tasks on the ledger: the one message by which a relay shows which of its tasks were its own tests.
+"""Dummy tasks on the ledger: how a relay shows which of its tasks were its own tests, and an idle node its marked ones.
 
 What a leaf and a draw are is fixed here, so that relay and ledger cannot differ. It refuses to know prompts. Invariant: a
 session's root covers exactly `LEAVES` leaves whatever the relay means to do, so that no size tells anything.
@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from paceline.base.hashing import hash_parts
 from paceline.protocol.codec import Record
+from paceline.protocol.traps import NO_SEAL
 
 LEAVES = 64
 """Candidates that every session commits to."""
@@ -21,6 +22,7 @@ LEAST_PAYOUTS, MAX_PAYOUTS = 2, 16
 
 _Address = Annotated[bytes, Meta(min_length=20, max_length=20)]
 _Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
+_Count = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 _Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
 
 
@@ -48,6 +50,16 @@ class RevealDummies(Record, frozen=True, tag="reveal-dummies"):
     session: _Id
     entries: Annotated[tuple[DummyEntry, ...], Meta(min_length=1, max_length=MAX_ENTRIES)]
     payouts: Annotated[tuple[Payout, ...], Meta(min_length=LEAST_PAYOUTS, max_length=MAX_PAYOUTS)]
+
+
+class SubmitMarked(Record, frozen=True, tag="submit-marked"):
+    """An idle node answered the marked task of this number; fields as in a receipt, and no voucher, as nobody asked."""
+
+    number: _Count
+    payload_hash: _Digest
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    seal: _Digest = NO_SEAL
 
 
 def compute_leaf(prompt_hash: bytes, salt: bytes) -> bytes:

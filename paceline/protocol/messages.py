@@ -12,7 +12,7 @@ from msgspec import Meta
 from paceline.base.hashing import hash_parts
 from paceline.protocol.channels import CHANNEL_DUTIES, ChannelMessage
 from paceline.protocol.codec import Record, decode, encode
-from paceline.protocol.dummies import RevealDummies
+from paceline.protocol.dummies import RevealDummies, SubmitMarked
 from paceline.protocol.traps import NO_SEAL, ShowDraws
 
 MAX_TRANSACTION_BYTES = 256 * 1024
@@ -416,6 +416,7 @@ Message = (
     | SubmitReceipts
     | ProveVouchers
     | RevealDummies
+    | SubmitMarked
     | CommitVerdict
     | JudgeTask
     | ShowDraws
@@ -448,6 +449,7 @@ DUTIES = (
     JudgeReport,
     SubmitReceipts,
     RevealDummies,
+    SubmitMarked,
     CommitVerdict,
     JudgeTask,
     ShowDraws,

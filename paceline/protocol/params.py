@@ -128,12 +128,18 @@ class ChannelParams(Record, kw_only=True, frozen=True):
 
 
 class DummyParams(Record, kw_only=True, frozen=True):
-    """Dummy tasks that relays mix among their users' (decision 031)."""
+    """Dummy tasks that relays mix among their users', and marked ones that fill idle time (decision 031)."""
 
     rate_ppm: int = 30_000
     """Chance of an index to be drawn for a dummy; 0 switches them off."""
     share_ppm: int = 60_000
     """Most of what a relay's tasks cost in an epoch that comes back for dummies."""
+    marked_blocks: int = 250
+    """Length of the windows of marked tasks: each has chance of its own."""
+    marked_per_window: int = 1
+    """Marked tasks of a node per window; 0 switches them off."""
+    marked_tokens: int = 64
+    """Longest answer of a marked task; the shortest limit drawn is a quarter of it."""
 
 
 class NetworkParams(Record, kw_only=True, frozen=True):

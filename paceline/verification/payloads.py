@@ -44,6 +44,8 @@ class Expected:
     completion_tokens: int
     draw_seed: bytes
     """From the beacon value after the receipt: draws what is opened, and breaks ties between equal scores."""
+    is_marked: bool = False
+    """Nobody asked for it, so nobody can have ended it: an answer that breaks off saved itself the work."""
 
 
 def build_generation(
@@ -146,6 +148,8 @@ def _check_bindings(model: LanguageModel, request: AnswerRequest, transcript: Tr
         raise InvalidClaim("unknown-engine", f"nothing is calibrated for answers of {engine} here")
     if transcript.request != build_generation(model, request, seed, engine):
         raise InvalidClaim("other-generation", "prompt, sampler, seed or model differ from what the request leads to")
+    if expected.is_marked and transcript.finish_reason == "cancelled":
+        raise InvalidClaim("broken-off", "a marked task is answered to its end")
     _check_counts(len(transcript.request.prompt_tokens), len(transcript.output_tokens), expected)
 
 

@@ -8,7 +8,7 @@ from chain_harness import PARAMS, Chain, make_group_key
 from paceline.base.bls import EncryptionKey
 from paceline.base.hashing import hash_parts
 from paceline.base.private_draws import draw_lot
-from paceline.ledger import nodes
+from paceline.ledger import marked, nodes
 from paceline.ledger.accounts import get_account
 from paceline.ledger.checks import has_committed
 from paceline.ledger.disputes import has_voted
@@ -18,6 +18,7 @@ from paceline.ledger.settlement import get_settlement, settle_epoch
 from paceline.ledger.tasks import CHECKING, DISPUTED, DRAWING, REVEALING, SHOWING, TASKS, UNSHOWN
 from paceline.ledger.traps import is_drawn
 from paceline.protocol import messages as m
+from paceline.protocol.dummies import SubmitMarked
 from paceline.protocol.traps import ShowDraws, Showing, compute_lot_message, compute_seal
 
 ALWAYS = 1_000_000
@@ -74,6 +75,14 @@ class TrapChain(Chain):
         self.tick()
         self.run_until(lambda: self.task(task_id).status != DRAWING)
         return task_id, executor
+
+    def answer_marked(self, index, number, *, completion, force=False):
+        """What a node submits for a marked task."""
+        key = self.keys[index]
+        task_id = compute_task_id(marked.compute_session(key.address), number)
+        true, wrong, salt = self.payloads(task_id)
+        shown = wrong if force else true
+        return SubmitMarked(number, shown, 20, completion, compute_seal(true, salt))
 
     def answer_checked(self, least=1, most=5, **options):
         """Tasks until one has so many checkers."""

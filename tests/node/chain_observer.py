@@ -141,7 +141,8 @@ class Observer:
             fees=sum(fee for _, fee, _ in works),
             nodes=dict(nodes.NODES.items(state)),
             reserve=get_account(state, RESERVE).balance,
-            open_tasks=len(OPEN_TASKS.items(state)),
+            # Marked ones fill idle time at any height and hold no coin.
+            open_tasks=sum(not TASKS.get(state, task_id).is_marked for task_id, _ in OPEN_TASKS.items(state)),
         )
 
     def catch_up(self, height: int) -> State:

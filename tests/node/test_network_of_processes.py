@@ -66,9 +66,12 @@ def ask(client, prompt, **options):
 
 
 def stand(net: Network, observer: Observer, user):
-    """What the user holds and how many tasks were ever paid, once everything under way is on the ledger."""
+    """What the user would hold without sessions that ended unused, and how many tasks were ever paid.
+
+    Both once everything under way is on the ledger.
+    """
     observer.catch_up(net.report().ledger.height + 1)
-    return observer.holdings(user.address), len(observer.paid)
+    return observer.holdings(user.address) + observer.charged.get(user.address, 0), len(observer.paid)
 
 
 def test_models_are_listed(client):

@@ -1,7 +1,7 @@
 """Records the golden history: `python tests/vectors/record_history.py` writes ledger/history.bin beside this file.
 
 One small network plays a Race, a ceremony, a session, answers, a skipped node, checks, forced errors that one checker
-passes, a report, transfers, refusals and a settlement. Only the first node
+passes, a report, marked tasks, transfers, refusals and a settlement. Only the first node
 has a seat, so that a real engine with one validator can be made to order exactly these blocks.
 """
 
@@ -44,11 +44,15 @@ def play() -> TrapChain:
         # Ordered by the mempool as it stood, and refused when it runs: a block holds what fails, too.
         chain.sequencer._mempool[bytes([index]) * 32] = chain.sign(chain.user, m.Transfer(bytes(20), 10**17))
     chain.replica.apply_block(chain.sequencer.produce_block(0)[0])
+    # Two idle nodes answer the marked task of the first window.
+    for index in (1, 2):
+        chain.send(chain.keys[index], chain.answer_marked(index, 0, completion=8))
     reported = False
     while chain.height < SEATS.epoch_blocks + 5:
         for task_id, _ in tasks.OPEN_TASKS.items(chain.state):
             chain.act(task_id)
-        final = [task_id for task_id, task in tasks.TASKS.items(chain.state) if task.status == tasks.FINAL]
+        settled = [(task_id, task) for task_id, task in tasks.TASKS.items(chain.state) if task.status == tasks.FINAL]
+        final = [task_id for task_id, task in settled if not task.is_marked]
         if final and not reported:
             chain.send(chain.user, m.ReportTask(final[0]))
             reported = True

@@ -45,6 +45,9 @@ from paceline.protocol.codec import encode
 from paceline.protocol.messages import Receipt
 from paceline.protocol.transcripts import NO_TRACE, GenerationRequest, encode_transcript
 
+RECEIPT, MARKED = "receipt", "marked"
+"""Kinds of files: receipts of answers, and those of marked tasks, for which there is no voucher."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -58,6 +61,8 @@ class Answer:
     push: Callable[[Frame | None], object]
     commit: Callable[[Receipt], Frame] | None = None
     """What keeps the receipt instead of this node's folder, and the frame that tells of it."""
+    is_marked: bool = False
+    """Nobody waits for it: told to stop, it leaves nothing behind."""
 
     @property
     def task_id(self) -> bytes:
@@ -128,6 +133,8 @@ class AnswerMaker:
                 self.tokens.add(1)
                 if (frame := writer.write(step)) is not None:
                     answer.push(frame)
+        if answer.is_marked and answer.gone.is_set():
+            return
         states = options.states
         # States are on disk before the receipt is, or a killed node could not open what it committed to.
         trace = Trace.join(states) if states else None
@@ -162,8 +169,10 @@ class AnswerMaker:
         if answer.commit is not None:
             answer.push(answer.commit(receipt))
         else:
-            write_whole(self._receipts / f"{answer.task_id.hex()}.receipt", encode(receipt))
-        self._context.metrics.count("executor_answers_total", "left" if answer.gone.is_set() else "complete")
+            kind = MARKED if answer.is_marked else RECEIPT
+            write_whole(self._receipts / f"{answer.task_id.hex()}.{kind}", encode(receipt))
+        word = "marked" if answer.is_marked else ("left" if answer.gone.is_set() else "complete")
+        self._context.metrics.count("executor_answers_total", word)
         return EndFrame(finish_reason, prompt_tokens, completion_tokens, digest)
 
     def _keep_wrong(self, answer: Answer, wrong: WrongVersion) -> bytes:

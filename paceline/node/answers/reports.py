@@ -134,7 +134,8 @@ def _report_race(state: State, names: Mapping[bytes, str]) -> RaceReport:
 
 
 def _report_inference(state: State, names: Mapping[bytes, str]) -> InferenceReport:
-    tasks = [task for _, task in TASKS.items(state)]
+    everything = [task for _, task in TASKS.items(state)]
+    tasks = [task for task in everything if not task.is_marked]
     answered: dict[str, int] = {}
     verified: dict[str, int] = {}
     for task in tasks:
@@ -143,7 +144,7 @@ def _report_inference(state: State, names: Mapping[bytes, str]) -> InferenceRepo
         decisive = any(vote.outcome in {ACCEPTED, REJECTED} for vote in task.votes)
         if task.status in {FINAL, GUILTY} and decisive:
             verified[name] = verified.get(name, 0) + 1
-    guilty = {names[task.executor] for task in tasks if task.status == GUILTY}
+    guilty = {names[task.executor] for task in everything if task.status == GUILTY}
     return InferenceReport(
         answered=answered,
         verified=verified,

@@ -7,6 +7,8 @@ Invariant: nothing is opened before the value that draws it, so no opening helps
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from paceline.base.draws import derive_seed
 from paceline.base.errors import Invalid
 from paceline.inference.trace import Trace, derive_draw
@@ -43,13 +45,17 @@ class TraceKeeper:
         write_whole(self._folder / name, trace.encode())
         return trace.compute_root()
 
-    def sweep(self, state: State) -> None:
-        """Drop the states of answers that nobody will check any more."""
+    def sweep(self, state: State, waiting: Collection[bytes] = ()) -> None:
+        """Drop the states of answers that nobody will check any more; those of `waiting` tasks stay."""
         for path in (*self._folder.glob(f"*.{TRUE}"), *self._folder.glob(f"*.{WRONG}")):
             task, session, index = path.stem.split("-")
             task_id = bytes.fromhex(task)
             kept = suspicion.get_kept(state, self._context.address, task_id) is not None
-            if not kept and not is_wanted(state, task_id, bytes.fromhex(session), int(index)):
+            if (
+                not kept
+                and task_id not in waiting
+                and not is_wanted(state, task_id, bytes.fromhex(session), int(index))
+            ):
                 path.unlink()
 
     async def serve(self, request: PeerRequest) -> bytes:

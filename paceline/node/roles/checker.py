@@ -147,6 +147,7 @@ class CheckerRole:
             prompt_tokens=task.prompt_tokens,
             completion_tokens=task.completion_tokens,
             draw_seed=seed,
+            is_marked=task.is_marked,
         )
         with context.tracing.span("checker", read_parent(reply.traceparent), task=task_id.hex()):
             verdict = await context.threads.run("check", judge_payload, model, payload, expected, opening)

@@ -35,6 +35,7 @@ from paceline.node.answers.queues import FairQueue, QueueFull
 from paceline.node.ceremony import CeremonyKey
 from paceline.node.cheats import CHEAP_MODEL
 from paceline.node.context import Context
+from paceline.node.dummies.idle import IdleWorker
 from paceline.node.models import ModelHost
 from paceline.node.settings import RELEASE
 from paceline.node.tracing import read_parent
@@ -96,6 +97,7 @@ class ExecutorRole:
         self._receipts.mkdir(parents=True, exist_ok=True)
         self._maker = AnswerMaker(context, self._receipts, key)
         self.book = ChannelBook(context.work_path / "channels.sqlite", context.key, context.chain.chain_id)
+        self._idle = IdleWorker(context, host, self._maker, self._receipts, self._get_backend)
         self._making: set[bytes] = set()
         """Tasks whose payload may be on disk before their receipt is."""
         self._spans: dict[bytes, str] = {}
@@ -119,6 +121,7 @@ class ExecutorRole:
             self._host.release(self._context.settings.release_after_seconds)
         if state.height % FORGET_BLOCKS == 0:
             self._accepted = {task: until for task, until in self._accepted.items() if until > state.height}
+        self._idle.on_block(state, is_free=not (self.line.under_way or self.line.waiting or self._making))
         waiting = []
         for path in sorted(self._receipts.glob("*.receipt")):
             voucher = decode_own(Receipt, path.read_bytes()).voucher
@@ -131,9 +134,10 @@ class ExecutorRole:
             self._context.duties.start("receipts", lambda: self._submit(names))
         if state.height % SWEEP_BLOCKS == 0:
             self._spans = {task: name for task, name in self._spans.items() if task in self._accepted}
-            kept = self._making | {bytes.fromhex(path.stem) for path in waiting} | self.book.list_tasks(state)
+            marked = self._idle.list_tasks()
+            kept = self._making | {bytes.fromhex(path.stem) for path in waiting} | self.book.list_tasks(state) | marked
             self._maker.vault.sweep(state, self._context.address, kept)
-            self._maker.traces.sweep(state)
+            self._maker.traces.sweep(state, marked)
 
     async def serve(self, request: PeerRequest) -> AsyncGenerator[bytes, None]:
         """Frames of one answer; one BusyFrame when this node is full, or its engine not ready.
@@ -150,8 +154,9 @@ class ExecutorRole:
 
     async def answer(self, request: PeerRequest, place: Place) -> AsyncGenerator[bytes, None]:
         """Frames of the answer to an order that holds. Errors: Invalid over-maximum, already-done."""
+        self._idle.make_way()
         order, session, task_id = place.order, place.session, place.task_id
-        backend = self._backends.get(order.request.model, self._torch)
+        backend = self._get_backend(order.request.model)
         if not _is_ready(backend):
             yield encode(BusyFrame(self._make_busy_mark(order.voucher)))
             return
@@ -248,6 +253,9 @@ class ExecutorRole:
         kept = (self._receipts / f"{task_id.hex()}.receipt").exists()
         if kept or task_id in self._accepted or is_paid(state, voucher.session, voucher.index):
             raise Invalid("already-done", "this task was answered before")
+
+    def _get_backend(self, model_id: str) -> Backend:
+        return self._backends.get(model_id, self._torch)
 
     def _make_line(self) -> FairQueue:
         slots = self._slots
