@@ -10,10 +10,12 @@ from channel_relay_setup import COST, MAX_COST, draw, make_setting, open_channel
 from role_setup import KEYS, MODEL, RELAY, USER
 
 from paceline.base.errors import ConfigError, Invalid, InvalidTransaction, TransportError
+from paceline.ledger.accounts import RESERVE, get_account, move_coins
 from paceline.ledger.channel_records import CHANNELS, CLOSING, DRAWING, compute_channel_id, remove_channel
 from paceline.node.answers.queues import FairQueue
 from paceline.node.duties import Duties
 from paceline.node.roles.channel_relay import LOOK_BLOCKS, ChannelPool
+from paceline.node.roles.relay_sessions import DEPOSIT
 from paceline.node.settings import MAX_CHANNELS, NodeSettings, PeerEntry
 from paceline.node.views import UpstreamFailed
 from paceline.protocol.channels import CloseChannel, PassChannel
@@ -287,6 +289,14 @@ def test_a_failed_close_is_tried_again_with_the_same_state_until_it_is_done(sett
     assert setting.record.status == CLOSING
     setting.relay.channels.prepare()
     assert ("close-channel", setting.channel_id) not in setting.relay_context.duties.started
+
+
+def test_a_relay_whose_user_has_nothing_left_closes_all_the_same(setting):
+    setting.relay.channels = restart(setting, size=1)
+    funds = get_account(setting.state, USER.address).balance
+    move_coins(setting.state, USER.address, RESERVE, funds - DEPOSIT)
+    setting.relay.prepare()
+    assert list(setting.relay_context.duties.started) == [("close-channel", setting.channel_id)]
 
 
 @pytest.mark.parametrize("number", [-1, MAX_CHANNELS + 1])

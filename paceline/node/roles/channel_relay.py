@@ -56,7 +56,7 @@ LOG = logging.getLogger(__name__)
 MARGIN_BLOCKS = 3 * CLAIM_BLOCKS
 """A channel that ends as soon takes no further request."""
 LOOK_BLOCKS = 24
-"""How often the ledger's channels are searched for some of ours that nobody here knows of."""
+"""How often the ledger is searched for channels of ours that nobody here knows of."""
 MAX_FAILURES = 3
 """Failed answers in a row that end a channel."""
 
@@ -81,7 +81,7 @@ class Lane:
     """The user signed for an answer whose end it has not seen, and has seen none since."""
     failures: int = 0
     passing: PassChannel | None = None
-    """On its way to the ledger: until the ledger has it, nothing is asked for, or two executors would count from nothing."""
+    """On its way to the ledger: what an executor that is passed by answered and had signed would be lost to it."""
 
     @property
     def left(self) -> int:
