@@ -213,7 +213,9 @@ def sign_all(state: State, channel_id: bytes, count: int) -> tuple[list[c.Leaf],
         )
         leaves.append(leaf)
         tree.append(leaf.encode())
-    last = c.ChannelState(channel=channel_id, count=count, total=count * COST, root=tree.root)
+    last = c.ChannelState(
+        channel=channel_id, executor=channel.executor, count=count, total=count * COST, root=tree.root
+    )
     text = last.signed_bytes(CHAIN_ID)
     return leaves, c.SignedState(last, USER.sign(text), find_key(channel.executor).sign(text))
 

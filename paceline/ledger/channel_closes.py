@@ -1,7 +1,8 @@
 """The end of a channel: states that both sides signed, proofs that one side signed two, leaves that the beacon drew.
 
 Either side shows the last state, the other may show a later one; a leaf that is drawn becomes an ordinary task, judged like
-any other. Invariant: no coin moves by a state that lacks a signature, and no leaf becomes a task that the root does not hold.
+any other. A state counts only with the executor that has the channel: of a former one it neither pays nor accuses. Invariant:
+no coin moves by a state that lacks a signature, and no leaf becomes a task that the root does not hold.
 Source: decision 033.
 """
 
@@ -67,9 +68,10 @@ def check_state(
 ) -> None:
     """A state that may move coins.
 
-    Errors: InvalidTransaction over-deposit, over-count, bad-state.
+    Errors: InvalidTransaction wrong-executor, over-deposit, over-count, bad-state.
     """
     last = signed.state
+    _require_seated(channel, last)
     if not 0 < last.total <= channel.deposit:
         raise InvalidTransaction("over-deposit", f"a total of {last.total}, the deposit is {channel.deposit}")
     if not 0 < last.count <= params.channels.most_tasks:
@@ -86,12 +88,14 @@ def check_state(
 def apply_proof(state: State, params: NetworkParams, chain_id: str, sender: bytes, message: ProveChannel) -> None:
     """Anybody shows that one side signed two states of one count: the owner forfeits its rest, the executor its pay.
 
-    Errors: InvalidTransaction unknown-channel, no-contradiction, bad-state, already-proven.
+    Errors: InvalidTransaction unknown-channel, no-contradiction, wrong-executor, bad-state, already-proven.
     """
     first, second = message.first, message.second
     channel = _find(state, first.channel)
     if (first.channel, first.count) != (second.channel, second.count) or first == second:
         raise InvalidTransaction("no-contradiction", "an honest side may sign both")
+    _require_seated(channel, first)
+    _require_seated(channel, second)
     executor = nodes.NODES.get(state, channel.executor)
     key = channel.owner_key if message.side == OWNER else (executor.public_key if executor is not None else b"")
     for told, signature in ((first, message.first_signature), (second, message.second_signature)):
@@ -133,6 +137,11 @@ def _find(state: State, channel_id: bytes) -> Channel:
     if channel is None or channel.status not in (OPEN, CLOSING):
         raise InvalidTransaction("unknown-channel", "no channel of this id is open")
     return channel
+
+
+def _require_seated(channel: Channel, told: ChannelState) -> None:
+    if told.executor != channel.executor:
+        raise InvalidTransaction("wrong-executor", "the state is not with the executor that has the channel")
 
 
 def _show(

@@ -1,6 +1,6 @@
 """Channels: an escrow for one executor, and what both sides sign while answers flow beside the ledger.
 
-After every answer user and executor sign the same state: how many answers, for how much in all, under which root. The ledger
+After every answer user and executor sign the same state: whose answers, how many, for how much in all, under which root. The ledger
 sees the first message and the last. It refuses to know texts and tensors. Invariant: a leaf's bytes fix prompt, payload, price
 and place of one answer; the payload's hash covers the transcript, and with it the root of the hidden states.
 """
@@ -48,13 +48,15 @@ class ChannelState(Record, frozen=True, kw_only=True):
     """What user and executor agree on after `count` answers. `root`: over the leaves in their order."""
 
     channel: ChannelId
+    executor: AddressBytes
+    """A channel that was passed on counts anew: without the name two honest states of one count would be a contradiction."""
     count: Count
     total: Amount
     root: Digest
 
     def signed_bytes(self, chain_id: str) -> bytes:
         """What both sides sign."""
-        return b"paceline-channel" + encode((chain_id, self.channel, self.count, self.total, self.root))
+        return b"paceline-channel" + encode((chain_id, self.channel, self.executor, self.count, self.total, self.root))
 
 
 class SignedState(Record, frozen=True):
@@ -112,7 +114,7 @@ class ClaimChannel(Record, frozen=True, tag="claim-channel"):
 
 
 class ProveChannel(Record, frozen=True, tag="prove-channel"):
-    """Two different states of one count, both signed by the same side."""
+    """Two different states of one count with the channel's executor, both signed by the same side."""
 
     side: Annotated[str, Meta(pattern="^(owner|executor)$")]
     first: ChannelState

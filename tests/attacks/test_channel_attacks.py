@@ -1,8 +1,8 @@
-"""Attacks on channels: old states, forged totals, two roots, withheld leaves, cheap answers, and friends who pay each other.
+"""Attacks on channels: old states, forged totals, two roots, states of a former executor, withheld leaves, cheap answers, friends who pay.
 
 Detection power: with k points drawn from the money of a close, a cheat in a share x of that money is found with chance
 1 - (1 - x)^k. At 10 % and 100 answers (k = 10): 10 % of the money 65 %, 20 % of it 89 %, 50 % of it 99.9 %; whoever withholds
-a drawn leaf is found with certainty.
+a drawn leaf is found with certainty. A former executor gains nothing by what the owner signed for it: exact.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 from chain_harness import PARAMS, Chain
-from channel_setup import COST, Account
+from channel_setup import COST, PRICE, Account
 
 from paceline.base.errors import Invalid, InvalidTransaction
 from paceline.base.hashing import hash_parts
@@ -156,6 +156,58 @@ def test_two_roots_of_one_count_forfeit_what_their_signer_has(tmp_path):
     with pytest.raises(Invalid, match="wrong-index"):
         book.add_leaf(account.id, msgspec.structs.replace(account.leaves[0], payload_hash=bytes(32)))
     book.close()
+
+
+def pass_to_next(chain, account):
+    """The present executor says that it is busy, and the relay passes the channel on."""
+    skip = chain.skip(account.id, 0, account.executor.address, m.BUSY, signer=account.executor)
+    chain.send(chain.keys[0], c.PassChannel(account.id, skip.kind, skip.height, skip.signature))
+    chain.tick()
+
+
+def rob_by_passing_on():
+    """Codes with which the ledger meets a former executor, and what the owner has back of the channel in the end."""
+    chain = make_chain()
+    account = Account(chain, deposit=DEPOSIT)
+    former = account.executor
+    account.serve(1)
+    old = account.signed()
+    pass_to_next(chain, account)
+    assert account.executor != former
+    account.leaves = []
+    account.serve(1, tokens=33)
+    new = account.signed()
+    renamed = msgspec.structs.replace(old.state, executor=account.executor.address)
+    chain.send(chain.user, m.Transfer(former.address, 10**9))
+    chain.tick()
+    codes, before = [], balance(chain, chain.user.address)
+    for message in (
+        c.ProveChannel(c.OWNER, old.state, old.owner_signature, new.state, new.owner_signature),
+        c.ProveChannel(c.OWNER, new.state, new.owner_signature, old.state, old.owner_signature),
+        c.ProveChannel(c.OWNER, renamed, old.owner_signature, new.state, new.owner_signature),
+        c.ClaimChannel(old),
+    ):
+        try:
+            chain.send(former, message)
+        except InvalidTransaction as refused:
+            codes.append(refused.code)
+        else:
+            codes.append("ok")
+            chain.tick()
+    chain.send(account.executor, account.claim(new))
+    account.run_to_draw()
+    assert account.record.held == 33 * PRICE
+    return codes, balance(chain, chain.user.address) - before
+
+
+def test_a_former_executor_cannot_have_the_owner_forfeit_what_is_left(monkeypatch):
+    codes, back = rob_by_passing_on()
+    assert codes == ["wrong-executor", "wrong-executor", "bad-state", "not-yours"]
+    assert back == DEPOSIT - max(33 * PRICE, compute_reserve(SHORT, DEPOSIT))
+    # The defence off: two honest states of one count are a contradiction, and the whole deposit is gone.
+    monkeypatch.setattr(channel_closes, "_require_seated", lambda *_: None)
+    codes, back = rob_by_passing_on()
+    assert (codes[0], back) == ("ok", 0)
 
 
 def withhold(params):

@@ -51,7 +51,13 @@ class Account:
     def state(self, count=None, **changes):
         leaves = self.leaves[: len(self.leaves) if count is None else count]
         root = compute_root([leaf.encode() for leaf in leaves])
-        fields = {"channel": self.id, "count": len(leaves), "total": leaves[-1].total, "root": root}
+        fields = {
+            "channel": self.id,
+            "executor": self.record.executor,
+            "count": len(leaves),
+            "total": leaves[-1].total,
+            "root": root,
+        }
         return c.ChannelState(**{**fields, **changes})
 
     def sign(self, key, state):

@@ -263,6 +263,7 @@ def test_invalid_states(chain):
     assert claim(fine, owner=other) == "bad-state"
     assert claim(fine, executor=other) == "bad-state"
     assert claim(msgspec.structs.replace(fine, channel=bytes(16))) == "unknown-channel"
+    assert claim(msgspec.structs.replace(fine, executor=other.address)) == "wrong-executor"
     assert refuse(chain, chain.keys[0], account.claim(account.signed(fine))) == "not-yours"
     assert refuse(chain, executor, account.close(account.signed(fine))) in {"not-yours", "over-balance"}
     second = Account(chain)
@@ -439,6 +440,10 @@ def test_invalid_proofs(chain):
     assert send(c.OWNER, chain.user, state, account.state(3)) == "no-contradiction"
     assert send(c.OWNER, executor, state, account.state(total=1)) == "bad-state"
     assert send(c.EXECUTOR, chain.user, state, account.state(total=1)) == "bad-state"
+    former = account.state(executor=chain.keys[0].address)
+    assert send(c.OWNER, chain.user, state, former) == "wrong-executor"
+    assert send(c.OWNER, chain.user, former, state) == "wrong-executor"
+    assert send(c.EXECUTOR, executor, state, former) == "wrong-executor"
     strange = account.state(channel=bytes(16))
     assert send(c.OWNER, chain.user, strange, account.state(channel=bytes(16), total=1)) == "unknown-channel"
     assert CHANNELS.get(chain.state, account.id).status == OPEN

@@ -149,9 +149,9 @@ class Observer:
         """Follow to a height."""
         return self.follow(lambda state: state.height >= height)
 
-    def follow(self, ready: Callable[[State], object]) -> State:
+    def follow(self, ready: Callable[[State], object], seconds: float = FOLLOW_SECONDS) -> State:
         """Follow until committed state satisfies `ready`."""
-        deadline = time.monotonic() + FOLLOW_SECONDS
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             state = self.read()
             if state.height and ready(state):

@@ -97,7 +97,9 @@ class ChannelBook:
                 raise Invalid("wrong-index", f"the channel has {account.count} leaves")
             data, grown = leaf.encode(), account.tree.copy()
             grown.append(data)
-            state = ChannelState(channel=channel, count=grown.count, total=leaf.total, root=grown.root)
+            state = ChannelState(
+                channel=channel, executor=self._key.address, count=grown.count, total=leaf.total, root=grown.root
+            )
             own = self._key.sign(state.signed_bytes(self._chain_id))
             with self._writing() as connection:
                 connection.execute("INSERT OR IGNORE INTO channels (id) VALUES (?)", (channel,))

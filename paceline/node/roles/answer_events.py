@@ -1,4 +1,4 @@
-"""What an answer is made of on its way from the relay to whoever asked, and how much of it may pile up unread.
+"""What an answer is made of on its way from the relay to whoever asked, how much of it may pile up unread, and the word for no room.
 
 It knows frames and no session. Invariant: joining two events loses no letter and no token.
 """
@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import msgspec
 
+from paceline.base.errors import TransportError
 from paceline.node.answers.pump import Buffering
 from paceline.protocol.answers import EndFrame, TextFrame, VectorFrame
+from paceline.protocol.messages import Skip
 
 BUFFER_BYTES = 256 * 1024
 MAX_JOINED = 4_096
@@ -25,6 +27,14 @@ class Started:
 
     task_id: bytes
     executor: bytes
+
+
+class FullError(TransportError):
+    """The executor has no room, and says so in a mark."""
+
+    def __init__(self, skip: Skip) -> None:
+        super().__init__("at its limit of waiting requests")
+        self.skip = skip
 
 
 AnswerEvent = Started | TextFrame | VectorFrame | EndFrame

@@ -2,7 +2,8 @@
 
 Every answer's leaf is compared with what was asked before the user signs for it. A channel whose executor fails, cheats in its
 account or is used up is closed with the last state that both signed. It refuses to know sessions: who finds no free channel
-asks there. Invariant: for one count the user signs one state; what it never saw it signs for only as far as it asked for it.
+asks there. Channels live in memory: what a former run left open is closed, never used, since nobody knows what was signed in
+it. Invariant: for one count of one executor the user signs one state; what it never saw it signs for only as far as it asked for it.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from paceline.base.merkle import GrowingTree
 from paceline.economy.pay import compute_task_cost
 from paceline.ledger import nodes
 from paceline.ledger.accounts import get_account
-from paceline.ledger.channel_records import CHANNELS, OPEN, Channel, compute_channel_id
+from paceline.ledger.channel_records import CHANNELS, DRAWING, OPEN, Channel, compute_channel_id
 from paceline.ledger.sessions import compute_task_id
+from paceline.ledger.state import State
 from paceline.node.context import Context
+from paceline.node.roles.answer_events import FullError
 from paceline.node.roles.channels import CLAIM_BLOCKS, IN_WORK, PATH, SIGN_PATH, UNSIGNED
+from paceline.node.roles.relay_sessions import DEPOSIT, REOPEN_SHARE
 from paceline.protocol.answers import (
     BusyFrame,
     ChannelOrder,
@@ -47,15 +51,12 @@ from paceline.protocol.channels import (
 )
 from paceline.protocol.codec import encode
 from paceline.protocol.messages import LATE, Skip
-from paceline.protocol.params import NICOIN_PER_COIN
 
 LOG = logging.getLogger(__name__)
-DEPOSIT = 200 * NICOIN_PER_COIN
-REOPEN_SHARE = 4
-"""A channel is closed when less than a quarter of its deposit is left."""
 MARGIN_BLOCKS = 3 * CLAIM_BLOCKS
 """A channel that ends as soon takes no further request."""
-READY_SECONDS = 60.0
+LOOK_BLOCKS = 24
+"""How often the ledger is searched for channels of ours that nobody here knows of."""
 MAX_FAILURES = 3
 """Failed answers in a row that end a channel."""
 
@@ -79,6 +80,8 @@ class Lane:
     unseen: bool = False
     """The user signed for an answer whose end it has not seen, and has seen none since."""
     failures: int = 0
+    passing: PassChannel | None = None
+    """On its way to the ledger: what an executor that is passed by answered and had signed would be lost to it."""
 
     @property
     def left(self) -> int:
@@ -100,6 +103,12 @@ class ChannelPool:
         self._user = user
         self._size = size
         self._lanes: dict[bytes, Lane] = {}
+        self._opening = False
+        self._undrawn: set[bytes] = set()
+        """Opened by this run; nothing was asked for in them."""
+        self._closing: dict[bytes, SignedState | None] = {}
+        """Sent to their end until the ledger says that they are closing."""
+        self._next_look = 0
         if size:
             context.metrics.gauge("relay_channels", lambda: len(self._lanes))
 
@@ -109,18 +118,16 @@ class ChannelPool:
         return list(self._lanes.values())
 
     def prepare(self) -> None:
-        """Follow the ledger, end what is used up, open what is missing."""
+        """Follow the ledger, end what is used up or forgotten, open what is missing."""
         state = self._context.chain.read()
         for lane in self.lanes:
-            channel = CHANNELS.get(state, lane.channel_id)
-            if channel is None or channel.status != OPEN:
-                self._lanes.pop(lane.channel_id, None)
-            elif channel.executor != lane.executor:
-                self._lanes[lane.channel_id] = Lane(lane.channel_id, channel.executor, channel.deposit)
-            elif not lane.busy and self._is_used_up(lane, channel):
-                self.close(lane)
+            self._follow(lane, CHANNELS.get(state, lane.channel_id))
+        self._adopt_drawn(state)
+        self._find_forgotten(state)
+        self._end_closing(state)
         rich = get_account(state, self._user.address).balance > DEPOSIT + self._context.params.transfer_fee
-        if len(self._lanes) < self._size and rich and nodes.is_served(state, self._model_id):
+        missing = len(self._lanes) + len(self._undrawn) < self._size
+        if missing and rich and nodes.is_served(state, self._model_id):
             self._context.duties.start(("open-channel", self._model_id), self.open)
 
     def take(self, max_cost: int) -> Lane | None:
@@ -128,8 +135,9 @@ class ChannelPool:
         state = self._context.chain.read()
         for lane in self.lanes:
             channel = CHANNELS.get(state, lane.channel_id)
-            fit = channel is not None and channel.status == OPEN and channel.executor == lane.executor
-            if fit and not lane.busy and lane.left >= max_cost and not (channel and channel.is_doubted):
+            if channel is None or channel.status != OPEN or channel.executor != lane.executor or channel.is_doubted:
+                continue
+            if not lane.busy and lane.passing is None and lane.left >= max_cost:
                 lane.busy = True
                 return lane
         return None
@@ -163,23 +171,62 @@ class ChannelPool:
             lane.busy = False
 
     def close(self, lane: Lane) -> None:
-        """End a channel with the last state that both signed."""
+        """End a channel with the last state that both signed; tried again with every block until it is on the ledger."""
         self._lanes.pop(lane.channel_id, None)
-        message = CloseChannel(lane.channel_id, lane.signed)
-        self._context.duties.start(("close-channel", lane.channel_id), lambda: self._send_as_user(message))
+        self._closing[lane.channel_id] = lane.signed
+        self._send_close(lane.channel_id, lane.signed)
 
     async def open(self) -> None:
-        """Open one channel and wait for its draw.
+        """Open one channel; it takes requests once it is drawn, however long the beacon needs.
 
         Errors: InvalidTransaction, TransportError; the duty is begun again then.
         """
         blocks = self._context.params.channels.most_blocks
         message = OpenChannel(self._context.address, self._model_id, DEPOSIT, blocks)
-        digest, _ = await self._context.chain.send(message, key=self._user)
-        channel_id = compute_channel_id(self._user.address, digest)
-        channel = await self._wait_ready(channel_id)
-        if channel is not None:
-            self._lanes[channel_id] = Lane(channel_id, channel.executor, channel.deposit)
+        self._opening = True
+        try:
+            digest, _ = await self._context.chain.send(message, key=self._user)
+            self._undrawn.add(compute_channel_id(self._user.address, digest))
+        finally:
+            self._opening = False
+
+    def _follow(self, lane: Lane, channel: Channel | None) -> None:
+        if channel is None or channel.status != OPEN:
+            self._lanes.pop(lane.channel_id, None)
+        elif channel.executor != lane.executor:
+            self._lanes[lane.channel_id] = Lane(lane.channel_id, channel.executor, channel.deposit)
+        elif lane.passing is not None:
+            self._send_pass(lane, lane.passing)
+        elif not lane.busy and self._is_used_up(lane, channel):
+            self.close(lane)
+
+    def _adopt_drawn(self, state: State) -> None:
+        for channel_id in sorted(self._undrawn):
+            channel = CHANNELS.get(state, channel_id)
+            if channel is not None and channel.status == DRAWING:
+                continue
+            self._undrawn.discard(channel_id)
+            if channel is not None and channel.status == OPEN:
+                self._lanes[channel_id] = Lane(channel_id, channel.executor, channel.deposit)
+
+    def _find_forgotten(self, state: State) -> None:
+        """Channels of ours that an earlier run opened, or this one without learning of it. Their executors claim what they hold."""
+        if self._opening or state.height < self._next_look:
+            return
+        self._next_look = state.height + LOOK_BLOCKS
+        ours = (self._user.address, self._context.address, self._model_id)
+        for channel_id, channel in CHANNELS.items(state):
+            known = channel_id in self._lanes or channel_id in self._undrawn
+            if channel.status == OPEN and (channel.owner, channel.relay, channel.model) == ours and not known:
+                self._closing.setdefault(channel_id, None)
+
+    def _end_closing(self, state: State) -> None:
+        for channel_id, signed in list(self._closing.items()):
+            channel = CHANNELS.get(state, channel_id)
+            if channel is None or channel.status != OPEN:
+                del self._closing[channel_id]
+            else:
+                self._send_close(channel_id, signed)
 
     def _is_used_up(self, lane: Lane, channel: Channel) -> bool:
         most = self._context.params.channels.most_tasks
@@ -203,7 +250,7 @@ class ChannelPool:
                         yield frame
                         return
                     elif isinstance(frame, BusyFrame):
-                        raise _FullError(frame.skip)
+                        raise FullError(frame.skip)
                     elif isinstance(frame, FailFrame):
                         self._read_failure(lane, told, frame)
                     else:
@@ -229,6 +276,9 @@ class ChannelPool:
         """
         if told is None:
             raise _CheatError("no state came with the answer")
+        channel = CHANNELS.get(self._context.chain.read(), lane.channel_id)
+        if channel is None or channel.executor != lane.executor:
+            raise TransportError("the ledger gave the channel to another executor, or to nobody")
         leaf = told.leaf
         price = self._context.params.token_price
         if (leaf.index, leaf.total) != (lane.tree.count, lane.total + leaf.cost):
@@ -242,7 +292,9 @@ class ChannelPool:
             raise _CheatError("leaf and end of the answer differ")
         grown = lane.tree.copy()
         grown.append(leaf.encode())
-        state = ChannelState(channel=lane.channel_id, count=grown.count, total=leaf.total, root=grown.root)
+        state = ChannelState(
+            channel=lane.channel_id, executor=lane.executor, count=grown.count, total=leaf.total, root=grown.root
+        )
         text = state.signed_bytes(self._context.chain.chain_id)
         node = nodes.NODES.get(self._context.chain.read(), lane.executor)
         if node is None or not verify_signature(node.public_key, text, told.signature):
@@ -261,13 +313,13 @@ class ChannelPool:
     def _note_failure(self, lane: Lane, problem: Exception) -> None:
         LOG.info("channel %s: %s", lane.channel_id.hex()[:12], problem)
         channel = CHANNELS.get(self._context.chain.read(), lane.channel_id)
-        is_full = isinstance(problem, _FullError)
-        if isinstance(problem, _InWorkError) or channel is None:
+        is_full = isinstance(problem, FullError)
+        if isinstance(problem, _InWorkError) or channel is None or channel.executor != lane.executor:
             return
         if isinstance(problem, _CheatError):
             self.close(lane)
         elif lane.tree.count == 0 and self._may_pass(channel):
-            self._pass(lane, problem.skip if isinstance(problem, _FullError) else None)
+            self._pass(lane, problem.skip if isinstance(problem, FullError) else None)
         elif not is_full:
             lane.failures += 1
             if lane.failures >= MAX_FAILURES:
@@ -282,34 +334,28 @@ class ChannelPool:
             unsigned = Skip(lane.executor, LATE, self._context.chain.height, bytes(64))
             text = unsigned.signed_bytes(self._context.chain.chain_id, lane.channel_id, 0)
             skip = msgspec.structs.replace(unsigned, signature=self._context.key.sign(text))
-        message = PassChannel(lane.channel_id, skip.kind, skip.height, skip.signature)
-        self._context.duties.start(("pass-channel", lane.channel_id), lambda: self._send_as_relay(message))
+        lane.passing = PassChannel(lane.channel_id, skip.kind, skip.height, skip.signature)
+        self._send_pass(lane, lane.passing)
 
-    async def _send_as_user(self, message: CloseChannel) -> None:
+    def _send_pass(self, lane: Lane, message: PassChannel) -> None:
+        self._context.duties.start(("pass-channel", lane.channel_id), lambda: self._pass_on(lane, message))
+
+    async def _pass_on(self, lane: Lane, message: PassChannel) -> None:
+        try:
+            await self._context.chain.send(message)
+        finally:
+            # Either the ledger shows the doubt or the next executor by now, or it refused and all is as before.
+            lane.passing = None
+
+    def _send_close(self, channel_id: bytes, signed: SignedState | None) -> None:
+        message = CloseChannel(channel_id, signed)
+        self._context.duties.start(("close-channel", channel_id), lambda: self._close_as_user(message))
+
+    async def _close_as_user(self, message: CloseChannel) -> None:
         await self._context.chain.send(message, key=self._user)
-
-    async def _send_as_relay(self, message: PassChannel) -> None:
-        await self._context.chain.send(message)
 
     async def _sign(self, name: str, owed: Countersigned) -> None:
         await self._context.peers.request(name, SIGN_PATH, encode(owed))
-
-    async def _wait_ready(self, channel_id: bytes) -> Channel | None:
-        """The channel with its executor; None when nobody was there to take it."""
-        async with asyncio.timeout(READY_SECONDS), aclosing(self._context.chain.watch()) as heights:
-            async for _ in heights:
-                channel = CHANNELS.get(self._context.chain.read(), channel_id)
-                if channel is None or channel.executor:
-                    return channel
-        return None
-
-
-class _FullError(TransportError):
-    """The executor has no room, and says so in a mark."""
-
-    def __init__(self, skip: Skip) -> None:
-        super().__init__("at its limit of waiting requests")
-        self.skip = skip
 
 
 class _UnsignedError(TransportError):

@@ -1,7 +1,8 @@
 """An executor's channels: answers index by index against the user's signature, and what the ledger has to be told of them.
 
 The next answer is begun only when the user signed for all before it, so neither side ever stands to lose more than one. A
-channel is claimed before it expires, and whenever its owner shows less than both signed; drawn leaves are opened at once.
+channel is claimed before it expires, when its relay calls this node late, and whenever its owner shows less than both signed;
+drawn leaves are opened at once.
 It refuses to know who asks. Invariant: nothing is signed that is not on disk.
 """
 
@@ -185,7 +186,9 @@ class ChannelHost:
 
     def _claim(self, state: State, channel_id: bytes, channel: Channel) -> None:
         shown = channel.state.count if channel.state is not None else 0
-        is_due = channel.status == CLOSING or state.height >= channel.expires_at - CLAIM_BLOCKS
+        # Who is called late claims at once what both signed: once the channel is passed on it would be nobody's.
+        is_ending = channel.status == CLOSING or channel.is_doubted
+        is_due = is_ending or state.height >= channel.expires_at - CLAIM_BLOCKS
         if is_due and shown < self._book.get(channel_id).agreed:
             signed = self._book.get_agreed(channel_id)
             assert signed is not None

@@ -28,7 +28,7 @@ from paceline.node.answers.pump import read_ahead
 from paceline.node.answers.queues import FairQueue, QueueFull
 from paceline.node.context import Context
 from paceline.node.dummies.injector import NoDummies
-from paceline.node.roles.answer_events import BUFFERING, AnswerEvent, Started
+from paceline.node.roles.answer_events import BUFFERING, AnswerEvent, FullError, Started
 from paceline.node.roles.channel_relay import ChannelPool, Lane
 from paceline.node.roles.relay_sessions import DEPOSIT, OpenedSession, Placed, SessionPool
 from paceline.node.views import Busy, GatewayError, UpstreamFailed
@@ -56,14 +56,6 @@ MAX_WAITING = 256
 MAX_WAITING_PER_USER = 64
 SLOTS_OF_UNKNOWN = 9
 """Requests that an executor is thought to take at once while it has not said how many."""
-
-
-class _FullError(TransportError):
-    """The executor has no room, and says so in a mark."""
-
-    def __init__(self, skip: Skip) -> None:
-        super().__init__("at its limit of waiting requests")
-        self.skip = skip
 
 
 class RelayRole:
@@ -174,6 +166,8 @@ class RelayRole:
         rich = get_account(state, self._user.address).balance > DEPOSIT
         if relays and rich and nodes.is_served(state, self._model_id):
             self.sessions.open_ahead()
+        if relays:
+            # Also of who has nothing left: what is to be closed returns its deposit.
             self.channels.prepare()
 
     async def stop(self) -> None:
@@ -288,7 +282,7 @@ class RelayRole:
                     if isinstance(frame, FailFrame):
                         raise TransportError(f"{frame.code}: {frame.message}")
                     if isinstance(frame, BusyFrame):
-                        raise _FullError(frame.skip)
+                        raise FullError(frame.skip)
                     if isinstance(frame, StateFrame):
                         raise TransportError("a session's answer has no state of a channel")
                     yield frame
@@ -324,7 +318,7 @@ class RelayRole:
 
     def _make_mark(self, placed: Placed, executor: bytes, problem: Exception) -> Skip:
         """The executor's own mark when the ledger will take it, else a late one."""
-        if not isinstance(problem, _FullError):
+        if not isinstance(problem, FullError):
             return self._make_late_mark(placed, executor)
         skip = problem.skip
         node = nodes.NODES.get(self._context.chain.read(), executor)

@@ -24,9 +24,10 @@ from paceline.protocol.params import NICOIN_PER_COIN
 
 LOG = logging.getLogger(__name__)
 DEPOSIT = 200 * NICOIN_PER_COIN
+"""What one session holds, and one channel."""
 READY_SECONDS = 60.0
 REOPEN_SHARE = 4
-"""A new session is opened when less than a quarter of the tasks or of the deposit is left."""
+"""A session is followed by a new one, and a channel ends, when less than a quarter of the deposit is left, or of its tasks."""
 ENDING_SHARE = 8
 """A session takes no new requests in the last eighth of its time."""
 RETRY_AFTER_SECONDS = 2
