@@ -48,7 +48,7 @@ PARAMS = msgspec.structs.replace(
     ),
     round_blocks=20,
     audit_blocks=20,
-    report_blocks=20,
+    round_report_blocks=20,
     join_blocks=6,
     # Tests of forced errors turn them on: every executor would have to show its draws.
     tasks=msgspec.structs.replace(TINY.tasks, forced_error_ppm=0),

@@ -257,7 +257,7 @@ def test_a_refused_showing_does_not_hold_back_the_others(tmp_path):
     scene = Scene(tmp_path)
     setter = scene.role._maker.traps
     seal = setter.seal(scene.task_id, hash_blob(b"answer"))
-    scene.commit(Receipt(scene.order.voucher, hash_blob(b"answer"), 3, 4, seal))
+    scene.commit(Receipt(scene.order.voucher, hash_blob(b"answer"), 3, TOKENS, seal))
     scene.change(status=SHOWING)
     other = bytes(32)
     TASKS.put(scene.state, other, scene.task)
@@ -268,11 +268,36 @@ def test_a_refused_showing_does_not_hold_back_the_others(tmp_path):
     assert [len(message.showings) for message in scene.show()] == [2, 1, 1]
 
 
+def test_nothing_is_shown_of_a_receipt_that_another_key_is_bound_to(tmp_path):
+    scene = Scene(tmp_path)
+    seal = scene.role._maker.traps.seal(scene.task_id, hash_blob(b"answer"))
+    scene.commit(Receipt(scene.order.voucher, hash_blob(b"answer"), 3, TOKENS, seal))
+    scene.role._maker.vault.put(scene.task_id, b"answer")
+    bound = scene.task.lot_key
+    scene.change(status=SHOWING, lot_key=make_group_key(RELAY).public_key)
+    assert scene.show() == []
+    scene.change(lot_key=bound)
+    assert len(scene.show()) == 1
+
+
+def test_an_answer_whose_forced_error_fails_is_committed_as_it_is(model, tmp_path, monkeypatch, caplog):
+    scene = Scene(tmp_path)
+    scene.show()
+
+    def fail(*_):
+        raise WorkError("out of memory")
+
+    monkeypatch.setattr("paceline.node.answers.traps.make_wrong_version", fail)
+    receipt = scene.answer(model)
+    assert receipt.payload_hash == hash_blob(scene.role._maker.vault.get(scene.task_id))
+    assert "out of memory" in caplog.text
+
+
 def test_a_payload_that_is_lost_keeps_nothing_else_from_being_shown(tmp_path):
     scene = Scene(tmp_path)
     voucher = scene.order.voucher
     seal = scene.role._maker.traps.seal(scene.task_id, hash_blob(b"answer"))
-    scene.commit(Receipt(voucher, hash_blob(b"answer"), 3, 4, seal))
+    scene.commit(Receipt(voucher, hash_blob(b"answer"), 3, TOKENS, seal))
     scene.change(status=SHOWING)
     assert scene.show() == []
     with pytest.raises(WorkError, match="not here"):
@@ -283,4 +308,5 @@ def test_a_payload_that_is_lost_keeps_nothing_else_from_being_shown(tmp_path):
     scene.show()
     [message] = scene.show()
     traps.apply_showings(scene.state, ALWAYS, "roles-1", scene.key.address, message)
-    assert (scene.task.shown, scene.task.unpaid) == ("plain", False)
+    # It was drawn, and no error was forced in it.
+    assert (scene.task.shown, scene.task.unpaid) == ("plain", True)
