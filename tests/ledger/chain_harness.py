@@ -92,8 +92,8 @@ class Chain:
         store = MemoryStateStore()
         self.application = Application(self.genesis, store, handlers)
         self.sequencer = Sequencer(self.application, store, self.keys[0])
-        replica_store = MemoryStateStore()
-        self.replica = Replica(Application(self.genesis, replica_store, handlers), replica_store)
+        self.replica_store = MemoryStateStore()
+        self.replica = Replica(Application(self.genesis, self.replica_store, handlers), self.replica_store)
         self.silent = set()
         self._salt = 0
 
