@@ -106,6 +106,7 @@ def apply_submission(state: State, params: NetworkParams, sender: bytes, message
         status=DRAWING,
         round_index=beacon.request_round(state),
         seal=message.seal,
+        lot_key=nodes.get_group_key(state, sender, epoch),
         is_marked=True,
     )
     TASKS.put(state, marked.task_id, task)

@@ -54,7 +54,7 @@ class Node(Record, frozen=True):
     held: int = 0
     """Nicoin of the running epoch's receipts, which it loses when it is found guilty."""
     relayed: int = 0
-    """Nicoin of the running epoch's receipts that it relayed."""
+    """Nicoin of the running epoch's receipts that it relayed, less what was refunded."""
     returned: int = 0
     """Of these, what came back for dummies."""
     dummies: int = 0

@@ -16,7 +16,7 @@ from paceline.economy.supply import compute_floor_issuance
 from paceline.ledger import attendance, bonds, dummies, nodes, task_pay, task_reports, traps
 from paceline.ledger.accounts import HELD_PAY, RESERVE, TRAINING_FUND, get_account, move_coins
 from paceline.ledger.evidence import take_missed
-from paceline.ledger.nodes import NODES, Node
+from paceline.ledger.nodes import NODES
 from paceline.ledger.state import State, Table
 from paceline.ledger.training import DISPUTES, ENDED, ID_BYTES, RUNS, STARTS, UPDATES
 from paceline.protocol.codec import Record
@@ -35,6 +35,7 @@ class Line(Record, frozen=True, kw_only=True):
     tasks: int
     checks: int
     earned: int
+    """All that the settlement gave it: released, issued, bounties and jackpots."""
     forfeited: int
 
 
@@ -53,11 +54,12 @@ def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     due = _collect_due(state, params)
     dummies.end_epoch(state)
     shares = _compute_issuance(state, params, due, epoch)
+    had = {address: node.earned for address, node in NODES.items(state)}
     _pay_bounties(state, params, due, epoch)
     traps.pay_jackpots(state, params, due, epoch)
     lines = [
-        _settle_node(state, params, address, node, epoch, due.get(address, 0), shares.get(address, 0))
-        for address, node in NODES.items(state)
+        _settle_node(state, params, address, epoch, (due.get(address, 0), shares.get(address, 0)), before)
+        for address, before in had.items()
     ]
     SETTLED.put(state, epoch.to_bytes(8, "big"), tuple(lines))
     if epoch >= KEPT_EPOCHS:
@@ -119,8 +121,12 @@ def _pay_bounties(state: State, params: NetworkParams, due: dict[bytes, int], ep
 
 
 def _settle_node(
-    state: State, params: NetworkParams, address: bytes, node: Node, epoch: int, due: int, share: int
+    state: State, params: NetworkParams, address: bytes, epoch: int, income: tuple[int, int], had: int
 ) -> Line:
+    """`income` is what its finished work earned, and its share of the issuance; `had` what it ever earned before."""
+    due, share = income
+    node = NODES.get(state, address)
+    assert node is not None
     guilty = _is_guilty(state, address, epoch)
     lost = guilty or traps.is_fooled(params, node)
     criterion = 0 if lost else compute_criterion_ppm(node.fulfilled, node.duties)
@@ -141,7 +147,8 @@ def _settle_node(
         voting_power=node.voting_power,
         tasks=node.tasks,
         checks=node.checks,
-        earned=earned,
+        # Bounties and jackpots are counted at the node already.
+        earned=node.earned + earned - had,
         forfeited=forfeited,
     )
     settled = msgspec.structs.replace(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from paceline.economy.pay import Pay, compute_pay
-from paceline.ledger import channel_records, nodes
+from paceline.ledger import channel_records, clock, nodes
 from paceline.ledger.accounts import HELD_PAY, REPORT_FEES, RESERVE, move_coins
 from paceline.ledger.state import State, Table
 from paceline.ledger.tasks import FINAL, GUILTY, OPEN_TASKS, TASKS, TRAP, Task, get_checkers, shows_work
@@ -30,6 +30,7 @@ def settle_task(state: State, params: NetworkParams, task_id: bytes, outcome: st
     if outcome == REJECTED:
         move_coins(state, HELD_PAY, task.owner, task.cost)
         nodes.add_to_node(state, task.executor, refunded=task.cost)
+        _take_from_relay(state, params, task)
         state.emit("refund", task=task_id.hex(), owner=task.owner.hex(), amount=task.cost)
         task = msgspec.structs.replace(task, refunded=True)
     status = GUILTY if outcome == REJECTED else FINAL
@@ -74,6 +75,14 @@ def _count_marked(state: State, task: Task) -> None:
     """A final marked task counts for its executor's reputation, unless it hid what it showed its checkers."""
     if task.is_marked and not task.unpaid and nodes.NODES.get(state, task.executor) is not None:
         nodes.add_to_node(state, task.executor, dummies=1)
+
+
+def _take_from_relay(state: State, params: NetworkParams, task: Task) -> None:
+    """What nobody paid for leaves the sum that bounds how much may come back for the relay's dummies."""
+    relay = nodes.NODES.get(state, task.relay)
+    # A leaf of a channel never counted, and the count of an earlier epoch is gone.
+    if relay is not None and not task.slots and task.epoch == clock.compute_epoch(params, state.height):
+        nodes.add_to_node(state, task.relay, relayed=-min(task.cost, relay.relayed))
 
 
 def _settle_report(state: State, params: NetworkParams, task: Task, outcome: str) -> Task:

@@ -65,6 +65,8 @@ class Task(Record, frozen=True, kw_only=True):
     slots: int = 0
     """Checkers that it has in any case: a leaf of a channel was drawn already, this often."""
     seal: bytes = NO_SEAL
+    lot_key: bytes = b""
+    """The executor's group key when the receipt came: one chosen later could be tried until its lot suits."""
     shown: str = UNSHOWN
     answer_hash: bytes = b""
     """Payload of the true answer, once it was shown."""
@@ -145,6 +147,7 @@ def _apply_receipt(
         status=DRAWING,
         round_index=beacon.request_round(state),
         seal=receipt.seal,
+        lot_key=nodes.get_group_key(state, sender, epoch),
     )
     TASKS.put(state, task_id, task)
     OPEN_TASKS.put(state, task_id, 0)

@@ -288,7 +288,7 @@ def _leave_auditing(state: State, params: NetworkParams, run_id: bytes, run: Run
         outcome = ACCEPTED if ACCEPTED in votes and REJECTED not in votes else REJECTED
         spent += _close_update(state, run_id, run, trainer, msgspec.structs.replace(update, outcome=outcome))
     run = msgspec.structs.replace(run, budget=run.budget - spent)
-    _enter(state, run_id, run, REPORTING, state.height + params.report_blocks)
+    _enter(state, run_id, run, REPORTING, state.height + params.round_report_blocks)
 
 
 def _close_update(state: State, run_id: bytes, run: Run, trainer: bytes, update: Update) -> int:

@@ -46,8 +46,13 @@ def is_drawn(params: NetworkParams, completion_tokens: int, point: bytes) -> boo
 
 
 def must_show(params: NetworkParams, task: Task) -> bool:
-    """True when the executor has to show the draw of a task whose verdicts are revealed; a channel's leaf has no seal."""
-    return params.tasks.forced_error_ppm > 0 and task.shown == UNSHOWN and task.slots == 0
+    """True when the executor has to show the draw of a task whose verdicts are revealed.
+
+    A channel's leaf has no seal, and what is too short is never drawn.
+    """
+    tasks = params.tasks
+    may_be_drawn = task.slots == 0 and task.completion_tokens >= tasks.forced_error_tokens
+    return tasks.forced_error_ppm > 0 and task.shown == UNSHOWN and may_be_drawn
 
 
 def is_answer(task: Task, payload_hash: bytes, salt: bytes) -> bool:
@@ -69,7 +74,7 @@ def apply_showings(state: State, params: NetworkParams, chain_id: str, sender: b
             raise InvalidTransaction("nothing-to-show", "the task does not wait for its executor's draw")
         if task.executor != sender or NODES.get(state, sender) is None:
             raise InvalidTransaction("not-the-executor", "another node answered the task")
-        shown = _judge_showing(state, params, chain_id, task, showing)
+        shown = _judge_showing(params, chain_id, task, showing)
         TASKS.put(state, showing.task, shown)
         state.emit("task-shown", task=showing.task.hex(), shown=shown.shown)
 
@@ -143,11 +148,10 @@ def pay_jackpots(state: State, params: NetworkParams, due: dict[bytes, int], epo
         left -= part
 
 
-def _judge_showing(state: State, params: NetworkParams, chain_id: str, task: Task, showing: Showing) -> Task:
+def _judge_showing(params: NetworkParams, chain_id: str, task: Task, showing: Showing) -> Task:
     if compute_seal(showing.answer_hash, showing.salt) != task.seal:
         raise InvalidTransaction("bad-seal", "the receipt's seal is over something else")
-    key = nodes.get_group_key(state, task.executor, task.epoch)
-    if not verify_lot(key, compute_lot_message(chain_id, showing.task), Lot(showing.point, showing.proof)):
+    if not verify_lot(task.lot_key, compute_lot_message(chain_id, showing.task), Lot(showing.point, showing.proof)):
         raise InvalidTransaction("bad-lot", "this is not what the executor's group key draws for the task")
     drawn = is_drawn(params, task.completion_tokens, showing.point)
     wrong = showing.answer_hash != task.payload_hash

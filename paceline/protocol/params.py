@@ -201,7 +201,7 @@ class NetworkParams(Record, kw_only=True, frozen=True):
     """Longest wait for the updates of a training round."""
     audit_blocks: int
     """Longest wait for the verdicts of drawn auditors."""
-    report_blocks: int
+    round_report_blocks: int
     """Longest wait for a majority on the new state before the round closes without change."""
     audit_segments: int
     """Segments that are replayed per update."""
@@ -253,7 +253,7 @@ TINY = NetworkParams(
     join_blocks=40,
     round_blocks=600,
     audit_blocks=240,
-    report_blocks=240,
+    round_report_blocks=240,
     audit_segments=2,
     auditors=2,
     tasks=TaskParams(forced_error_ppm=20_000),

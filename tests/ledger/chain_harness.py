@@ -48,7 +48,7 @@ PARAMS = msgspec.structs.replace(
     ),
     round_blocks=20,
     audit_blocks=20,
-    report_blocks=20,
+    round_report_blocks=20,
     join_blocks=6,
     # Tests of forced errors turn them on: every executor would have to show its draws.
     tasks=msgspec.structs.replace(TINY.tasks, forced_error_ppm=0),
@@ -92,8 +92,8 @@ class Chain:
         store = MemoryStateStore()
         self.application = Application(self.genesis, store, handlers)
         self.sequencer = Sequencer(self.application, store, self.keys[0])
-        replica_store = MemoryStateStore()
-        self.replica = Replica(Application(self.genesis, replica_store, handlers), replica_store)
+        self.replica_store = MemoryStateStore()
+        self.replica = Replica(Application(self.genesis, self.replica_store, handlers), self.replica_store)
         self.silent = set()
         self._salt = 0
 

@@ -10,7 +10,7 @@ from dummy_chain import DummySession
 from paceline.base.bls import EncryptionKey
 from paceline.base.errors import InvalidTransaction
 from paceline.base.vrf import ProvenOutput, compute_output, prove_output, verify_output
-from paceline.ledger import clock, dummies, nodes
+from paceline.ledger import clock, dummies, nodes, task_pay
 from paceline.ledger.accounts import TRAINING_FUND, get_account
 from paceline.ledger.sessions import compute_task_id
 from paceline.ledger.settlement import settle_epoch
@@ -168,6 +168,24 @@ def test_the_share_is_a_boundary(made, state):
     assert refuse(state, made, made.reveal(shown)) == "over-share"
     nodes.update_node(state, made.relay.address, relayed=relayed)
     apply(state, made, made.reveal(shown))
+
+
+def test_refunded_tasks_of_the_epoch_no_longer_count_for_the_share(made, state):
+    params, relay = made.chain.params, made.relay.address
+    shown = made.drawn(TASKS_MADE)[0]
+    task_ids = [compute_task_id(made.session_id, index) for index in range(TASKS_MADE) if index != shown]
+    before = nodes.NODES.get(state, relay).relayed
+    old = TASKS.get(state, task_ids[0])
+    # What an earlier epoch counted is not taken from this one.
+    TASKS.put(state, task_ids[0], msgspec.structs.replace(old, epoch=old.epoch - 1))
+    for task_id in task_ids:
+        task_pay.settle_task(state, params, task_id, m.REJECTED)
+    left = sum(TASKS.get(state, task_id).cost for task_id in task_ids[:1]) + made.cost([shown])
+    assert nodes.NODES.get(state, relay).relayed == left < before
+    # Nine tenths may come back: of a dummy and the old task, but not of the dummy alone.
+    apply(state.branch(), made, made.reveal([shown]))
+    nodes.update_node(state, relay, relayed=left - old.cost)
+    assert refuse(state, made, made.reveal([shown])) == "over-share"
 
 
 def test_a_key_registered_after_the_opening_draws_nothing(made):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from chain_harness import make_group_key
 from trap_chain import TrapChain, make_params
 
+from paceline.base.bls import EncryptionKey
 from paceline.base.errors import InvalidTransaction
-from paceline.ledger import suspicion, task_pay
+from paceline.base.hashing import hash_parts
+from paceline.ledger import nodes, suspicion, task_pay
 from paceline.ledger.nodes import NODES
-from paceline.ledger.tasks import DISPUTED, DRAWING, FINAL, GUILTY, LIFTED, PLAIN, SHOWING, get_checkers
-from paceline.ledger.traps import is_answer, is_drawn
+from paceline.ledger.tasks import DISPUTED, DRAWING, FINAL, GUILTY, LIFTED, PLAIN, SHOWING, TASKS, TRAP, get_checkers
+from paceline.ledger.traps import apply_showings, is_answer, is_drawn
 from paceline.protocol import messages as m
 from paceline.protocol.traps import NO_SEAL, ShowDraws
 
@@ -193,6 +196,59 @@ def test_short_answers_are_never_drawn(chain):
     assert [is_drawn(chain.params, tokens, point) for tokens in (0, least - 1, least)] == [False, False, True]
 
 
+def test_a_task_too_short_to_be_drawn_waits_for_no_showing(chain):
+    least = chain.params.tasks.forced_error_tokens
+    short, executor = chain.answer_checked(completion=least - 1)
+    final = chain.check(short, shows=False)
+    assert (final.status, final.shown, final.unpaid) == (FINAL, "", False)
+    assert refuse(chain, executor, ShowDraws((chain.showing(short, executor),))) == "nothing-to-show"
+    assert chain.check(chain.answer_checked(completion=least)[0], until=(SHOWING,), shows=False)
+
+
+def make_registration(chain, owner, other):
+    """The group key of another account, with `owner`'s proof that it holds it."""
+    context = nodes.compute_possession_context(chain.application.chain_id, owner.address)
+    secret = EncryptionKey.from_secret(hash_parts("test-group-key", other.secret))
+    return m.RegisterGroupKey(secret.public_key, secret.prove_possession(context))
+
+
+def test_a_task_is_shown_by_the_key_of_its_receipt_however_often_it_changed_since(chain):
+    task_id, executor = chain.answer_checked()
+    chain.check(task_id, until=(SHOWING,), shows=False)
+    first, later, last = chain.task(task_id).lot_key, *[key for key in chain.keys if key != executor][:2]
+    assert first == make_group_key(executor).public_key
+    state, chain_id = chain.state, chain.application.chain_id
+    for epoch, other in enumerate((later, last)):
+        message = make_registration(chain, executor, other)
+        nodes.apply_group_key(state, chain_id, executor.address, message, epoch)
+    # The key before the present one is all that the node's record knows of the past.
+    assert nodes.get_group_key(state, executor.address, 0) == make_group_key(later).public_key != first
+    for chosen in (later, last):
+        lot = chain.lot(chosen, task_id)
+        forged = chain.showing(task_id, executor, point=lot.point, proof=lot.proof)
+        with pytest.raises(InvalidTransaction, match="bad-lot"):
+            apply_showings(state, chain.params, chain_id, executor.address, ShowDraws((forged,)))
+    shown = ShowDraws((chain.showing(task_id, executor),))
+    apply_showings(state, chain.params, chain_id, executor.address, shown)
+    assert TASKS.get(state, task_id).shown == TRAP
+
+
+def test_receipts_are_bound_to_the_next_key_from_the_next_epoch_on(chain):
+    owner, other = chain.keys[1], chain.keys[2]
+    chain.send(owner, make_registration(chain, owner, other))
+    chain.tick()
+    assert answer_of(chain, owner).lot_key == make_group_key(owner).public_key
+    chain.run_until(lambda: chain.height > chain.params.epoch_blocks)
+    assert answer_of(chain, owner).lot_key == make_group_key(other).public_key
+
+
+def answer_of(chain, executor):
+    while True:
+        task_id, found = chain.answer(force=False, completion=4)
+        if found == executor:
+            return chain.task(task_id)
+
+
 def test_a_report_of_an_unchecked_forced_error_leads_to_its_true_answer():
     chain = TrapChain()
     while True:
@@ -207,6 +263,10 @@ def test_a_report_of_an_unchecked_forced_error_leads_to_its_true_answer():
     assert (final.status, final.shown, final.refunded) == (FINAL, LIFTED, False)
 
 
+def is_jackpot(event, address):
+    return event.kind == "jackpot" and event.attributes["node"] == address.hex()
+
+
 def test_jackpots_come_out_of_what_the_fooled_forfeit():
     chain = TrapChain(lazy=(1,))
     lazy = chain.keys[1].address
@@ -214,8 +274,11 @@ def test_jackpots_come_out_of_what_the_fooled_forfeit():
         chain.check(chain.answer()[0])
     found = {key.address: node(chain, key.address).found for key in chain.keys}
     assert node(chain, lazy).fooled > 0
-    _, gained, lines = chain.settle()
-    jackpots = {a: gained[a] - lines[a].earned for a in gained}
+    before = {key.address: node(chain, key.address).earned for key in chain.keys}
+    state, gained, lines = chain.settle()
+    # A line tells of jackpots too, as the node's own count does.
+    assert all(lines[a].earned == gained[a] == NODES.get(state, a).earned - before[a] for a in gained)
+    jackpots = {a: sum(int(e.attributes["amount"]) for e in state.events if is_jackpot(e, a)) for a in gained}
     assert jackpots[lazy] == gained[lazy] == 0
     assert all(jackpots[a] > 0 for a in found if found[a] and a != lazy)
     assert all(jackpots[a] <= found[a] * chain.params.tasks.jackpot for a in found)

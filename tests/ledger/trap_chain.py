@@ -15,8 +15,8 @@ from paceline.ledger.disputes import has_voted
 from paceline.ledger.invariants import find_violations
 from paceline.ledger.sessions import compute_task_id
 from paceline.ledger.settlement import get_settlement, settle_epoch
-from paceline.ledger.tasks import CHECKING, DISPUTED, DRAWING, REVEALING, SHOWING, TASKS, UNSHOWN
-from paceline.ledger.traps import is_drawn
+from paceline.ledger.tasks import CHECKING, DISPUTED, DRAWING, REVEALING, SHOWING, TASKS
+from paceline.ledger.traps import is_drawn, must_show
 from paceline.protocol import messages as m
 from paceline.protocol.dummies import SubmitMarked
 from paceline.protocol.traps import ShowDraws, Showing, compute_lot_message, compute_seal
@@ -134,7 +134,7 @@ class TrapChain(Chain):
                 votes and self._votes(task, key.address)
             ):
                 self.send(key, message)
-        if shows and task.status in (SHOWING, DISPUTED) and task.shown == UNSHOWN:
+        if shows and task.status in (SHOWING, DISPUTED) and must_show(self.params, task):
             self.show(task_id)
 
     def check(self, task_id, *, until=(), **options):

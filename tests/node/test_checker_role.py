@@ -33,7 +33,8 @@ class Setting(AnsweredTask):
         self.context = make_context(self.state, self.key, self.folder)
         self.role = CheckerRole(self.context, None)
 
-        async def form(_task_id, _task, _height):
+        async def form(_task_id, _task, _height, *, case=False):
+            assert case == bool(suspicion.list_kept(self.state, _task.executor)), "a case rests on what is kept for it"
             self.formed += 1
             return self.verdict
 

@@ -24,14 +24,16 @@ from role_setup import (
 )
 
 from paceline.base.errors import Invalid, TransportError, WorkError
+from paceline.base.keys import AccountKey
 from paceline.inference.backend import TorchBackend
 from paceline.ledger import beacon, suspicion, tasks
 from paceline.ledger.sessions import SESSIONS, compute_task_id
+from paceline.ledger.suspicion import CONFIRMING, INQUIRIES, Inquiry
 from paceline.models.language import LanguageModel, prepare_model
 from paceline.network.wire import PeerRequest
 from paceline.node.answers.answering import Answer
 from paceline.node.answers.payloads import PATH
-from paceline.node.answers.traces import get_draw_seed
+from paceline.node.answers.traces import OpeningRequest, get_draw_seed
 from paceline.node.roles.checker import LAST_BLOCKS, CheckerRole
 from paceline.node.roles.executor import ExecutorRole
 from paceline.protocol.answers import EndFrame, Payload, derive_sampler_seed
@@ -101,12 +103,14 @@ class Scene:
     def traces(self) -> list[Path]:
         return list((self.folder / "executor" / "work" / "traces").iterdir())
 
-    def open(self, asker=RELAY) -> bytes:
-        request = PeerRequest(sender=asker.public_key, sender_address=asker.address, path="opening", body=self.task_id)
+    def open(self, asker=RELAY, *, case=False) -> bytes:
+        body = encode(OpeningRequest(self.task_id, case))
+        request = PeerRequest(sender=asker.public_key, sender_address=asker.address, path="opening", body=body)
         return asyncio.run(self.executor.open_trace(request))
 
     def judge(self):
-        checker = make_context(self.state, find_key(self.task.drawn[0]), self.folder / "checker", peers=self)
+        self.asker = find_key(self.task.drawn[-1])
+        checker = make_context(self.state, self.asker, self.folder / "checker", peers=self)
         checker.threads = SimpleNamespace(run=run_in_thread)
 
         async def get(_model_id):
@@ -126,7 +130,7 @@ class Scene:
         return address.hex()
 
     async def request(self, _name, path, body) -> bytes:
-        asker = find_key(self.task.drawn[0])
+        asker = self.asker
         request = PeerRequest(sender=asker.public_key, sender_address=asker.address, path=path, body=body)
         if path == PATH:
             return await self.executor.hand_out(request)
@@ -232,6 +236,48 @@ def test_states_of_an_answer_that_a_case_rests_on_stay_and_are_opened_by_its_own
     assert not scene.traces
     with pytest.raises(WorkError):
         scene.executor._maker.vault.get(scene.task_id)
+
+
+def keep_and_report(scene) -> tuple[tasks.Task, AccountKey]:
+    """A checked task that is kept for a case is reported and drawn again; the task as it was, and its fresh checker."""
+    scene.commit()
+    scene.draw()
+    old = msgspec.structs.replace(scene.task, status=tasks.FINAL)
+    suspicion.KEPT.put(scene.state, old.executor + scene.task_id, suspicion.CheckedTask(old, 9, b"v" * 32))
+    again = msgspec.structs.replace(old, reported=True, round_index=old.round_index + 1)
+    tasks.TASKS.put(scene.state, scene.task_id, again)
+    known = {old.executor, RELAY.address, *old.drawn}
+    fresh = next(key for key in KEYS if key.address not in known)
+    with pytest.raises(Invalid, match="not-drawn-yet"):
+        get_draw_seed(scene.state, scene.task_id, again)
+    beacon.VALUES.put(scene.state, beacon._key(again.round_index), beacon.BeaconValue(b"w" * 32, b"", 0, 12))
+    asked = {"asked": (fresh.address,), "drawn": (*old.drawn, fresh.address)}
+    changes = {"status": tasks.CHECKING, "deadline": scene.state.height + TINY.check_blocks}
+    tasks.TASKS.put(scene.state, scene.task_id, msgspec.structs.replace(again, **asked, **changes))
+    return old, fresh
+
+
+def test_a_fresh_checker_of_a_reported_answer_gets_what_it_needs_of_one_that_is_kept(scene):
+    keep_and_report(scene)
+    scene.state.height = scene.task.deadline - LAST_BLOCKS
+    [verdict] = scene.judge()
+    assert verdict.outcome != REJECTED, verdict.reason
+
+
+def test_a_judge_of_the_case_gets_the_kept_draw_also_while_the_answer_is_checked_anew(scene):
+    old, fresh = keep_and_report(scene)
+    with pytest.raises(Invalid, match="not-a-reader"):
+        scene.open(fresh, case=True)
+    now = scene.open(fresh)
+    # In a small network one node may be both: its request says as which it asks.
+    inquiry = Inquiry(status=CONFIRMING, round_index=0, rest=0, drawn=(fresh.address,), deadline=99)
+    INQUIRIES.put(scene.state, old.executor, inquiry)
+    kept = scene.open(fresh, case=True)
+    assert kept != now == scene.open(fresh)
+    assert get_draw_seed(scene.state, scene.task_id, old) != get_draw_seed(scene.state, scene.task_id, scene.task)
+    INQUIRIES.put(scene.state, old.executor, msgspec.structs.replace(inquiry, drawn=()))
+    with pytest.raises(Invalid, match="not-a-reader"):
+        scene.open(fresh, case=True)
 
 
 def test_invalid_asker_of_states(scene):

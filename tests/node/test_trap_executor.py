@@ -32,15 +32,17 @@ from paceline.inference.claim import build_transcript
 from paceline.inference.forced_errors import KINDS, OTHER_STATES, OTHER_TOKENS, make_wrong_version
 from paceline.inference.run import generate
 from paceline.inference.trace import Trace, derive_draw
-from paceline.ledger import nodes, tasks, traps
+from paceline.ledger import nodes, suspicion, tasks, traps
+from paceline.ledger.beacon import get_value
 from paceline.ledger.sessions import SESSIONS, compute_task_id
+from paceline.ledger.suspicion import CONFIRMING, INQUIRIES, Inquiry
 from paceline.ledger.tasks import LIFTED, SHOWING, TASKS, TRAP
 from paceline.models.language import LanguageModel, prepare_model
 from paceline.network.sealing import unseal
 from paceline.network.wire import PeerRequest
 from paceline.node.answers.answering import Answer
 from paceline.node.answers.payloads import PATH, PayloadReply, PayloadRequest
-from paceline.node.answers.traces import get_draw_seed
+from paceline.node.answers.traces import OpeningRequest, get_draw_seed
 from paceline.node.answers.traps import is_evident
 from paceline.node.roles.executor import ExecutorRole
 from paceline.protocol.answers import MAX_PAYLOAD_BYTES, Payload, derive_sampler_seed
@@ -108,8 +110,8 @@ class Scene:
     def request(self, asker, path, body) -> PeerRequest:
         return PeerRequest(sender=asker.public_key, sender_address=asker.address, path=path, body=body)
 
-    def fetch(self, asker, *, answer=False) -> PayloadReply:
-        asked = self.request(asker, PATH, encode(PayloadRequest(self.task_id, answer)))
+    def fetch(self, asker, *, answer=False, case=False) -> PayloadReply:
+        asked = self.request(asker, PATH, encode(PayloadRequest(self.task_id, answer, case)))
         sealed = asyncio.run(self.role.hand_out(asked))
         return decode(PayloadReply, unseal(asker, sealed), limit_bytes=MAX_PAYLOAD_BYTES)
 
@@ -117,7 +119,8 @@ class Scene:
         """What an honest checker says of what it is shown."""
         payload = self.fetch(self.checker).payload
         assert hash_blob(payload) == self.task.payload_hash
-        opening = asyncio.run(self.role.open_trace(self.request(self.checker, "opening", self.task_id)))
+        asked = self.request(self.checker, "opening", encode(OpeningRequest(self.task_id)))
+        opening = asyncio.run(self.role.open_trace(asked))
         task = self.task
         expected = Expected(
             task_id=self.task_id,
@@ -201,6 +204,31 @@ def test_checkers_see_the_wrong_version_until_it_is_lifted_and_the_user_never_do
     assert left == []
 
 
+def test_after_a_report_fresh_checkers_see_the_true_answer_and_judges_of_the_case_the_kept_one(model, tmp_path):
+    scene = Scene(tmp_path)
+    scene.commit(scene.answer(model))
+    wrong, true = scene.fetch(scene.checker).payload, scene.role._maker.vault.get(scene.task_id)
+    # It was never shown, and its checkers passed it: so it is kept. Then its user reported it, and it was lifted.
+    suspicion.KEPT.put(
+        scene.state, scene.key.address + scene.task_id, suspicion.CheckedTask(scene.task, 9, get_value(scene.state, 0))
+    )
+    old, fresh = scene.checker, next(key for key in KEYS if key not in (scene.key, RELAY, scene.checker))
+    scene.change(reported=True, shown=TRAP, answer_hash=hash_blob(true), asked=(fresh.address,))
+    traps.lift(scene.state, scene.task_id, scene.task, REJECTED)
+    scene.change(round_index=0, asked=(fresh.address,), drawn=(old.address, fresh.address))
+    scene.checker = fresh
+    assert scene.judge(model).outcome != REJECTED
+    assert scene.fetch(fresh).payload == true
+    with pytest.raises(Invalid, match="not-a-reader"):
+        scene.fetch(old, case=True)
+    inquiry = Inquiry(status=CONFIRMING, round_index=0, rest=0, drawn=(old.address,), deadline=99)
+    INQUIRIES.put(scene.state, scene.key.address, inquiry)
+    assert scene.fetch(old, case=True).payload == wrong
+    assert scene.fetch(old).payload == true
+    with pytest.raises(Invalid, match="not-a-reader"):
+        scene.fetch(fresh, case=True)
+
+
 def make_transcript(tokens=TOKENS):
     return SimpleNamespace(output_tokens=(1,) * tokens)
 
@@ -229,7 +257,7 @@ def test_a_refused_showing_does_not_hold_back_the_others(tmp_path):
     scene = Scene(tmp_path)
     setter = scene.role._maker.traps
     seal = setter.seal(scene.task_id, hash_blob(b"answer"))
-    scene.commit(Receipt(scene.order.voucher, hash_blob(b"answer"), 3, 4, seal))
+    scene.commit(Receipt(scene.order.voucher, hash_blob(b"answer"), 3, TOKENS, seal))
     scene.change(status=SHOWING)
     other = bytes(32)
     TASKS.put(scene.state, other, scene.task)
@@ -240,11 +268,36 @@ def test_a_refused_showing_does_not_hold_back_the_others(tmp_path):
     assert [len(message.showings) for message in scene.show()] == [2, 1, 1]
 
 
+def test_nothing_is_shown_of_a_receipt_that_another_key_is_bound_to(tmp_path):
+    scene = Scene(tmp_path)
+    seal = scene.role._maker.traps.seal(scene.task_id, hash_blob(b"answer"))
+    scene.commit(Receipt(scene.order.voucher, hash_blob(b"answer"), 3, TOKENS, seal))
+    scene.role._maker.vault.put(scene.task_id, b"answer")
+    bound = scene.task.lot_key
+    scene.change(status=SHOWING, lot_key=make_group_key(RELAY).public_key)
+    assert scene.show() == []
+    scene.change(lot_key=bound)
+    assert len(scene.show()) == 1
+
+
+def test_an_answer_whose_forced_error_fails_is_committed_as_it_is(model, tmp_path, monkeypatch, caplog):
+    scene = Scene(tmp_path)
+    scene.show()
+
+    def fail(*_):
+        raise WorkError("out of memory")
+
+    monkeypatch.setattr("paceline.node.answers.traps.make_wrong_version", fail)
+    receipt = scene.answer(model)
+    assert receipt.payload_hash == hash_blob(scene.role._maker.vault.get(scene.task_id))
+    assert "out of memory" in caplog.text
+
+
 def test_a_payload_that_is_lost_keeps_nothing_else_from_being_shown(tmp_path):
     scene = Scene(tmp_path)
     voucher = scene.order.voucher
     seal = scene.role._maker.traps.seal(scene.task_id, hash_blob(b"answer"))
-    scene.commit(Receipt(voucher, hash_blob(b"answer"), 3, 4, seal))
+    scene.commit(Receipt(voucher, hash_blob(b"answer"), 3, TOKENS, seal))
     scene.change(status=SHOWING)
     assert scene.show() == []
     with pytest.raises(WorkError, match="not here"):
@@ -255,4 +308,5 @@ def test_a_payload_that_is_lost_keeps_nothing_else_from_being_shown(tmp_path):
     scene.show()
     [message] = scene.show()
     traps.apply_showings(scene.state, ALWAYS, "roles-1", scene.key.address, message)
-    assert (scene.task.shown, scene.task.unpaid) == ("plain", False)
+    # It was drawn, and no error was forced in it.
+    assert (scene.task.shown, scene.task.unpaid) == ("plain", True)

@@ -38,6 +38,8 @@ class PayloadRequest(Record, frozen=True):
 
     task: Digest
     answer: bool = False
+    case: bool = False
+    """Asks as a judge of the executor's case: for the task as it is kept for that, not as it stands now."""
 
 
 class PayloadReply(Record, frozen=True, kw_only=True):
@@ -105,10 +107,10 @@ def hand_out(
     wanted = decode(PayloadRequest, request.body, limit_bytes=MAX_REQUEST_BYTES)
     task_id = wanted.task
     state = context.chain.read()
-    task = find_task(state, context.address, task_id)
+    task = find_task(state, context.address, task_id, case=wanted.case)
     if task is None or task.executor != context.address:
         raise Invalid("unknown-task", "this node answered no open task of this id")
-    if not may_read(state, task_id, task, request.sender_address):
+    if not may_read(state, task, request.sender_address, case=wanted.case):
         raise Invalid("not-a-reader", "neither drawn to check this task, nor its relay, nor is it disputed")
     if wanted.answer and request.sender_address != task.relay:
         # Beside the shown one it would tell a checker of forced errors.
@@ -123,31 +125,37 @@ def hand_out(
     return seal(request.sender, encode(reply))
 
 
-def find_task(state: State, executor: bytes, task_id: bytes) -> Task | None:
-    """A task as the ledger has it, settled or kept for its executor's case."""
+def find_task(state: State, executor: bytes, task_id: bytes, *, case: bool = False) -> Task | None:
+    """A task as it stands or, with `case` or when it is settled and gone, as it is kept for its executor's case.
+
+    The two differ after a report: checkers are drawn anew, and what they are shown of a forced error is another payload.
+    """
+    task = None if case else TASKS.get(state, task_id)
+    if task is not None:
+        return task
     kept = suspicion.get_kept(state, executor, task_id)
-    return kept.task if kept is not None else TASKS.get(state, task_id)
+    return kept.task if kept is not None else None
 
 
-def may_read(state: State, task_id: bytes, task: Task, address: bytes) -> bool:
-    """True for whoever the ledger names as a reader of this task's payload."""
+def may_read(state: State, task: Task, address: bytes, *, case: bool = False) -> bool:
+    """True for whoever the ledger names as a reader of this task's payload, or with `case` as a judge of its executor."""
+    if case:
+        return suspicion.may_judge(state, task.executor, address)
     if address in task.drawn or address == task.relay:
-        return True
-    if suspicion.get_kept(state, task.executor, task_id) is not None and suspicion.may_judge(
-        state, task.executor, address
-    ):
         return True
     return task.status == DISPUTED and address in nodes.get_weights(state)
 
 
-async def request_payload(context: Context, task_id: bytes, task: Task, *, answer: bool = False) -> PayloadReply:
+async def request_payload(
+    context: Context, task_id: bytes, task: Task, *, answer: bool = False, case: bool = False
+) -> PayloadReply:
     """The payload that hashes to what the receipt says, from its executor; with `answer` the one that its seal is over.
 
     Errors: TransportError when it is not handed out, whatever the executor says instead.
     """
     try:
         name = context.peers.name_of(task.executor)
-        sealed = await context.peers.request(name, PATH, encode(PayloadRequest(task_id, answer)))
+        sealed = await context.peers.request(name, PATH, encode(PayloadRequest(task_id, answer, case)))
         reply = decode(PayloadReply, unseal(context.key, sealed), limit_bytes=MAX_PAYLOAD_BYTES + 1024, error=Invalid)
     except (Invalid, KeyError) as problem:
         raise TransportError(f"the payload was not handed out: {problem}") from None

@@ -19,15 +19,23 @@ from paceline.ledger.sessions import SESSIONS, compute_task_id
 from paceline.ledger.state import State
 from paceline.ledger.tasks import GUILTY, LIFTED, TASKS, Task
 from paceline.network.wire import PeerRequest
-from paceline.node.answers.payloads import may_read
+from paceline.node.answers.payloads import find_task, may_read
 from paceline.node.context import Context
 from paceline.node.home import write_whole
-from paceline.protocol.messages import Voucher
+from paceline.protocol.codec import Record, decode
+from paceline.protocol.messages import Digest, Voucher
 from paceline.protocol.traces import encode_opening
 
-TASK_BYTES = 32
+MAX_REQUEST_BYTES = 64
 TRUE, WRONG = "trace", "wrong"
 """Kinds of files: states of answers, and those that go with the wrong versions of forced errors."""
+
+
+class OpeningRequest(Record, frozen=True):
+    """Asks an executor to open the states of a task; `case` as for its payload."""
+
+    task: Digest
+    case: bool = False
 
 
 class TraceKeeper:
@@ -63,14 +71,12 @@ class TraceKeeper:
 
         Errors: Invalid unknown-task, not-a-reader, not-drawn-yet or no-trace.
         """
-        state, task_id, me = self._context.chain.read(), request.body, self._context.address
-        if len(task_id) != TASK_BYTES:
-            raise Invalid("unknown-task", "no task has such an id")
-        kept = suspicion.get_kept(state, me, task_id)
-        task = kept.task if kept is not None else TASKS.get(state, task_id)
+        wanted = decode(OpeningRequest, request.body, limit_bytes=MAX_REQUEST_BYTES)
+        state, task_id, me = self._context.chain.read(), wanted.task, self._context.address
+        task = find_task(state, me, task_id, case=wanted.case)
         if task is None or task.executor != me:
             raise Invalid("unknown-task", "this node has no receipt for such a task")
-        if not may_read(state, task_id, task, request.sender_address):
+        if not may_read(state, task, request.sender_address, case=wanted.case):
             raise Invalid("not-a-reader", "states tell of the text: only who may read the payload sees them")
         kinds = (TRUE,) if task.shown == LIFTED else (WRONG, TRUE)
         return await self._context.threads.run("check", self._open, task_id, get_draw_seed(state, task_id, task), kinds)
@@ -103,7 +109,8 @@ def get_draw_seed(state: State, task_id: bytes, task: Task) -> bytes:
     """
     value = beacon.get_value(state, task.round_index)
     kept = suspicion.get_kept(state, task.executor, task_id)
-    if value is None and kept is not None:
+    # A report had other states drawn than those that the kept value opens.
+    if value is None and kept is not None and kept.task.round_index == task.round_index:
         value = kept.value
     if not value:
         raise Invalid("not-drawn-yet", "the beacon has not drawn this task, or no longer keeps its value")

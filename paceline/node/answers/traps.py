@@ -96,6 +96,8 @@ class TrapSetter:
                 task is None
                 or task.executor != self._context.address
                 or not traps.must_show(self._context.params, task)
+                # Only the key that the receipt was bound to draws this lot.
+                or task.lot_key != self._key.public_key
             ):
                 continue
             if task.status in (SHOWING, DISPUTED):

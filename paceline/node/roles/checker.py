@@ -20,12 +20,12 @@ from paceline.ledger.suspicion import CONFIRMING, INQUIRIES, VOTING, CheckedTask
 from paceline.ledger.tasks import CHECKING, DISPUTED, OPEN_TASKS, REVEALING, TASKS, Task
 from paceline.node.answers.kept_verdicts import KeptVerdicts
 from paceline.node.answers.payloads import request_payload
-from paceline.node.answers.traces import get_draw_seed
+from paceline.node.answers.traces import OpeningRequest, get_draw_seed
 from paceline.node.context import Context
 from paceline.node.models import ModelHost
 from paceline.node.tracing import read_parent
 from paceline.protocol.answers import MAX_PAYLOAD_BYTES, Payload
-from paceline.protocol.codec import decode
+from paceline.protocol.codec import decode, encode
 from paceline.protocol.messages import ACCEPTED, REJECTED, CommitVerdict, JudgeNode, JudgeTask, Verdict
 from paceline.verification.payloads import Expected, commits_states, judge_payload
 
@@ -107,7 +107,7 @@ class CheckerRole:
         total = inquiry.rest
         for task_id, checked in kept:
             task = msgspec.structs.replace(checked.task, deadline=inquiry.deadline)
-            verdict = await self._form_verdict(task_id, task, height)
+            verdict = await self._form_verdict(task_id, task, height, case=True)
             found = verdict.evidence[-1] if verdict.evidence else 0
             rejected = verdict.outcome == REJECTED
             high, low = tasks.evidence_high_micronats, tasks.evidence_low_micronats
@@ -116,11 +116,11 @@ class CheckerRole:
         verdict = Verdict(outcome, "the kept answers were run again", (len(kept), total))
         await self._context.chain.send(JudgeNode(suspect, verdict))
 
-    async def _form_verdict(self, task_id: bytes, task: Task, height: int) -> Verdict:
+    async def _form_verdict(self, task_id: bytes, task: Task, height: int, *, case: bool = False) -> Verdict:
         context, state = self._context, self._context.chain.read()
         late = height >= task.deadline - LAST_BLOCKS
         try:
-            reply = await request_payload(context, task_id, task)
+            reply = await request_payload(context, task_id, task, case=case)
         except TransportError:
             if not late:
                 raise
@@ -134,7 +134,7 @@ class CheckerRole:
         opening: bytes | None = None
         if commits_states(model, payload):
             try:
-                opening = await self._request_opening(task_id, task)
+                opening = await self._request_opening(task_id, task, case)
             except (TransportError, Invalid):
                 if not late:
                     raise
@@ -154,9 +154,9 @@ class CheckerRole:
         context.metrics.count("checks_total", verdict.outcome)
         return verdict
 
-    async def _request_opening(self, task_id: bytes, task: Task) -> bytes:
+    async def _request_opening(self, task_id: bytes, task: Task, case: bool) -> bytes:
         """Ask the executor; what it sends is judged with the payload, also when it is no opening at all."""
         peers = self._context.peers
         if not peers.knows(task.executor):
             raise TransportError(f"no way to reach {task.executor.hex()} is known")
-        return await peers.request(peers.name_of(task.executor), "opening", task_id)
+        return await peers.request(peers.name_of(task.executor), "opening", encode(OpeningRequest(task_id, case)))
