@@ -94,7 +94,7 @@ def test_from_half_of_the_weight_on_the_vote_is_the_coalitions():
 
 
 def play_false_accusation(weights):
-    """Node 0 accuses the honest claim of node 4, and 1 votes with it; the others recompute and clear it: the chain after."""
+    """Node 0 or 1, whoever is drawn, accuses the honest claim of node 4, both vote so; the others clear it: the chain after."""
     chain = Chain(weights=weights)
     chain.run_until(lambda: chain.phase() == race.CLAIMS)
     trees = {index: RangeTree(range(0, 700, 7)) for index in range(5)}
@@ -105,9 +105,10 @@ def play_false_accusation(weights):
     chain.run_until(lambda: chain.phase() == race.CHECKS)
     victim, coalition = chain.keys[4].address, [key.address for key in chain.keys[:2]]
     for prover, record in race_claims.get_open_claims(chain.state):
+        accuser = next(address for address in coalition if address in record.checkers)
         for address in sorted(set(record.checkers)):
             key = next(key for key in chain.keys if key.address == address)
-            lies = prover == victim and address == coalition[0]
+            lies = prover == victim and address == accuser
             chain.send(key, chain.accuse(0, prover) if lies else chain.report(0, prover, key))
     chain.run_until(lambda: chain.phase() == race.VERDICTS)
     ((_, position, _),) = race_checks.get_accusations(chain.state, victim)
