@@ -14,15 +14,12 @@ from functools import lru_cache
 
 from py_arkworks_bls12381 import GT, G1Point, G2Point, Scalar
 
+from paceline.base.bls_sizes import SCALAR_BYTES
 from paceline.base.errors import InvalidTransaction
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import SECRET_BYTES
 
 ORDER = 0x73EDA753299D7D483339D80809A1D80553BDA402FFFE5BFEFFFFFFFF00000001
-SCALAR_BYTES = 32
-G1_BYTES = 48
-G2_BYTES = 96
-PROOF_BYTES = 2 * SCALAR_BYTES
 # The ciphersuite of RFC 9380 and the BLS draft, so that any other BLS library verifies our signatures.
 SIGNATURE_DOMAIN = b"BLS_SIG_BLS12381G1_XMD:SHA-256_SSWU_RO_NUL_"
 # Lists of points kept open. The newer ones stay when it is full: a ceremony's 64 dealings and their 63 sums fit in those.

@@ -18,9 +18,7 @@ from typing import NamedTuple
 from py_arkworks_bls12381 import G1Point, G2Point, Scalar
 
 from paceline.base.bls import (
-    G1_BYTES,
     ORDER,
-    SCALAR_BYTES,
     EncryptionKey,
     decode_g1,
     decode_g2_list,
@@ -31,6 +29,7 @@ from paceline.base.bls import (
     multiply_generator,
     verify_possession,
 )
+from paceline.base.bls_sizes import G1_BYTES, SCALAR_BYTES
 from paceline.base.errors import InvalidTransaction
 from paceline.base.hashing import hash_parts
 

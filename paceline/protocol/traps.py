@@ -11,7 +11,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from paceline.base.bls import G1_BYTES, PROOF_BYTES
+from paceline.base.bls_sizes import G1_BYTES, PROOF_BYTES
 from paceline.base.hashing import hash_parts
 from paceline.protocol.codec import Record
 

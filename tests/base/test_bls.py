@@ -8,8 +8,6 @@ import pytest
 from py_arkworks_bls12381 import G1Point, G2Point, Scalar
 
 from paceline.base.bls import (
-    G1_BYTES,
-    G2_BYTES,
     ORDER,
     EncryptionKey,
     decode_g1,
@@ -24,6 +22,7 @@ from paceline.base.bls import (
     verify_point_signature,
     verify_possession,
 )
+from paceline.base.bls_sizes import G1_BYTES, G2_BYTES
 from paceline.base.errors import InvalidTransaction
 
 KEY = EncryptionKey.from_secret(b"k" * 32)

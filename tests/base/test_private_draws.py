@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from paceline.base.bls import G1_BYTES, EncryptionKey
+from paceline.base.bls import EncryptionKey
+from paceline.base.bls_sizes import G1_BYTES
 from paceline.base.private_draws import Lot, compute_lot_seed, draw_lot, verify_lot
 
 KEY, OTHER = (EncryptionKey.from_secret(bytes([number]) * 32) for number in (1, 2))
