@@ -43,6 +43,8 @@ BLIND = Calibration(
     margin_least_micro=0,
 )
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def model_path():

@@ -35,6 +35,8 @@ from paceline.protocol.transcripts import GrammarSpec, compute_text_hash, encode
 from paceline.verification.answers import CALIBRATION, judge_answer
 from paceline.verification.payloads import Expected, build_generation, judge_payload
 
+pytestmark = pytest.mark.long
+
 TOPICS = ("a harbour", "old maps", "tea", "a tall tree", "the desert", "a clock tower", "wool", "a long walk")
 
 
