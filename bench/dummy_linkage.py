@@ -1,7 +1,8 @@
 """What the ledger tells of a relay's tasks: amounts, times and accounts, for a classifier that wants to find its dummies.
 
 Simulated users and a relay's sampling (`dummy_traffic`) are played through the ledger itself, on the network without
-processes of the tests: sessions, vouchers, receipts, and reveals for the half that the classifier learns from.
+processes of the tests: sessions, vouchers and receipts. The traffic says which are dummies; reveals and payouts are not played,
+so what those would add to a linkage is not measured.
 """
 
 from __future__ import annotations
