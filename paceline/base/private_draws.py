@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from py_arkworks_bls12381 import G1Point
+
 from paceline.base.bls import EncryptionKey, hash_message
 from paceline.base.dealing import Complaint, prove_complaint, verify_complaint
 from paceline.base.hashing import hash_parts
@@ -23,15 +25,22 @@ class Lot(NamedTuple):
     proof: bytes
 
 
+def compute_point(key: EncryptionKey, message: bytes) -> bytes:
+    """The point of a key's lot, without the proof."""
+    return key.compute_shared_point(_locate(message)).to_compressed_bytes()
+
+
 def draw_lot(key: EncryptionKey, message: bytes) -> Lot:
     """The only lot of a key for a message, with a proof. Source: Chaum and Pedersen's proof of equal logarithms."""
-    complaint = prove_complaint(key, _locate(message), _CONTEXT)
+    complaint = prove_complaint(key, _locate(message).to_compressed_bytes(), _CONTEXT)
     return Lot(complaint.shared_point, complaint.proof)
 
 
 def verify_lot(public_key: bytes, message: bytes, lot: Lot) -> bool:
     """True when this is the key's lot for the message. Malformed bytes are simply false."""
-    return verify_complaint(public_key, _locate(message), _CONTEXT, Complaint(lot.point, lot.proof))
+    return verify_complaint(
+        public_key, _locate(message).to_compressed_bytes(), _CONTEXT, Complaint(lot.point, lot.proof)
+    )
 
 
 def compute_lot_seed(point: bytes) -> bytes:
@@ -39,5 +48,5 @@ def compute_lot_seed(point: bytes) -> bytes:
     return hash_parts("lot", point)
 
 
-def _locate(message: bytes) -> bytes:
-    return hash_message(b"paceline-lot" + message).to_compressed_bytes()
+def _locate(message: bytes) -> G1Point:
+    return hash_message(b"paceline-lot" + message)

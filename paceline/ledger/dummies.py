@@ -18,7 +18,7 @@ from paceline.base.draws import draw_happens
 from paceline.base.errors import InvalidTransaction
 from paceline.base.integers import PPM, mul_div_floor
 from paceline.base.merkle import verify_path
-from paceline.base.vrf import ProvenOutput, compute_chance, verify_output
+from paceline.base.private_draws import Lot, compute_lot_seed, verify_lot
 from paceline.ledger import nodes
 from paceline.ledger.accounts import ACCOUNTS, HELD_PAY, POOLS, move_coins
 from paceline.ledger.sessions import SESSIONS, compute_session_id, compute_task_id
@@ -60,9 +60,9 @@ def note_session(state: State, sender: bytes, transaction_hash: bytes, message: 
     PROMISES.put(state, compute_session_id(sender, transaction_hash), Promise(message.dummies_root, draw_key))
 
 
-def is_drawn(output: bytes, params: NetworkParams) -> bool:
-    """True when an index with this output may carry a dummy."""
-    return draw_happens(compute_chance(output), params.dummies.rate_ppm, PPM)
+def is_drawn(point: bytes, params: NetworkParams) -> bool:
+    """True when an index with this lot may carry a dummy."""
+    return draw_happens(compute_lot_seed(point), params.dummies.rate_ppm, PPM)
 
 
 def apply_reveal(state: State, params: NetworkParams, chain_id: str, sender: bytes, message: RevealDummies) -> None:
@@ -118,10 +118,10 @@ def _check_entry(case: _Case, task: Task, entry: DummyEntry) -> None:
     leaf = compute_leaf(task.prompt_hash, entry.salt)
     if not verify_path(case.promise.root, leaf, entry.place, LEAVES, entry.path):
         raise InvalidTransaction("not-committed", f"the prompt of index {entry.index} is not under the session's root")
-    if not is_drawn(entry.output, case.params):
+    if not is_drawn(entry.point, case.params):
         raise InvalidTransaction("not-drawn", f"index {entry.index} was not drawn to carry a dummy")
     text = compute_draw_message(case.chain_id, case.session, task.seed, entry.index)
-    if not verify_output(case.promise.draw_key, text, ProvenOutput(entry.output, entry.proof)):
+    if not verify_lot(case.promise.draw_key, text, Lot(entry.point, entry.proof)):
         raise InvalidTransaction("not-drawn", f"the draw of index {entry.index} is not that of the relay's key")
 
 

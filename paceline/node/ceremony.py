@@ -18,9 +18,8 @@ from paceline.base.dealing import (
     verify_shares_batched,
 )
 from paceline.base.hashing import hash_parts
-from paceline.base.private_draws import Lot, draw_lot
+from paceline.base.private_draws import Lot, compute_point, draw_lot
 from paceline.base.threshold import compute_slot_secret, sign_partial
-from paceline.base.vrf import ProvenOutput, compute_output, prove_output
 from paceline.ledger import groups, nodes
 from paceline.ledger.ceremony import GUILTY, Ceremony, get_member_key
 from paceline.ledger.groups import DEALINGS, DealingRecord, Group
@@ -65,17 +64,13 @@ class CeremonyKey:
         """What this key draws for a message: nobody else knows it before it is shown."""
         return draw_lot(self._key, message)
 
+    def compute_lot_point(self, message: bytes) -> bytes:
+        """The same without its proof."""
+        return compute_point(self._key, message)
+
     def sign(self, state: State, group: Group, message: bytes) -> tuple[bytes, ...]:
         """Partial signatures of all own slots; none for a group in which this node holds no sound shares."""
         return tuple(sign_partial(secret, message) for secret in self._get_slot_secrets(state, group))
-
-    def compute_draw(self, message: bytes) -> bytes:
-        """The node's private draw over a message, which nobody else knows."""
-        return compute_output(self._key, message)
-
-    def prove_draw(self, message: bytes) -> ProvenOutput:
-        """The same with its proof."""
-        return prove_output(self._key, message)
 
     def deal(self, ceremony: Ceremony, keys: Mapping[bytes, bytes], chain_id: str) -> list[PostDealing]:
         """The dealing of the node in a ceremony, cut into parts; `keys` are the members' group keys."""

@@ -33,7 +33,7 @@ class DummyEntry(Record, frozen=True, kw_only=True):
     place: Annotated[int, Meta(ge=0, lt=LEAVES)]
     salt: _Digest
     path: Annotated[tuple[_Digest, ...], Meta(min_length=PATH_DIGESTS, max_length=PATH_DIGESTS)]
-    output: Annotated[bytes, Meta(min_length=48, max_length=48)]
+    point: Annotated[bytes, Meta(min_length=48, max_length=48)]
     proof: Annotated[bytes, Meta(min_length=64, max_length=64)]
 
 

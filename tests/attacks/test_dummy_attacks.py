@@ -18,7 +18,7 @@ from paceline.ledger.disputes import has_voted
 from paceline.ledger.sessions import compute_task_id
 from paceline.ledger.tasks import CHECKING, GUILTY, TASKS
 from paceline.node.ceremony import CeremonyKey
-from paceline.node.dummies.plans import compute_output, make_entry, make_plan
+from paceline.node.dummies.plans import compute_point, make_entry, make_plan
 from paceline.protocol import messages as m
 from paceline.protocol.dummies import RevealDummies
 from paceline.protocol.params import DummyParams
@@ -112,8 +112,8 @@ def test_a_key_tried_until_it_draws_the_place_is_not_believed(greedy):
     index = next(index for index in range(MADE) if index not in greedy.drawn(MADE))
 
     def draws(key):
-        output = compute_output(key, chain_id, greedy.session_id, greedy.session, index)
-        return dummies.is_drawn(output, DEFENDED)
+        point = compute_point(key, chain_id, greedy.session_id, greedy.session, index)
+        return dummies.is_drawn(point, DEFENDED)
 
     tried = (CeremonyKey(greedy.relay.address, hash_parts("tried", bytes([n]))) for n in range(100))
     better = next(key for key in tried if draws(key))

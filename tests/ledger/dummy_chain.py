@@ -9,7 +9,7 @@ from paceline.base.keys import AccountKey
 from paceline.ledger import dummies
 from paceline.ledger.sessions import SESSIONS, compute_session_id, compute_task_id
 from paceline.ledger.tasks import FINAL, TASKS
-from paceline.node.dummies.plans import compute_output, make_entry, make_plan, split_amount
+from paceline.node.dummies.plans import compute_point, make_entry, make_plan, split_amount
 from paceline.protocol import messages as m
 from paceline.protocol.dummies import LEAVES, Payout, RevealDummies
 
@@ -33,8 +33,8 @@ class DummySession:
         self.session = SESSIONS.get(chain.state, self.session_id)
 
     def is_drawn(self, index):
-        output = compute_output(self.key, self.chain.application.chain_id, self.session_id, self.session, index)
-        return dummies.is_drawn(output, self.chain.params)
+        point = compute_point(self.key, self.chain.application.chain_id, self.session_id, self.session, index)
+        return dummies.is_drawn(point, self.chain.params)
 
     def drawn(self, count):
         return [index for index in range(count) if self.is_drawn(index)]

@@ -9,7 +9,7 @@ from dummy_chain import DummySession
 
 from paceline.base.bls import EncryptionKey
 from paceline.base.errors import InvalidTransaction
-from paceline.base.vrf import ProvenOutput, compute_output, prove_output, verify_output
+from paceline.base.private_draws import Lot, compute_point, draw_lot, verify_lot
 from paceline.ledger import clock, dummies, nodes, task_pay
 from paceline.ledger.accounts import TRAINING_FUND, get_account
 from paceline.ledger.sessions import compute_task_id
@@ -147,13 +147,11 @@ def test_an_index_that_was_not_drawn_and_a_foreign_draw_are_refused(made, state)
     task_id = compute_task_id(made.session_id, other)
     TASKS.put(state, task_id, msgspec.structs.replace(TASKS.get(state, task_id), prompt_hash=made.plan.hashes[0]))
     assert refuse(state, made, made.reveal([other], entries=(made.entry(other, place=0),))) == "not-drawn"
-    entry = msgspec.structs.replace(made.entry(drawn[0]), output=made.entry(drawn[-1]).output, proof=bytes(64))
+    entry = msgspec.structs.replace(made.entry(drawn[0]), point=made.entry(drawn[-1]).point, proof=bytes(64))
     assert refuse(state, made, made.reveal(drawn[:1], entries=(entry,))) == "not-drawn"
     foreign = made.chain.group_keys[made.chain.keys[1].address]
     entries = tuple(
-        entry
-        for index in drawn
-        if dummies.is_drawn((entry := made.entry(index, key=foreign)).output, made.chain.params)
+        entry for index in drawn if dummies.is_drawn((entry := made.entry(index, key=foreign)).point, made.chain.params)
     )
     for entry in entries[:1]:
         assert refuse(state, made, made.reveal(drawn[:1], entries=(entry,))) == "not-drawn"
@@ -194,21 +192,21 @@ def test_a_key_registered_after_the_opening_draws_nothing(made):
     assert promise.root == made.plan.compute_root()
 
 
-def test_one_output_for_each_key_and_message():
+def test_one_lot_for_each_key_and_message():
     key, other = EncryptionKey.from_secret(b"a" * 32), EncryptionKey.from_secret(b"b" * 32)
-    proven = prove_output(key, b"message")
-    assert proven.output == compute_output(key, b"message")
-    assert verify_output(key.public_key, b"message", proven)
-    assert not verify_output(key.public_key, b"other", proven)
-    assert not verify_output(other.public_key, b"message", proven)
-    forged = ProvenOutput(compute_output(other, b"message"), proven.proof)
-    assert not verify_output(key.public_key, b"message", forged)
+    lot = draw_lot(key, b"message")
+    assert lot.point == compute_point(key, b"message")
+    assert verify_lot(key.public_key, b"message", lot)
+    assert not verify_lot(key.public_key, b"other", lot)
+    assert not verify_lot(other.public_key, b"message", lot)
+    forged = Lot(compute_point(other, b"message"), lot.proof)
+    assert not verify_lot(key.public_key, b"message", forged)
     for damaged in (
-        ProvenOutput(b"", proven.proof),
-        ProvenOutput(proven.output, bytes(63)),
-        ProvenOutput(bytes(48), proven.proof),
+        Lot(b"", lot.proof),
+        Lot(lot.point, bytes(63)),
+        Lot(bytes(48), lot.proof),
     ):
-        assert not verify_output(key.public_key, b"message", damaged)
+        assert not verify_lot(key.public_key, b"message", damaged)
 
 
 def test_invalid_shapes_do_not_decode(made):

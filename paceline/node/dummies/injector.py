@@ -30,7 +30,7 @@ from paceline.node.dummies.plans import (
     Due,
     Plan,
     PlanStore,
-    compute_output,
+    compute_point,
     derive_payout_key,
     make_entry,
     make_plan,
@@ -173,8 +173,8 @@ class Injector(NoDummies):
         if not self._waiting.get(session_id):
             return False
         chain_id = self._context.chain.chain_id
-        output = compute_output(self._draw_key, chain_id, session_id, session, index)
-        return dummies.is_drawn(output, self._context.params)
+        point = compute_point(self._draw_key, chain_id, session_id, session, index)
+        return dummies.is_drawn(point, self._context.params)
 
     def take(self, session_id: bytes, index: int, executors: list[bytes], left: int) -> Dummy | None:
         """The dummy for a drawn index, when the nicoin left pay for it; noted on disk as sent."""

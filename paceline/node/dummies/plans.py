@@ -72,20 +72,20 @@ def make_entry(
     plan: Plan, key: CeremonyKey, chain_id: str, session: bytes, *, seed: bytes, index: int, place: int
 ) -> DummyEntry:
     """What shows one dummy: prompt under the root, and the draw."""
-    proven = key.prove_draw(compute_draw_message(chain_id, session, seed, index))
+    lot = key.draw_lot(compute_draw_message(chain_id, session, seed, index))
     return DummyEntry(
         index=index,
         place=place,
         salt=plan.get_salt(place),
         path=tuple(build_path(plan.compute_leaves(), place)),
-        output=proven.output,
-        proof=proven.proof,
+        point=lot.point,
+        proof=lot.proof,
     )
 
 
-def compute_output(key: CeremonyKey, chain_id: str, session_id: bytes, session: Session, index: int) -> bytes:
-    """The private draw of an index of a drawn session."""
-    return key.compute_draw(compute_draw_message(chain_id, session_id, session.seed, index))
+def compute_point(key: CeremonyKey, chain_id: str, session_id: bytes, session: Session, index: int) -> bytes:
+    """The point of the lot of an index of a drawn session."""
+    return key.compute_lot_point(compute_draw_message(chain_id, session_id, session.seed, index))
 
 
 def split_amount(total: int, random: Random) -> list[int]:
