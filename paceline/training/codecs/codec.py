@@ -17,6 +17,9 @@ from torch import Tensor
 
 from paceline.base.errors import InvalidClaim, WorkError
 
+_PIECE_NUMBERS = 1 << 16
+"""What a core's second cache holds: temporary vectors of full length would cost more than the work itself."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -37,7 +40,7 @@ class Layout:
 
     def split(self, values: Tensor) -> list[Tensor]:
         """Views of the tensors in a flat vector."""
-        return [part.view(shape) for part, shape in zip(values.split(self.sizes), self.shapes, strict=True)]
+        return [part.view(shape) for part, shape in zip(torch.split(values, list(self.sizes)), self.shapes, strict=True)]
 
 
 def make_flat_layout(size: int, dtype: torch.dtype) -> Layout:
@@ -82,7 +85,10 @@ class Codec(ABC):
 
 def require_finite(values: Tensor) -> None:
     """Errors: WorkError when a vector holds NaN or infinity; its owner withdraws it."""
-    if not bool(torch.isfinite(values).all()):
+    flat = values.reshape(-1)
+    step = _PIECE_NUMBERS if values.device.type == "cpu" else max(1, flat.numel())
+    peaks = [part.abs().amax() for part in torch.split(flat, step) if part.numel()]
+    if peaks and not bool(torch.isfinite(torch.stack(peaks)).all()):
         raise WorkError("the vector holds NaN or infinity and cannot be encoded")
 
 
