@@ -40,7 +40,9 @@ class Layout:
 
     def split(self, values: Tensor) -> list[Tensor]:
         """Views of the tensors in a flat vector."""
-        return [part.view(shape) for part, shape in zip(torch.split(values, list(self.sizes)), self.shapes, strict=True)]
+        return [
+            part.view(shape) for part, shape in zip(torch.split(values, list(self.sizes)), self.shapes, strict=True)
+        ]
 
 
 def make_flat_layout(size: int, dtype: torch.dtype) -> Layout:
