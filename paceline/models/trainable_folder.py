@@ -1,7 +1,7 @@
 """A folder in Hugging Face's layout as a module to train: the Llama module here where it covers the model, else transformers.
 
-It refuses to know presets, seeds and optimisers, and fetches nothing. Invariant: params are fp32 and equal what the folder
-holds; no dropout draws at random, because a draw of torch's own generator could not be repeated elsewhere.
+It refuses to know presets, seeds and optimisers, and fetches nothing. Invariant: params are those that the
+folder holds; no dropout draws at random, because a draw of torch's own generator could not be repeated elsewhere.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class TransformersModel(nn.Module):
         return self
 
 
-def load_folder(folder: Path) -> TrainableLlama | TransformersModel:
-    """The model of a folder, with its params.
+def load_folder(folder: Path, *, dtype: torch.dtype | None = torch.float32) -> TrainableLlama | TransformersModel:
+    """The model of a folder, with its params in `dtype`; None keeps the type they have.
 
     Errors: ConfigError naming the file that is missing or does not fit.
     """
@@ -73,8 +73,9 @@ def load_folder(folder: Path) -> TrainableLlama | TransformersModel:
     try:
         shape = read_shape(config)
     except ConfigError:
-        return _load_with_transformers(folder)
-    return build_from_params(shape, _read_params(files, shape))
+        return _load_with_transformers(folder, dtype)
+    params = _read_params(files, shape)
+    return build_from_params(shape, {name: tensor.to(dtype or tensor.dtype) for name, tensor in params.items()})
 
 
 def _read_params(files: list[Path], shape: TrainableShape) -> dict[str, Tensor]:
@@ -86,10 +87,10 @@ def _read_params(files: list[Path], shape: TrainableShape) -> dict[str, Tensor]:
             raise ConfigError(f"{file} cannot be read: {problem}; fetch or save it again") from None
     if shape.tie_word_embeddings:
         params.pop(TIED_HEAD, None)
-    return {name: tensor.float().contiguous() for name, tensor in params.items()}
+    return params
 
 
-def _load_with_transformers(folder: Path) -> TransformersModel:
+def _load_with_transformers(folder: Path, dtype: torch.dtype | None) -> TransformersModel:
     # transformers takes seconds to import, and no preset needs it.
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
     from transformers.utils import logging  # noqa: PLC0415
@@ -97,7 +98,7 @@ def _load_with_transformers(folder: Path) -> TransformersModel:
     logging.disable_progress_bar()
     try:
         with Path(os.devnull).open("w") as sink, contextlib.redirect_stderr(sink):
-            inner = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+            inner = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=dtype or "auto")
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
         raise ConfigError(f"{folder}: transformers loads no causal language model from it: {problem}") from None
     return TransformersModel(inner)
