@@ -1,7 +1,7 @@
 """A Llama to train: one module whose forward returns the loss, under the names that transformers gives its parameters.
 
 It refuses to know data, optimisers and files. `llama.py` is the other one: it serves finished params and keeps a cache.
-Invariant: params and config.json fit transformers' Llama as they are, no tensor is a bias, and no dropout draws at random.
+Invariant: params (and their order) and config.json fit transformers' Llama as they are, no tensor is a bias, and no dropout draws at random.
 """
 
 from __future__ import annotations
@@ -103,10 +103,10 @@ class _Stack(nn.Module):
 class _Layer(nn.Module):
     def __init__(self, shape: TrainableShape) -> None:
         super().__init__()
-        self.input_layernorm = _Norm(shape)
         self.self_attn = _Attention(shape)
-        self.post_attention_layernorm = _Norm(shape)
         self.mlp = _Mlp(shape)
+        self.input_layernorm = _Norm(shape)
+        self.post_attention_layernorm = _Norm(shape)
 
     def forward(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         hidden = hidden + self.self_attn(self.input_layernorm(hidden), cos, sin)
