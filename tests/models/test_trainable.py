@@ -175,7 +175,7 @@ def test_a_llama_folder_brings_its_params(tmp_path):
     module = build_trainable(folder, vocabulary=40, seed=99)
     assert isinstance(module, TrainableLlama)
     assert torch.equal(module(TOKENS), build_small(seed=1)(TOKENS))
-    with pytest.raises(ConfigError, match="vocabulary is 41, the model in .* embeds 40"):
+    with pytest.raises(ConfigError, match=r"vocabulary is 41, the model in .* embeds 40"):
         build_trainable(folder, vocabulary=41, seed=0)
 
 
