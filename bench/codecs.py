@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -16,7 +18,7 @@ from paceline.training.codecs.codec import Layout
 from paceline.training.codecs.masks import RandomMask
 from paceline.training.codecs.registry import build_codec
 
-CODECS = {
+CODECS: dict[str, dict[str, Any]] = {
     "raw": {"name": "raw"},
     "fp16": {"name": "half"},
     "bf16": {"name": "half", "kind": "bf16"},
@@ -80,20 +82,20 @@ def main() -> None:
 
     print(f"{layout.size:,} fp32 numbers on {settings.device}, one thread, median of {settings.repeats}; seconds")
     print("| codec | encode | decode | both | bytes a number |\n|---|---|---|---|---|")
-    print(f"| copy into a vector at hand | – | – | {take(lambda: target.copy_(values)):.3f} | 4 |")
-    print(f"| copy into a new vector (torch.clone) | – | – | {take(lambda: values.clone()):.3f} | 4 |")
+    print(f"| copy into a vector at hand | – | – | {take(partial(target.copy_, values)):.3f} | 4 |")
+    print(f"| copy into a new vector (torch.clone) | – | – | {take(values.clone):.3f} | 4 |")
     for name, table in CODECS.items():
         if settings.only not in name:
             continue
         codec = build_codec(table)
         payload = codec.encode(values, layout, b"bench")
-        encode = take(lambda codec=codec: codec.encode(values, layout, b"bench"))
-        decode = take(lambda codec=codec, payload=payload: codec.decode(payload, layout, b"bench"))
+        encode = take(partial(codec.encode, values, layout, b"bench"))
+        decode = take(partial(codec.decode, payload, layout, b"bench"))
         rate = payload.numel() / layout.size
         print(f"| {name} | {encode:.3f} | {decode:.3f} | {encode + decode:.3f} | {rate:.5f} |", flush=True)
     for name, share in MASKS.items():
         if settings.only in name:
-            seconds = take(lambda share=share: RandomMask(share).draw(layout.size, b"bench", settings.device))
+            seconds = take(partial(RandomMask(share).draw, layout.size, b"bench", settings.device))
             print(f"| {name} | – | – | {seconds:.3f} | 0 |")
 
 

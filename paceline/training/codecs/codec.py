@@ -17,7 +17,7 @@ from torch import Tensor
 
 from paceline.base.errors import InvalidClaim, WorkError
 
-_PIECE_NUMBERS = 1 << 16
+_PIECE_NUMBERS = 1 << 17
 """What a core's second cache holds: temporary vectors of full length would cost more than the work itself."""
 
 
@@ -40,7 +40,9 @@ class Layout:
 
     def split(self, values: Tensor) -> list[Tensor]:
         """Views of the tensors in a flat vector."""
-        return [part.view(shape) for part, shape in zip(torch.split(values, list(self.sizes)), self.shapes, strict=True)]
+        return [
+            part.view(shape) for part, shape in zip(torch.split(values, list(self.sizes)), self.shapes, strict=True)
+        ]
 
 
 def make_flat_layout(size: int, dtype: torch.dtype) -> Layout:

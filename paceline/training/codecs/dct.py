@@ -168,34 +168,29 @@ def make_basis(size: int) -> Tensor:
 def _walk(values: Tensor, coefficients: Tensor, blocks: Blocks, *, inverse: bool) -> None:
     """Transform one tensor a cache-sized piece at a time: rows of blocks, or a run of blocks of one row."""
     _, _, rows, columns, height, width = blocks
-    down, across = (make_basis(side).to(values.device) for side in (height, width))
     strips = rows // height
     grid = values[blocks.start : blocks.start + rows * columns].view(strips, height, columns)
     listed = coefficients[blocks.first : blocks.first + rows * columns]
     listed = listed.view(strips, columns // width, height, width).transpose(1, 2)
-    limit = get_piece_numbers(values.device) // 2
+    limit = max(get_piece_numbers(values.device), height * width)
     high = max(1, limit // (height * columns))
-    wide = columns if height * columns <= limit else max(1, limit // (height * width)) * width
+    wide = min(columns, limit // height // width * width)
+    down, across = (make_basis(side).to(values.device) for side in (height, width))
+    spare = torch.empty((2, min(high, strips) * height * wide), dtype=torch.float64, device=values.device)
     for top in range(0, strips, high):
         for left in range(0, columns, wide):
             part = grid[top : top + high, :, left : left + wide]
             spectrum = listed[top : top + high, :, left // width : (left + wide) // width]
+            one, two = (buffer[: part.numel()].view(part.shape) for buffer in spare)
             if inverse:
-                wave = (spectrum.to(torch.float64).reshape(-1, width) @ across).view(part.shape)
-                part.copy_(_multiply(down.T, wave))
+                one.view(spectrum.shape).copy_(spectrum)
+                torch.mm(one.view(-1, width), across, out=two.view(-1, width))
+                part.copy_(torch.matmul(down.T, two, out=one))
             else:
-                wave = _multiply(down, part.to(torch.float64))
-                spectrum.copy_((wave.reshape(-1, width) @ across.T).view(spectrum.shape))
-
-
-def _multiply(matrix: Tensor, strips: Tensor) -> Tensor:
-    """A matrix times every strip.
-
-    Shapes: (h, h) and (r, h, w) in, (r, h, w) out.
-    """
-    if len(strips) == 1:
-        return (matrix @ strips[0])[None]
-    return torch.matmul(matrix, strips)
+                two.copy_(part)
+                torch.matmul(down, two, out=one)
+                torch.mm(one.view(-1, width), across.T, out=two.view(-1, width))
+                spectrum.copy_(two.view(spectrum.shape))
 
 
 def _join(parts: list[Tensor], device: torch.device) -> Tensor:

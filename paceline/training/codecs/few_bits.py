@@ -55,14 +55,13 @@ class TwoBit(Chunked):
 
     def restore(self, codes: Tensor, scales: Tensor, out: Tensor) -> bool:
         inner_level, outer_level = scales[:, :1], scales[:, 1:]
-        negative, outer = (codes & 1).bool(), codes > 1
-        out.copy_(torch.where(outer, outer_level, inner_level))
-        out.copy_(torch.where(negative, -out, out))
+        torch.where(codes > 1, outer_level, inner_level, out=out)
+        out *= (codes & 1).to(out.dtype).mul_(-2).add_(1)
+        largest = codes.amax(1, keepdim=True)
+        # A level of zero stands for empty bins; a chunk without any level is zeros, and zeros are plus.
+        used = ((largest < 2) | (outer_level > 0)) & ((largest == 0) | (scales > 0).any(1, keepdim=True))
         ordered = (outer_level == 0) | (outer_level >= inner_level)
-        known = is_magnitude(scales).all(1, keepdim=True) & ordered
-        # A level of zero stands for no bin, or for zeros, which are plus.
-        empty = (outer & (outer_level == 0)) | (negative & (out == 0) & (scales == 0).all(1, keepdim=True))
-        return bool(known.all()) and not bool(empty.any())
+        return bool((is_magnitude(scales).all(1, keepdim=True) & ordered & used).all())
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from paceline.base.errors import ConfigError, WorkError
 from paceline.training.codecs.codec import Layout
 
-_CPU_NUMBERS = 1 << 16
+_CPU_NUMBERS = 1 << 17
 _DEVICE_NUMBERS = 1 << 26
 _ALIGNED_CHUNKS = 8
 _LARGE_BYTES = 1 << 22

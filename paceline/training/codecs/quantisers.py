@@ -56,7 +56,7 @@ class Raw(Quantiser):
         require_length(payload, self.count_bytes(layout))
         values = allocate(layout.size, layout.dtype, payload.device)
         values.view(torch.uint8).copy_(payload)
-        _refuse_infinite(values)
+        refuse_infinite(values)
         return values
 
 
@@ -98,7 +98,7 @@ class Half(Quantiser):
         step = get_piece_numbers(payload.device)
         for part, out in zip(torch.split(payload, 2 * step), torch.split(values, step), strict=True):
             out.copy_(part.clone().view(self._type))
-            _refuse_infinite(out)
+            refuse_infinite(out)
         return values
 
 
@@ -272,7 +272,8 @@ def is_scale(scales: Tensor, levels: int) -> Tensor:
     return normal | ((scales == 0) & ~torch.signbit(scales))
 
 
-def _refuse_infinite(values: Tensor) -> None:
+def refuse_infinite(values: Tensor) -> None:
+    """Errors: InvalidClaim when decoded numbers are NaN or infinite."""
     try:
         require_finite(values)
     except WorkError as error:
