@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from paceline.base.errors import ConfigError
-from paceline.training.codecs.codec import Codec, Layout, make_flat_layout, require_length
+from paceline.training.codecs.codec import Codec, Layout, make_flat_layout, require_finite, require_length
 from paceline.training.codecs.pieces import allocate, get_piece_numbers, require_type, require_values
+from paceline.training.codecs.quantisers import refuse_infinite
 from paceline.training.codecs.settings import require_int
 from paceline.training.codecs.top_k import TopK
 
@@ -88,7 +89,9 @@ class Dct(Codec):
             payload, sent = codec.encode_with_sent(coefficients[span], inner, key)
             parts.append(payload)
             coefficients[span] = sent
-        return _join(parts, values.device), self._invert(coefficients, layout)
+        sent = self._invert(coefficients, layout)
+        require_finite(sent)
+        return _join(parts, values.device), sent
 
     def decode(self, payload: Tensor, layout: Layout, key: bytes = b"") -> Tensor:
         require_type(layout)
@@ -97,11 +100,14 @@ class Dct(Codec):
         parts = torch.split(payload, [codec.count_bytes(inner) for codec, inner, _ in groups]) if groups else ()
         found = [codec.decode(part, inner, key) for (codec, inner, _), part in zip(groups, parts, strict=True)]
         if len(found) == 1:
-            return self._invert(found[0], layout)
-        coefficients = allocate(layout.size, layout.dtype, payload.device)
-        for (_, _, span), part in zip(groups, found, strict=True):
-            coefficients[span] = part
-        return self._invert(coefficients, layout)
+            values = self._invert(found[0], layout)
+        else:
+            coefficients = allocate(layout.size, layout.dtype, payload.device)
+            for (_, _, span), part in zip(groups, found, strict=True):
+                coefficients[span] = part
+            values = self._invert(coefficients, layout)
+        refuse_infinite(values)
+        return values
 
     def _list_groups(self, layout: Layout) -> Iterator[tuple[Codec, Layout, slice]]:
         for group in plan_blocks(layout.shapes, self.block).groups:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from paceline.base.errors import InvalidClaim, WorkError
 from paceline.training.codecs.codec import Codec, Layout, require_finite, require_length
-from paceline.training.codecs.packing import count_packed_bytes, pack_codes, unpack_codes
+from paceline.training.codecs.packing import count_packed_bytes, pack_codes, require_zero_rest, unpack_codes
 from paceline.training.codecs.pieces import (
     allocate,
     compute_peaks,
@@ -147,13 +147,18 @@ class Chunked(Quantiser):
         scale_bytes = self._count_scale_bytes(layout)
         scales = payload[:scale_bytes].view(layout.dtype).view(self._count_chunks(layout), self.scales_per_chunk)
         codes = payload[scale_bytes:]
+        pending = codes[:0]
         for piece in split_in_pieces(layout.size, self.width, values.device):
             rows = values[piece.start : piece.stop].view(piece.chunks, piece.width)
             fitted, found = self.quantise(rows, compute_peaks(rows))
             scales[piece.first : piece.first + piece.chunks] = fitted
-            packed = pack_codes(found.view(-1), self.bits)
-            start = piece.start * self.bits // 8
+            start = (piece.start - len(pending)) * self.bits // 8
+            # The chunks before a shorter last one may end inside a byte, which its codes then fill.
+            found = torch.cat([pending, found.view(-1)]) if len(pending) else found.view(-1)
+            ready = len(found) if piece.stop == layout.size else len(found) // 8 * 8
+            packed = pack_codes(found[:ready], self.bits)
             codes[start : start + len(packed)] = packed
+            pending = found[ready:]
         return payload
 
     def decode(self, payload: Tensor, layout: Layout, key: bytes = b"") -> Tensor:  # noqa: ARG002  # nothing is drawn
@@ -165,13 +170,12 @@ class Chunked(Quantiser):
             payload[:scale_bytes].clone().view(layout.dtype).view(self._count_chunks(layout), self.scales_per_chunk)
         )
         for piece in split_in_pieces(layout.size, self.width, payload.device):
-            start, stop = piece.start * self.bits // 8, count_packed_bytes(piece.stop, self.bits)
-            packed = payload[scale_bytes + start : scale_bytes + stop]
-            codes = unpack_codes(packed, self.bits, piece.stop - piece.start).view(piece.chunks, piece.width)
+            codes = unpack_codes(payload[scale_bytes:], self.bits, piece.start, piece.stop)
             fitted = scales[piece.first : piece.first + piece.chunks]
             out = values[piece.start : piece.stop].view(piece.chunks, piece.width)
-            if not self.restore(codes, fitted, out):
+            if not self.restore(codes.view(out.shape), fitted, out):
                 raise InvalidClaim("payload", f"no encoder writes these codes and scales: numbers {piece.start} and on")
+        require_zero_rest(payload, layout.size * self.bits)
         return values
 
     def _count_chunks(self, layout: Layout) -> int:
