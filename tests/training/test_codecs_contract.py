@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import blake3
 import pytest
 import torch
@@ -42,43 +44,42 @@ def test_the_same_vector_gives_the_same_bytes_and_what_was_sent(codec):
 
 @both
 @every
-@pytest.mark.parametrize("shapes", [(), ((0,),), ((0, 4), (3, 0))])
-def test_an_empty_vector_is_no_bytes(codec, dtype, shapes):
-    layout = Layout(shapes, dtype)
-    payload, sent = codec.encode_with_sent(torch.empty(0, dtype=dtype), layout)
-    assert payload.shape == (0,) and codec.count_bytes(layout) == 0
-    assert codec.decode(payload, layout).shape == sent.shape == (0,)
+def test_an_empty_vector_is_no_bytes(codec, dtype):
+    for shapes in ((), ((0,),), ((0, 4), (3, 0))):
+        layout = Layout(shapes, dtype)
+        payload, sent = codec.encode_with_sent(torch.empty(0, dtype=dtype), layout)
+        assert payload.shape == (0,) and codec.count_bytes(layout) == 0
+        assert codec.decode(payload, layout).shape == sent.shape == (0,)
 
 
 @both
 @every
-@pytest.mark.parametrize("value", [0.0, -0.0, 3.0, -0.25])
-@pytest.mark.parametrize("shape", [(1,), (), (1, 1)])
-def test_one_number_keeps_its_sign_and_size(codec, dtype, value, shape):
-    layout = Layout((shape,), dtype)
-    payload = codec.encode(torch.tensor([value], dtype=dtype), layout)
-    assert len(payload) == codec.count_bytes(layout)
-    expected = (1.0 if value >= 0 else -1.0) if "Sign(chunk=0)" in repr(codec) else value
-    assert codec.decode(payload, layout).item() == pytest.approx(expected, rel=1e-6)
+def test_one_number_keeps_its_sign_and_size(codec, dtype):
+    for value, shape in product((0.0, -0.0, 3.0, -0.25), ((1,), (), (1, 1))):
+        layout = Layout((shape,), dtype)
+        payload = codec.encode(torch.tensor([value], dtype=dtype), layout)
+        assert len(payload) == codec.count_bytes(layout)
+        expected = (1.0 if value >= 0 else -1.0) if "Sign(chunk=0)" in repr(codec) else value
+        assert codec.decode(payload, layout).item() == pytest.approx(expected, rel=1e-6)
 
 
 @every
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 9, 41, 63, 64, 65])
-def test_sizes_that_no_chunk_divides(codec, size):
-    values = make_values(size)
-    payload = codec.encode(values, flat(values))
-    assert len(payload) == codec.count_bytes(flat(values))
-    assert codec.decode(payload, flat(values)).shape == (size,)
+def test_sizes_that_no_chunk_divides(codec):
+    for size in (1, 2, 3, 7, 8, 9, 41, 63, 64, 65):
+        values = make_values(size)
+        payload = codec.encode(values, flat(values))
+        assert len(payload) == codec.count_bytes(flat(values))
+        assert codec.decode(payload, flat(values)).shape == (size,)
 
 
 @every
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("place", [0, 100, -1])
-def test_invalid_nan_and_infinity_are_refused(codec, bad, place):
+def test_invalid_nan_and_infinity_are_refused(codec):
     layout, values = make_shaped()
-    values[place] = bad
-    with pytest.raises(WorkError, match="NaN or infinity"):
-        codec.encode(values, layout)
+    for place, bad in product((0, 100, -1), (float("nan"), float("inf"), -float("inf"))):
+        wrong = values.clone()
+        wrong[place] = bad
+        with pytest.raises(WorkError, match="NaN or infinity"):
+            codec.encode(wrong, layout)
 
 
 @every
@@ -156,4 +157,4 @@ def test_the_bytes_are_pinned_on_every_machine():
     for codec in EXACT_BYTES:
         for dtype in DTYPES:
             digest.update(bytes(codec.encode(values.to(dtype), make_flat_layout(10_007, dtype)).numpy()))
-    assert digest.hexdigest()[:16] == "PIN"
+    assert digest.hexdigest()[:16] == "cad19a68f4dda6d0"

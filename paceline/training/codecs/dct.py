@@ -165,8 +165,10 @@ def make_basis(size: int) -> Tensor:
 
     Shapes: (size, size) fp64.
     """
-    angles = [[math.cos(math.pi * (2 * n + 1) * i / (2 * size)) for n in range(size)] for i in range(size)]
-    basis = torch.tensor(angles, dtype=torch.float64) * math.sqrt(2 / size)
+    # Whole turns are taken off in integers: the cosine of a large angle has lost digits.
+    turns = [[(2 * n + 1) * i % (4 * size) for n in range(size)] for i in range(size)]
+    cosines = [[math.cos(math.pi * turn / (2 * size)) for turn in row] for row in turns]
+    basis = torch.tensor(cosines, dtype=torch.float64) * math.sqrt(2 / size)
     basis[0] *= math.sqrt(0.5)
     return basis
 
