@@ -39,7 +39,7 @@ def test_the_same_vector_gives_the_same_bytes_and_what_was_sent(codec):
     assert torch.equal(payload, codec.encode(values.clone(), layout, b"key"))
     assert sent.shape == values.shape and sent.dtype == values.dtype
     if "exact_feedback=True" not in repr(codec):
-        torch.testing.assert_close(sent, codec.decode(payload, layout, b"key"), rtol=0, atol=0)
+        assert torch.equal(sent, codec.decode(payload, layout, b"key"))
 
 
 @both
@@ -87,7 +87,7 @@ def test_invalid_lengths_and_types_are_refused(codec):
     layout, values = make_shaped()
     payload = codec.encode(values, layout)
     for wrong in (payload[:-1], torch.cat([payload, payload[:1]]), payload[:0], payload.to(torch.int16)):
-        with pytest.raises(InvalidClaim, match="^payload: "):
+        with pytest.raises(InvalidClaim, match=r"^payload: "):
             codec.decode(wrong, layout)
 
 
@@ -109,10 +109,9 @@ def test_any_bytes_decode_to_finite_numbers_or_are_refused(codec, data):
     payload = torch.tensor(list(data.draw(st.binary(min_size=count, max_size=count))), dtype=torch.uint8)
     try:
         values = codec.decode(payload, layout)
-    except InvalidClaim as error:
-        assert error.code == "payload"
-    else:
-        assert bool(torch.isfinite(values).all())
+    except InvalidClaim:
+        return
+    assert bool(torch.isfinite(values).all())
 
 
 @every

@@ -144,7 +144,7 @@ def test_invalid_overflow_of_a_coefficient_is_refused():
     values = torch.full((64,), 3e38)
     with pytest.raises(WorkError, match="NaN or infinity"):
         RAW.encode(values, Layout(((8, 8),)))
-    with pytest.raises(InvalidClaim, match="^payload: "):
+    with pytest.raises(InvalidClaim, match=r"^payload: "):
         RAW.decode(values.view(torch.uint8), Layout(((8, 8),)))
 
 
@@ -155,11 +155,11 @@ def test_the_sides_of_blocks(side, divisor):
 
 @pytest.mark.parametrize("inner", [PowerSgd(1), Dct(Raw()), "raw", None])
 def test_invalid_inner_codecs_are_refused(inner):
-    with pytest.raises(ConfigError, match="^codec: must be a codec of flat vectors"):
+    with pytest.raises(ConfigError, match=r"^codec: must be a codec of flat vectors"):
         Dct(inner)
 
 
 @pytest.mark.parametrize("block", [0, 1025, 8.0, True])
 def test_invalid_blocks_are_refused(block):
-    with pytest.raises(ConfigError, match="^block: "):
+    with pytest.raises(ConfigError, match=r"^block: "):
         Dct(Raw(), block)

@@ -53,5 +53,5 @@ def test_invalid_sums_are_refused():
 
 @pytest.mark.parametrize("decay", [-0.1, 1.1, "1", True, float("nan")])
 def test_invalid_decays_are_refused(decay):
-    with pytest.raises(ConfigError, match="^decay: "):
+    with pytest.raises(ConfigError, match=r"^decay: "):
         ErrorFeedback(decay)

@@ -29,7 +29,7 @@ def next_words(seed, count):
 def test_a_mask_holds_its_share_each_place_once_in_order(size, share, key):
     places = RandomMask(share).draw(size, key)
     assert len(places) == RandomMask(share).count(size) == max(1, round(share * size))
-    assert places.dtype == torch.int64 and 0 <= places[0] and places[-1] < size
+    assert places.dtype == torch.int64 and int(places.min()) >= 0 and int(places.max()) < size
     assert bool((places[1:] > places[:-1]).all())
 
 
@@ -47,7 +47,7 @@ def test_pieces_do_not_matter(monkeypatch):
 
 
 def test_every_place_is_drawn_equally_often():
-    size, rounds = 37, 4000
+    size, rounds = 37, 1500
     counts = torch.zeros(size)
     for index in range(rounds):
         counts[RandomMask(0.2).draw(size, index.to_bytes(4, "little"))] += 1
@@ -64,13 +64,13 @@ def test_everything_and_almost_nothing():
 
 
 def test_invalid_strata_beyond_the_generator_are_refused():
-    with pytest.raises(ConfigError, match="^share: "):
+    with pytest.raises(ConfigError, match=r"^share: "):
         RandomMask(1e-12).draw(2**40, b"k")
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.01, "all", True, float("nan")])
 def test_invalid_shares_are_refused(share):
-    with pytest.raises(ConfigError, match="^share: "):
+    with pytest.raises(ConfigError, match=r"^share: "):
         RandomMask(share)
 
 

@@ -66,9 +66,9 @@ def test_invalid_factors_are_refused():
     for place, value in ((0, float("nan")), (-1, float("inf"))):
         numbers = payload.clone().view(torch.float32)
         numbers[place] = value
-        with pytest.raises(InvalidClaim, match="^payload: "):
+        with pytest.raises(InvalidClaim, match=r"^payload: "):
             PowerSgd(1).decode(numbers.view(torch.uint8), LAYOUT)
-    with pytest.raises(InvalidClaim, match="^payload: "):
+    with pytest.raises(InvalidClaim, match=r"^payload: "):
         PowerSgd(1).decode(torch.full((50,), 3e38).view(torch.uint8), LAYOUT)
 
 

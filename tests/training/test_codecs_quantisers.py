@@ -35,7 +35,7 @@ def with_scale(payload, scale, place=0):
 
 
 def refuse(codec, payload, values):
-    with pytest.raises(InvalidClaim, match="^payload: "):
+    with pytest.raises(InvalidClaim, match=r"^payload: "):
         codec.decode(payload, flat(values))
 
 
@@ -213,11 +213,11 @@ def test_invalid_chunks_are_refused(kind, chunk):
 
 @pytest.mark.parametrize("sigmas", [0, -1.0, float("nan"), float("inf"), "6", True])
 def test_invalid_other_settings_are_refused(sigmas):
-    with pytest.raises(ConfigError, match="^range_sigmas: "):
+    with pytest.raises(ConfigError, match=r"^range_sigmas: "):
         TwoBit(range_sigmas=sigmas)
-    with pytest.raises(ConfigError, match="^chunk: must be a whole number between 0"):
+    with pytest.raises(ConfigError, match=r"^chunk: must be a whole number between 0"):
         Sign(-1)
-    with pytest.raises(ConfigError, match="^kind: must be one of fp16, bf16"):
+    with pytest.raises(ConfigError, match=r"^kind: must be one of fp16, bf16"):
         Half("fp8")
 
 

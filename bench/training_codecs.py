@@ -1,6 +1,6 @@
 """Time of every codec on one core, beside a plain copy of the same vector. Nothing else should run meanwhile.
 
-Run: python bench/codecs.py [--params 100e6] [--repeats N] [--only NAME] [--device cuda]. Prints a table; medians.
+Run: python bench/training_codecs.py [--params 100e6] [--repeats N] [--only NAME] [--device cuda]. Prints a table; medians.
 """
 
 from __future__ import annotations
