@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from paceline.base.errors import ConfigError, InvalidClaim, WorkError
 from paceline.training.codecs import codec as codec_module
-from paceline.training.codecs import pieces
+from paceline.training.codecs import pieces, quantisers
 from paceline.training.codecs.codec import Layout, make_flat_layout
 
 every = pytest.mark.parametrize("codec", ALL, ids=repr)
@@ -136,17 +136,11 @@ def test_bytes_do_not_depend_on_the_size_of_the_pieces(codec, monkeypatch):
     expected = codec.encode(values, flat(values))
     decoded = codec.decode(expected, flat(values))
     for numbers in (64, 4096, 1 << 26):
-        for module in (pieces, *_importers()):
+        for module in (pieces, quantisers):
             monkeypatch.setattr(module, "get_piece_numbers", lambda _, numbers=numbers: numbers)
-        monkeypatch.setattr(codec_module, "_PIECE_NUMBERS", numbers)
+        monkeypatch.setattr(codec_module, "CPU_PIECE_NUMBERS", numbers)
         assert torch.equal(codec.encode(values, flat(values)), expected)
         assert torch.equal(codec.decode(expected, flat(values)), decoded)
-
-
-def _importers():
-    from paceline.training.codecs import quantisers  # noqa: PLC0415  # beside the modules that it patches
-
-    return (quantisers,)
 
 
 def test_the_bytes_are_pinned_on_every_machine():
@@ -157,3 +151,12 @@ def test_the_bytes_are_pinned_on_every_machine():
         for dtype in DTYPES:
             digest.update(bytes(codec.encode(values.to(dtype), make_flat_layout(10_007, dtype)).numpy()))
     assert digest.hexdigest()[:16] == "cad19a68f4dda6d0"
+
+
+def test_a_layout_splits_its_vector_into_views():
+    layout, values = make_shaped()
+    parts = layout.split(values)
+    assert [tuple(part.shape) for part in parts] == list(layout.shapes)
+    assert layout.size == sum(layout.sizes) == len(values)
+    parts[0].zero_()
+    assert not values[: layout.sizes[0]].any()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from paceline.base.errors import ConfigError
-from paceline.training.codecs.pieces import compute_row_sums
+from paceline.training.codecs.pieces import compute_row_sums, divide
 from paceline.training.codecs.quantisers import MAX_CHUNK, Chunked, compute_scales
 from paceline.training.codecs.settings import require_int
 
@@ -46,7 +46,7 @@ class TwoBit(Chunked):
     def quantise(self, rows: Tensor, peaks: Tensor) -> tuple[Tensor, Tensor]:
         peaks = compute_scales(peaks, 1)[:, None]
         ratios = compute_ratios(rows, peaks)
-        sigmas = (compute_row_sums(ratios * ratios) / rows.shape[1]).sqrt_()
+        sigmas = divide(compute_row_sums(ratios * ratios), rows.shape[1]).sqrt_()
         outer = ratios > (sigmas * (self.range_sigmas / 4))[:, None]
         means = [_compute_mean_of(ratios * chosen, chosen) for chosen in (~outer, outer)]
         scales = (torch.stack(means, 1) * peaks).to(rows.dtype)
@@ -92,7 +92,7 @@ class Sign(Chunked):
         if not self.chunk:
             return rows.new_empty((len(rows), 0)), negative
         peaks = compute_scales(peaks, 1)[:, None]
-        means = (compute_row_sums(compute_ratios(rows, peaks)) / rows.shape[1]).clamp_(max=1)[:, None]
+        means = divide(compute_row_sums(compute_ratios(rows, peaks)), rows.shape[1]).clamp_(max=1)[:, None]
         scales = (means * peaks).to(rows.dtype)
         return scales, negative * (scales > 0)
 

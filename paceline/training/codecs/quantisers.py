@@ -20,6 +20,7 @@ from paceline.training.codecs.packing import count_packed_bytes, pack_codes, req
 from paceline.training.codecs.pieces import (
     allocate,
     compute_peaks,
+    divide,
     get_piece_numbers,
     require_type,
     require_values,
@@ -265,7 +266,7 @@ def compute_scales(peaks: Tensor, levels: int) -> Tensor:
     The largest float is lowered by one digit: `levels` times its rounded quotient would be infinite.
     """
     info = torch.finfo(peaks.dtype)
-    scales = peaks.clamp(max=info.max * (1 - info.eps)) / levels
+    scales = divide(peaks.clamp(max=info.max * (1 - info.eps)), levels)
     return torch.where(scales >= info.tiny, scales, 0)
 
 
