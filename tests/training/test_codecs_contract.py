@@ -15,6 +15,9 @@ from paceline.base.errors import ConfigError, InvalidClaim, WorkError
 from paceline.training.codecs import codec as codec_module
 from paceline.training.codecs import pieces, quantisers
 from paceline.training.codecs.codec import Layout, make_flat_layout
+from paceline.training.codecs.few_bits import TwoBit
+from paceline.training.codecs.quantisers import Int8, Raw
+from paceline.training.codecs.top_k import TopK
 
 every = pytest.mark.parametrize("codec", ALL, ids=repr)
 both = pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -160,3 +163,12 @@ def test_a_layout_splits_its_vector_into_views():
     assert layout.size == sum(layout.sizes) == len(values)
     parts[0].zero_()
     assert not values[: layout.sizes[0]].any()
+
+
+def test_large_vectors_decode_as_their_halves_do():
+    values = make_values(1 << 21)
+    halves = values.view(2, -1)
+    for codec in (Raw(), Int8(), TopK(64, 4096, TwoBit())):
+        decoded = codec.decode(codec.encode(values, flat(values)), flat(values))
+        expected = [codec.decode(codec.encode(half, flat(half)), flat(half)) for half in halves]
+        assert torch.equal(decoded, torch.cat(expected))
