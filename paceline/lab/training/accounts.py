@@ -131,6 +131,12 @@ def compute_correlation(vectors: list[Tensor]) -> float:
     return float((table.sum() - table.diagonal().sum()) / (count * (count - 1)))
 
 
+def select_finite(vectors: list[Tensor]) -> list[Tensor]:
+    """Those without NaN and infinity; all of them when none is finite, since there is nothing better."""
+    finite = {id(vector): bool(torch.isfinite(vector).all()) for vector in vectors}
+    return [vector for vector in vectors if finite[id(vector)]] or vectors
+
+
 def compute_average(vectors: list[Tensor]) -> Tensor:
     """Mean in the order given; the very tensor when all are one."""
     if len({id(vector) for vector in vectors}) == 1:

@@ -28,6 +28,10 @@ class Round:
     seed: bytes
     messages: dict[int, Outgoing] = field(default_factory=dict)
     """What takes part, by trainer."""
+    lost: dict[int, Outgoing] = field(default_factory=dict)
+    """What was sent and did not arrive."""
+    guests: dict[int, int] = field(default_factory=dict)
+    """Trainers that came after it was opened and who let each in: they add nothing to it and still have to pass it."""
     arrived: set[int] = field(default_factory=set)
     """Who is through, messages lost and withdrawn included."""
     served: set[int] = field(default_factory=set)
@@ -46,8 +50,9 @@ class Round:
     def add(self, message: Outgoing, *, lost: bool) -> None:
         """A trainer is through with this round."""
         self.arrived.add(message.trainer)
-        if not lost and not message.reason and self.outcome is None:
-            self.messages[message.trainer] = message
+        if message.reason or self.outcome is not None or message.trainer in self.guests:
+            return
+        (self.lost if lost else self.messages)[message.trainer] = message
 
     def list_ready(self, gone: set[int]) -> list[int]:
         """Members that have sent and now have all they need."""
@@ -56,7 +61,13 @@ class Round:
             return sorted(self.arrived - self.served) if complete else []
         return [trainer for trainer in sorted(self.arrived - self.served) if self._has_all(trainer, gone)]
 
+    def is_over(self, gone: set[int]) -> bool:
+        """True when nobody can still ask for its outcome."""
+        return all(trainer in self.served or trainer in gone for trainer in (*self.members, *self.guests))
+
     def _has_all(self, trainer: int, gone: set[int]) -> bool:
+        if trainer in self.guests:
+            return True
         sources = self.rule.exchange.get_sources(trainer, self.members, self.seed)
         return self.expired or all(source in self.arrived or source in gone for source in sources)
 
@@ -64,8 +75,14 @@ class Round:
         """What a trainer gets; computed once where everyone gets the same."""
         if self.outcome is not None:
             return self.outcome
-        shares = self.rule.exchange.get_sources(trainer, self.members, self.seed)
+        if trainer in self.guests and not self.is_for_all:
+            return Outcome(None, 0)
+        asking = self.members[0] if trainer in self.guests else trainer
+        shares = self.rule.exchange.get_sources(asking, self.members, self.seed)
         messages = {source: self.messages[source] for source in shares if source in self.messages}
+        if trainer in self.lost and not self.is_for_all:
+            # Nobody else heard it, but a trainer knows what it has itself.
+            messages[trainer] = self.lost[trainer]
         combined = self._combine(messages, shares) if messages else None
         outcome = Outcome(combined, len(messages))
         if self.is_for_all:
@@ -73,13 +90,15 @@ class Round:
         return outcome
 
     def count_traffic(self, trainer: int) -> Traffic:
-        """Bytes of one trainer in this round."""
-        rule = self.rule
-        if isinstance(rule.exchange, AllReduce):
+        """Bytes of one trainer in this round; a guest hears its outcome from whoever let it in."""
+        if trainer in self.guests:
+            return Traffic(0, 0)
+        own = {trainer: self.lost[trainer]} if trainer in self.lost else {}
+        if isinstance(self.rule.exchange, AllReduce):
             coding = self._make_coding()
-            return coding.count_traffic(trainer, sorted(self.messages)) if coding else Traffic(0, 0)
-        sizes = {sender: _get_size(message) for sender, message in self.messages.items()}
-        return rule.exchange.count_traffic(trainer, self.members, self.seed, sizes)
+            return coding.count_traffic(trainer, self.messages | own, self.messages) if coding else Traffic(0, 0)
+        sizes = {sender: _get_size(message) for sender, message in (self.messages | own).items()}
+        return self.rule.exchange.count_traffic(trainer, self.members, self.seed, sizes)
 
     def _combine(self, messages: dict[int, Outgoing], shares: dict[int, float]) -> Tensor:
         weights = {trainer: message.weight for trainer, message in messages.items()}
@@ -106,7 +125,7 @@ class Round:
         )
 
     def _make_coding(self) -> ShardCoding | None:
-        layouts = [message.layout for message in self.messages.values()]
+        layouts = [message.layout for message in (self.messages | self.lost).values()]
         return ShardCoding(self.rule.codec, layouts[0], self.members, self.seed) if layouts else None
 
 

@@ -26,6 +26,7 @@ from paceline.lab.training.accounts import (
     Result,
     compute_average,
     compute_correlation,
+    select_finite,
 )
 from paceline.lab.training.fleet import Fleet, draw_uniform
 from paceline.lab.training.rounds import Round, SyncerState
@@ -238,22 +239,32 @@ class Run:
         if found.is_for_all and found.finished_at == 0.0:
             found.finished_at = time + max(self._time_round(found, trainer) for trainer in ready)
         for trainer in ready:
-            found.served.add(trainer)
             traffic = found.count_traffic(trainer)
             self.meters[trainer].count(UPDATE, sent=traffic.sent, received=traffic.received)
             at = max(time, found.finished_at) if found.is_for_all else time + self._time_round(found, trainer)
-            self._schedule(at, DELIVER, trainer, (found.round_key, found.compute_outcome(trainer)))
-        for listener in sorted(found.listeners):
-            if found.outcome is not None:
-                self._schedule(found.finished_at, DELIVER, listener, (found.round_key, found.outcome))
-        found.listeners = set() if found.outcome is not None else found.listeners
+            self._serve(found, trainer, at)
+        if found.outcome is not None:
+            for listener in sorted(found.listeners):
+                self._serve(found, listener, found.finished_at)
+            found.listeners = set()
         self._close(found)
+
+    def _serve(self, found: Round, trainer: int, at: float) -> None:
+        outcome = found.compute_outcome(trainer)
+        found.served.add(trainer)
+        if trainer in found.guests and outcome.combined is not None:
+            size = outcome.combined.numel() * outcome.combined.element_size()
+            self.meters[found.guests[trainer]].count(STATE, sent=size)
+            self.meters[trainer].count(STATE, received=size)
+            at += self._time_transfer(trainer, 0, size)
+        self._schedule(at, DELIVER, trainer, (found.round_key, outcome))
 
     def _close(self, found: Round) -> None:
         """Forget a round once everyone who can still ask was served; what it combined need not be kept."""
         if found.outcome is not None:
             found.messages = {trainer: _forget(message) for trainer, message in found.messages.items()}
-        if all(member in found.served or member in self.gone for member in found.members):
+            found.lost = {trainer: _forget(message) for trainer, message in found.lost.items()}
+        if found.is_over(self.gone):
             del self.rounds[found.round_key]
             self.rounds_closed += 1
 
@@ -370,16 +381,20 @@ class Run:
 
     def _join(self, actor: Actor, donor: Actor) -> None:
         source = _require(donor)
-        size = self._count_state_bytes(source)
+        size = source.count_state_bytes()
         time = max(donor.time, self.now)
         time += max(self._time_transfer(actor.trainer, 0, size), self._time_transfer(donor.trainer, size, 0))
         self._start(actor, source.desk.keep(), time)
         replica = _require(actor)
         replica.join_from(source)
         actor.until = donor.until
-        for pending in replica.pending:
-            if pending.outcome is None and pending.round_key in self.rounds:
-                self.rounds[pending.round_key].listeners.add(actor.trainer)
+        waits_for = {pending.round_key for pending in replica.pending if pending.outcome is None}
+        for found in self.rounds.values():
+            if found.round_key in waits_for:
+                found.guests[actor.trainer] = donor.trainer
+                found.listeners.add(actor.trainer)
+            elif donor.trainer not in found.arrived:
+                found.guests[actor.trainer] = donor.trainer
         self.meters[actor.trainer].count(STATE, received=size)
         self.meters[donor.trainer].count(STATE, sent=size)
         self._note(f"trainer {actor.trainer} joined at step {replica.step} from trainer {donor.trainer}")
@@ -395,13 +410,6 @@ class Run:
             self._start(self.actors[trainer], anchor, time + self._time_transfer(trainer, 0, size))
             self._note(f"trainer {trainer} joined from the synchroniser")
         self.joiners = []
-
-    def _count_state_bytes(self, replica: Replica) -> int:
-        tensors = [
-            replica.desk.read(),
-            *(tensor for states in replica.outer_states for state in states for tensor in state),
-        ]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def _remove(self, actor: Actor, how: str) -> None:
         replica = _require(actor)
@@ -423,8 +431,12 @@ class Run:
     def _finish_evaluations(self) -> None:
         alive = {actor.trainer for actor in self.actors if actor.is_alive}
         for found in self.evaluations.take_complete(alive):
-            correlation = compute_correlation(found.vectors[:MAX_COMPARED])
-            self._note_point(found.step, found.seconds, compute_average(found.vectors), correlation)
+            vectors = select_finite(found.vectors)
+            if len(vectors) < len(found.vectors):
+                left_out = len(found.vectors) - len(vectors)
+                self._note(f"evaluation at step {found.step} leaves out {left_out} trainers with NaN or infinity")
+            correlation = compute_correlation(vectors[:MAX_COMPARED])
+            self._note_point(found.step, found.seconds, compute_average(vectors), correlation)
 
     def _note_point(self, step: int, seconds: float, params: Tensor, correlation: float) -> None:
         loss = self.plan.evaluate(params) if self.plan.evaluate is not None else float("nan")
@@ -444,7 +456,7 @@ class Run:
         if self.syncers:
             return self.syncers[0].anchor if len(self.syncers) == 1 else torch.cat([s.anchor for s in self.syncers])
         alive = [actor.replica for actor in self.actors if actor.replica is not None]
-        return compute_average([replica.desk.keep() for replica in alive])
+        return compute_average(select_finite([replica.desk.keep() for replica in alive]))
 
     # Small things
 
