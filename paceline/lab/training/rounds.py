@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from paceline.training.codecs.quantisers import Raw
@@ -30,13 +31,11 @@ class Round:
     """What takes part, by trainer."""
     lost: dict[int, Outgoing] = field(default_factory=dict)
     """What was sent and did not arrive."""
-    guests: dict[int, int] = field(default_factory=dict)
-    """Trainers that came after it was opened and who let each in: they add nothing to it and still have to pass it."""
     arrived: set[int] = field(default_factory=set)
     """Who is through, messages lost and withdrawn included."""
     served: set[int] = field(default_factory=set)
-    listeners: set[int] = field(default_factory=set)
-    """Joiners that wait for the outcome too."""
+    listeners: dict[int, int] = field(default_factory=dict)
+    """Joiners that wait for the outcome too, and who lets each in."""
     expired: bool = False
     outcome: Outcome | None = None
     """Of rounds in which everyone hears everyone."""
@@ -50,7 +49,7 @@ class Round:
     def add(self, message: Outgoing, *, lost: bool) -> None:
         """A trainer is through with this round."""
         self.arrived.add(message.trainer)
-        if message.reason or self.outcome is not None or message.trainer in self.guests:
+        if message.reason or self.outcome is not None:
             return
         (self.lost if lost else self.messages)[message.trainer] = message
 
@@ -61,13 +60,7 @@ class Round:
             return sorted(self.arrived - self.served) if complete else []
         return [trainer for trainer in sorted(self.arrived - self.served) if self._has_all(trainer, gone)]
 
-    def is_over(self, gone: set[int]) -> bool:
-        """True when nobody can still ask for its outcome."""
-        return all(trainer in self.served or trainer in gone for trainer in (*self.members, *self.guests))
-
     def _has_all(self, trainer: int, gone: set[int]) -> bool:
-        if trainer in self.guests:
-            return True
         sources = self.rule.exchange.get_sources(trainer, self.members, self.seed)
         return self.expired or all(source in self.arrived or source in gone for source in sources)
 
@@ -75,10 +68,7 @@ class Round:
         """What a trainer gets; computed once where everyone gets the same."""
         if self.outcome is not None:
             return self.outcome
-        if trainer in self.guests and not self.is_for_all:
-            return Outcome(None, 0)
-        asking = self.members[0] if trainer in self.guests else trainer
-        shares = self.rule.exchange.get_sources(asking, self.members, self.seed)
+        shares = self.rule.exchange.get_sources(trainer, self.members, self.seed)
         messages = {source: self.messages[source] for source in shares if source in self.messages}
         if trainer in self.lost and not self.is_for_all:
             # Nobody else heard it, but a trainer knows what it has itself.
@@ -90,9 +80,7 @@ class Round:
         return outcome
 
     def count_traffic(self, trainer: int) -> Traffic:
-        """Bytes of one trainer in this round; a guest hears its outcome from whoever let it in."""
-        if trainer in self.guests:
-            return Traffic(0, 0)
+        """Bytes of one trainer in this round."""
         own = {trainer: self.lost[trainer]} if trainer in self.lost else {}
         if isinstance(self.rule.exchange, AllReduce):
             coding = self._make_coding()
@@ -160,6 +148,21 @@ class SyncerState:
             self.anchor, self.state = self.rule.outer.apply(self.anchor, self.state, update)
             self.merges += 1
         return Outcome(None, len(useful), anchor=self.anchor), pushed
+
+
+def forget_numbers(message: Outgoing) -> Outgoing:
+    """A message without its numbers, once they are combined; sizes are still counted for late trainers."""
+    size = 0 if message.payload is None else message.payload.numel()
+    placeholder = torch.empty(1, dtype=torch.uint8).expand(size) if message.payload is not None else None
+    return Outgoing(
+        round_key=message.round_key,
+        trainer=message.trainer,
+        layout=message.layout,
+        seed=message.seed,
+        weight=message.weight,
+        payload=placeholder,
+        values=None,
+    )
 
 
 def _get_payload(message: Outgoing) -> Tensor:

@@ -29,7 +29,7 @@ from paceline.lab.training.accounts import (
     select_finite,
 )
 from paceline.lab.training.fleet import Fleet, draw_uniform
-from paceline.lab.training.rounds import Round, SyncerState
+from paceline.lab.training.rounds import Round, SyncerState, forget_numbers
 from paceline.training.methods.exchanges import AllReduce, Syncer
 from paceline.training.methods.replica import Course, Outcome, Outgoing, Reached, Replica, RoundKey, Waiting
 
@@ -239,32 +239,31 @@ class Run:
         if found.is_for_all and found.finished_at == 0.0:
             found.finished_at = time + max(self._time_round(found, trainer) for trainer in ready)
         for trainer in ready:
+            found.served.add(trainer)
             traffic = found.count_traffic(trainer)
             self.meters[trainer].count(UPDATE, sent=traffic.sent, received=traffic.received)
             at = max(time, found.finished_at) if found.is_for_all else time + self._time_round(found, trainer)
-            self._serve(found, trainer, at)
+            self._schedule(at, DELIVER, trainer, (found.round_key, found.compute_outcome(trainer)))
         if found.outcome is not None:
-            for listener in sorted(found.listeners):
-                self._serve(found, listener, found.finished_at)
-            found.listeners = set()
+            self._serve_listeners(found, found.outcome)
         self._close(found)
 
-    def _serve(self, found: Round, trainer: int, at: float) -> None:
-        outcome = found.compute_outcome(trainer)
-        found.served.add(trainer)
-        if trainer in found.guests and outcome.combined is not None:
-            size = outcome.combined.numel() * outcome.combined.element_size()
-            self.meters[found.guests[trainer]].count(STATE, sent=size)
-            self.meters[trainer].count(STATE, received=size)
-            at += self._time_transfer(trainer, 0, size)
-        self._schedule(at, DELIVER, trainer, (found.round_key, outcome))
+    def _serve_listeners(self, found: Round, outcome: Outcome) -> None:
+        """Joiners hear an outcome from whoever let them in."""
+        for listener, donor in sorted(found.listeners.items()):
+            size = 0 if outcome.combined is None else outcome.combined.numel() * outcome.combined.element_size()
+            self.meters[donor].count(STATE, sent=size)
+            self.meters[listener].count(STATE, received=size)
+            at = found.finished_at + self._time_transfer(listener, 0, size)
+            self._schedule(at, DELIVER, listener, (found.round_key, outcome))
+        found.listeners = {}
 
     def _close(self, found: Round) -> None:
         """Forget a round once everyone who can still ask was served; what it combined need not be kept."""
         if found.outcome is not None:
-            found.messages = {trainer: _forget(message) for trainer, message in found.messages.items()}
-            found.lost = {trainer: _forget(message) for trainer, message in found.lost.items()}
-        if found.is_over(self.gone):
+            found.messages = {trainer: forget_numbers(message) for trainer, message in found.messages.items()}
+            found.lost = {trainer: forget_numbers(message) for trainer, message in found.lost.items()}
+        if all(member in found.served or member in self.gone for member in found.members):
             del self.rounds[found.round_key]
             self.rounds_closed += 1
 
@@ -353,6 +352,9 @@ class Run:
                 self._schedule(machine.joins_at, JOIN, actor.trainer)
             else:
                 self._start(actor, params, 0.0)
+                # Equal tensors would be computed on once for each trainer; the very same ones, once for all.
+                first = next(other.replica for other in self.actors if other.replica is not None)
+                _require(actor).start_like(first)
             if machine.crashes_at < float("inf"):
                 self._schedule(machine.crashes_at, CRASH, actor.trainer)
             if machine.leaves_at < float("inf"):
@@ -375,9 +377,20 @@ class Run:
         under_way = [self.rounds.get(pending.round_key) for pending in replica.pending if pending.outcome is None]
         if any(found is None or not found.is_for_all for found in under_way):
             return
+        ahead = self._list_ahead(donor)
+        if any(found.served for found in ahead):
+            return
         for trainer in self.joiners:
             self._join(self.actors[trainer], donor)
+            for found in ahead:
+                found.members = tuple(sorted((*found.members, trainer)))
         self.joiners = []
+
+    def _list_ahead(self, donor: Actor) -> list[Round]:
+        """Rounds that faster trainers have opened and for which this one, and who joins from it, will still send."""
+        sent = {pending.round_key for pending in _require(donor).pending}
+        open_for_it = [found for found in self.rounds.values() if donor.trainer in set(found.members) - found.arrived]
+        return [found for found in open_for_it if found.round_key not in sent]
 
     def _join(self, actor: Actor, donor: Actor) -> None:
         source = _require(donor)
@@ -388,13 +401,9 @@ class Run:
         replica = _require(actor)
         replica.join_from(source)
         actor.until = donor.until
-        waits_for = {pending.round_key for pending in replica.pending if pending.outcome is None}
-        for found in self.rounds.values():
-            if found.round_key in waits_for:
-                found.guests[actor.trainer] = donor.trainer
-                found.listeners.add(actor.trainer)
-            elif donor.trainer not in found.arrived:
-                found.guests[actor.trainer] = donor.trainer
+        for pending in replica.pending:
+            if pending.outcome is None and pending.round_key in self.rounds:
+                self.rounds[pending.round_key].listeners[actor.trainer] = donor.trainer
         self.meters[actor.trainer].count(STATE, received=size)
         self.meters[donor.trainer].count(STATE, sent=size)
         self._note(f"trainer {actor.trainer} joined at step {replica.step} from trainer {donor.trainer}")
@@ -485,18 +494,3 @@ def derive_run_seed(seed: int) -> bytes:
 def _require(actor: Actor) -> Replica:
     assert actor.replica is not None
     return actor.replica
-
-
-def _forget(message: Outgoing) -> Outgoing:
-    """A message without its numbers, once they are combined; sizes are still counted for late trainers."""
-    size = 0 if message.payload is None else message.payload.numel()
-    placeholder = torch.empty(1, dtype=torch.uint8).expand(size) if message.payload is not None else None
-    return Outgoing(
-        round_key=message.round_key,
-        trainer=message.trainer,
-        layout=message.layout,
-        seed=message.seed,
-        weight=message.weight,
-        payload=placeholder,
-        values=None,
-    )

@@ -119,6 +119,11 @@ class Course:
         """What everyone knows about a round's random choices."""
         return hash_parts("training-round", self.seed, *(number.to_bytes(8, "little") for number in round_key))
 
+    def derive_step_seed(self, trainer: int, step: int) -> int:
+        """For what the model draws in one step, such as dropout: the same whoever else trains in this process."""
+        digest = hash_parts("training-step", self.seed, trainer.to_bytes(8, "little"), step.to_bytes(8, "little"))
+        return int.from_bytes(digest[:8], "little") >> 1
+
 
 class Replica:
     """See the module. `tamper`, for attacks, changes what a trainer sends."""
@@ -143,7 +148,7 @@ class Replica:
         rules = course.strategy.rules
         self.anchors = [self._cut(rule, params) if rule.outer is not None else [] for rule in rules]
         self.outer_states: list[list[State]] = [
-            [rule.outer.make_state(anchor) for anchor in anchors] if rule.outer is not None else []
+            [self._make_outer_state(rule, anchor) for anchor in anchors]
             for rule, anchors in zip(rules, self.anchors, strict=True)
         ]
         self.residuals: list[list[Tensor | None]] = [[None] * rule.trigger.fragments for rule in rules]
@@ -173,6 +178,11 @@ class Replica:
             self._take_step()
             self._cursor, self._fired = 0, False
 
+    def start_like(self, other: Replica) -> None:
+        """Before the first step: the very tensors of a trainer that starts from the same parameters."""
+        self.anchors = [list(anchors) for anchors in other.anchors]
+        self.outer_states = [list(states) for states in other.outer_states]
+
     def join_from(self, donor: Replica) -> None:
         """Take over where another trainer stands: parameters, anchors, and the rounds under way, to which it adds nothing."""
         self.desk.replace(donor.desk.keep())
@@ -183,13 +193,16 @@ class Replica:
         self._cursor, self._fired = donor._cursor, donor._fired
 
     def count_state_bytes(self) -> int:
-        """What a joiner downloads: parameters, anchors that differ from them, outer states, rounds under way."""
+        """What a joiner downloads: parameters, anchors that differ, outer states, rounds under way, a shared optimiser."""
         params = self.desk.read()
         found: list[Tensor | None] = [params]
         found += [anchor for anchors in self.anchors for anchor in anchors if anchor is not params]
         found += [tensor for states in self.outer_states for state in states for tensor in state]
         for pending in self.pending:
             found += [pending.own, None if pending.outcome is None else pending.outcome.combined]
+        if self.optimizer_owner == "all":
+            moments = [moment for state in self.optimizer.state.values() for moment in state.values()]
+            found += [moment for moment in moments if isinstance(moment, Tensor)]
         return sum(tensor.numel() * tensor.element_size() for tensor in found if tensor is not None)
 
     def deliver(self, round_key: RoundKey, outcome: Outcome) -> None:
@@ -227,6 +240,7 @@ class Replica:
         course.bench.load(desk)
         model = course.bench.model
         rule = course.strategy.gradient_rule
+        _seed_draws(course.derive_step_seed(self.trainer, self.step), model.values.device)
         batch = course.get_batch(self.trainer, self.step)
         if self._ahead is not None:
             self.last_loss = self._compute_ahead(batch, self._ahead)
@@ -422,8 +436,21 @@ class Replica:
         local = self.desk.write()[place.span]
         local.copy_(anchor if keep == 0 else local * keep + anchor * (1 - keep))
 
+    def _make_outer_state(self, rule: Rule, anchor: Tensor) -> State:
+        """A synchroniser keeps the state of its rule for everyone."""
+        if rule.outer is None or isinstance(rule.exchange, Syncer):
+            return ()
+        return rule.outer.make_state(anchor)
+
     def _cut(self, rule: Rule, params: Tensor) -> list[Tensor]:
         count = rule.trigger.fragments
         if count == 1:
             return [params]
         return [params[self.course.bench.model.get_fragment(index, count).span] for index in range(count)]
+
+
+def _seed_draws(seed: int, device: torch.device) -> None:
+    # torch.manual_seed formats a stack trace for each kind of accelerator that is not in use, a millisecond in all.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
