@@ -328,6 +328,9 @@ class Run:
         assert isinstance(exchange, Syncer)
         alive = [actor.trainer for actor in self.actors if actor.is_alive and not actor.is_finished]
         if syncer.waiting and not syncer.merging and syncer.is_complete(exchange.quorum, alive):
+            if exchange.merges_each:
+                self._merge(fragment, time)
+                return
             syncer.merging = True
             self._schedule(time + exchange.grace_seconds, MERGE, 0, fragment)
 

@@ -156,6 +156,11 @@ class Syncer(Exchange):
         if self.grace_seconds < 0:
             raise ConfigError(f"exchange.grace_seconds {self.grace_seconds}: must not be negative")
 
+    @property
+    def merges_each(self) -> bool:
+        """True when every push is an arrival of its own, also those of one moment."""
+        return self.quorum == 1 and self.grace_seconds == 0
+
     def get_sources(self, trainer: int, members: Sequence[int], key: bytes) -> dict[int, float]:
         return {trainer: 1.0}
 

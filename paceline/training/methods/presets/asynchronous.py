@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from paceline.base.errors import ConfigError
 from paceline.training.methods.exchanges import Syncer
 from paceline.training.methods.local import LocalOptimizer
 from paceline.training.methods.outer_optimizers import DelayedNesterov, Nesterov
@@ -38,18 +41,21 @@ def decoupled_diloco(
     inner_steps: int = 100,
     outer_rate: float = 0.7,
     outer_momentum: float = 0.9,
-    quorum: int = 1,
+    quorum_share: float = 0.5,
     grace_seconds: float = 0.0,
     by_tokens: bool = True,
     by_speed: bool = True,
     fragments: int = 1,
 ) -> Strategy:
-    """The synchroniser merges once `quorum` trainers have pushed (0: all) and `grace_seconds` have passed since.
+    """The synchroniser merges once a share of the trainers has pushed and `grace_seconds` have passed since.
 
     Pushes weigh by the tokens behind them; with `by_speed` slower trainers take fewer steps, which excludes fragments.
     The abstract names the parts without numbers; rates are DiLoCo's.
     Source: Decoupled DiLoCo, arXiv 2604.21428.
     """
+    if not 0 < quorum_share <= 1:
+        raise ConfigError(f"quorum_share {quorum_share}: must be above 0 and at most 1")
+    quorum = math.ceil(quorum_share * trainers)
     rule = Rule(
         subject=Subject.DELTA,
         trigger=Trigger(interval=inner_steps, fragments=fragments, by_speed=by_speed),
@@ -68,6 +74,9 @@ PRESETS = (
     Preset(
         name="decoupled-diloco",
         build=decoupled_diloco,
-        replaces={"outer": ("outer_rate", "outer_momentum"), "exchange": ("quorum", "grace_seconds", "by_tokens")},
+        replaces={
+            "outer": ("outer_rate", "outer_momentum"),
+            "exchange": ("quorum_share", "grace_seconds", "by_tokens"),
+        },
     ),
 )
