@@ -162,7 +162,7 @@ def test_demo_that_sends_everything_steps_by_the_sign_of_the_mean_gradient():
             gradients.append([param.grad.clone() for param in module.parameters()])
         with torch.no_grad():
             for param, *parts in zip(module.parameters(), *gradients, strict=True):
-                param -= SGD.rate * torch.sign(sum(parts) / 4)
+                param.sub_(SGD.rate * torch.sign(sum(parts) / 4))
     assert_near(found.params, flatten(module))
 
 
