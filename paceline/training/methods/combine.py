@@ -108,7 +108,8 @@ class GeometricMedian(Combine):
             raise ConfigError(f"combine.smoothing {self.smoothing}: must be above 0")
 
     def apply(self, updates: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-        point = _sum(updates) / len(updates)
+        # From the mean, a liar's distance would set how many steps are needed.
+        point = Median().apply(updates, weights)
         for _ in range(self.iterations):
             near = [1 / max(self.smoothing, _compute_distance(update, point)) for update in updates]
             total = sum(near)

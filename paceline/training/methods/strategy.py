@@ -14,9 +14,9 @@ from paceline.training.codecs.codec import Codec
 from paceline.training.codecs.masks import RandomMask
 from paceline.training.codecs.quantisers import Raw
 from paceline.training.methods.combine import Combine, Mean
-from paceline.training.methods.exchanges import AllReduce, Exchange, Neighbours, Pairs, Syncer
+from paceline.training.methods.exchanges import AllReduce, Exchange, Syncer
 from paceline.training.methods.local import LocalOptimizer
-from paceline.training.methods.outer_optimizers import OuterOptimizer, PairwiseNesterov
+from paceline.training.methods.outer_optimizers import DelayedNesterov, OuterOptimizer, PairwiseNesterov
 
 
 class Subject(Enum):
@@ -120,12 +120,16 @@ class Rule:
             if found:
                 raise ConfigError(problem)
 
+    @property
+    def is_overlapped(self) -> bool:
+        """True when a round ends as the next one is sent."""
+        return self.trigger.delay == self.trigger.interval and self.trigger.fragments == 1
+
     def _list_problems(self) -> list[tuple[str, bool]]:
         moves_anchor = self.subject in {Subject.DELTA, Subject.DELTA_AND_ANCHOR}
         gradient = self.subject is Subject.GRADIENT
         whole = self.exchange.whole and not isinstance(self.exchange, Syncer)
         pairwise = isinstance(self.outer, PairwiseNesterov)
-        overlapped = self.trigger.delay == self.trigger.interval and self.trigger.fragments == 1
         return [
             ("outer: a delta needs an outer optimiser", moves_anchor and self.outer is None),
             (f"outer: {self.subject.value} takes none", not moves_anchor and self.outer is not None),
@@ -141,10 +145,14 @@ class Rule:
                 gradient and (self.trigger.interval, self.trigger.fragments) != (1, 1),
             ),
             ("mixer: only for deltas", self.mixer != Mixer() and not moves_anchor),
-            ("mixer.eager: needs delay equal to interval and one fragment", self.mixer.eager and not overlapped),
+            (
+                "mixer.eager: needs delay equal to interval and one fragment",
+                self.mixer.eager and not self.is_overlapped,
+            ),
+            ("mixer.eager: takes the plain mean", self.mixer.eager and (self.combine != Mean() or self.by_tokens)),
             (
                 "mixer.eager: needs all_reduce or all_gather",
-                self.mixer.eager and isinstance(self.exchange, (Pairs, Neighbours, Syncer)),
+                self.mixer.eager and not self.exchange.everyone,
             ),
             ("mask: only for params", self.mask is not None and self.subject is not Subject.PARAMS),
             (
@@ -175,6 +183,18 @@ class Rule:
             (
                 "by_speed: needs a syncer; others meet at fixed steps",
                 self.trigger.by_speed and not isinstance(self.exchange, Syncer),
+            ),
+            (
+                "exchange: gradients need everyone, or the trainers would differ",
+                gradient and not self.exchange.everyone,
+            ),
+            (
+                "exchange: one anchor needs everyone; with some neighbours only, send delta-and-anchor or params",
+                self.subject is Subject.DELTA and not (self.exchange.everyone or isinstance(self.exchange, Syncer)),
+            ),
+            (
+                "outer: a delayed momentum needs a syncer, whose arrivals it counts",
+                isinstance(self.outer, DelayedNesterov) and not isinstance(self.exchange, Syncer),
             ),
             ("feedback: needs a decay above 0 and at most 1", self.feedback is not None and not 0 < self.feedback <= 1),
         ]
