@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from paceline.training.codecs.quantisers import Raw
@@ -141,6 +142,21 @@ class SyncerState:
             self.anchor, self.state = self.rule.outer.apply(self.anchor, self.state, update)
             self.merges += 1
         return Outcome(None, len(useful), anchor=self.anchor), pushed
+
+
+def forget_numbers(message: Outgoing) -> Outgoing:
+    """A message without its numbers, once they are combined; sizes are still counted for late trainers."""
+    size = 0 if message.payload is None else message.payload.numel()
+    placeholder = torch.empty(1, dtype=torch.uint8).expand(size) if message.payload is not None else None
+    return Outgoing(
+        round_key=message.round_key,
+        trainer=message.trainer,
+        layout=message.layout,
+        seed=message.seed,
+        weight=message.weight,
+        payload=placeholder,
+        values=None,
+    )
 
 
 def _get_payload(message: Outgoing) -> Tensor:

@@ -28,7 +28,7 @@ from paceline.lab.training.accounts import (
     compute_correlation,
 )
 from paceline.lab.training.fleet import Fleet, draw_uniform
-from paceline.lab.training.rounds import Round, SyncerState
+from paceline.lab.training.rounds import Round, SyncerState, forget_numbers
 from paceline.training.methods.exchanges import AllReduce, Syncer
 from paceline.training.methods.replica import Course, Outcome, Outgoing, Reached, Replica, RoundKey, Waiting
 
@@ -252,7 +252,7 @@ class Run:
     def _close(self, found: Round) -> None:
         """Forget a round once everyone who can still ask was served; what it combined need not be kept."""
         if found.outcome is not None:
-            found.messages = {trainer: _forget(message) for trainer, message in found.messages.items()}
+            found.messages = {trainer: forget_numbers(message) for trainer, message in found.messages.items()}
         if all(member in found.served or member in self.gone for member in found.members):
             del self.rounds[found.round_key]
             self.rounds_closed += 1
@@ -342,6 +342,9 @@ class Run:
                 self._schedule(machine.joins_at, JOIN, actor.trainer)
             else:
                 self._start(actor, params, 0.0)
+                # Equal tensors would be computed on once for each trainer; the very same ones, once for all.
+                first = next(other.replica for other in self.actors if other.replica is not None)
+                _require(actor).start_like(first)
             if machine.crashes_at < float("inf"):
                 self._schedule(machine.crashes_at, CRASH, actor.trainer)
             if machine.leaves_at < float("inf"):
@@ -364,9 +367,20 @@ class Run:
         under_way = [self.rounds.get(pending.round_key) for pending in replica.pending if pending.outcome is None]
         if any(found is None or not found.is_for_all for found in under_way):
             return
+        ahead = self._list_ahead(donor)
+        if any(found.served for found in ahead):
+            return
         for trainer in self.joiners:
             self._join(self.actors[trainer], donor)
+            for found in ahead:
+                found.members = tuple(sorted((*found.members, trainer)))
         self.joiners = []
+
+    def _list_ahead(self, donor: Actor) -> list[Round]:
+        """Rounds that faster trainers have opened and for which this one, and who joins from it, will still send."""
+        sent = {pending.round_key for pending in _require(donor).pending}
+        open_for_it = [found for found in self.rounds.values() if donor.trainer in set(found.members) - found.arrived]
+        return [found for found in open_for_it if found.round_key not in sent]
 
     def _join(self, actor: Actor, donor: Actor) -> None:
         source = _require(donor)
@@ -473,18 +487,3 @@ def derive_run_seed(seed: int) -> bytes:
 def _require(actor: Actor) -> Replica:
     assert actor.replica is not None
     return actor.replica
-
-
-def _forget(message: Outgoing) -> Outgoing:
-    """A message without its numbers, once they are combined; sizes are still counted for late trainers."""
-    size = 0 if message.payload is None else message.payload.numel()
-    placeholder = torch.empty(1, dtype=torch.uint8).expand(size) if message.payload is not None else None
-    return Outgoing(
-        round_key=message.round_key,
-        trainer=message.trainer,
-        layout=message.layout,
-        seed=message.seed,
-        weight=message.weight,
-        payload=placeholder,
-        values=None,
-    )

@@ -117,6 +117,11 @@ class Course:
         """What everyone knows about a round's random choices."""
         return hash_parts("training-round", self.seed, *(number.to_bytes(8, "little") for number in round_key))
 
+    def derive_step_seed(self, trainer: int, step: int) -> int:
+        """For what the model draws in one step, such as dropout: the same whoever else trains in this process."""
+        digest = hash_parts("training-step", self.seed, trainer.to_bytes(8, "little"), step.to_bytes(8, "little"))
+        return int.from_bytes(digest[:8], "little") >> 1
+
 
 class Replica:
     """See the module. `tamper`, for attacks, changes what a trainer sends."""
@@ -141,7 +146,7 @@ class Replica:
         rules = course.strategy.rules
         self.anchors = [self._cut(rule, params) if rule.outer is not None else [] for rule in rules]
         self.outer_states: list[list[State]] = [
-            [rule.outer.make_state(anchor) for anchor in anchors] if rule.outer is not None else []
+            [self._make_outer_state(rule, anchor) for anchor in anchors]
             for rule, anchors in zip(rules, self.anchors, strict=True)
         ]
         self.residuals: list[list[Tensor | None]] = [[None] * rule.trigger.fragments for rule in rules]
@@ -170,6 +175,11 @@ class Replica:
                 return Reached(self.step)
             self._take_step()
             self._cursor, self._fired = 0, False
+
+    def start_like(self, other: Replica) -> None:
+        """Before the first step: the very tensors of a trainer that starts from the same parameters."""
+        self.anchors = [list(anchors) for anchors in other.anchors]
+        self.outer_states = [list(states) for states in other.outer_states]
 
     def join_from(self, donor: Replica) -> None:
         """Take over where another trainer stands: parameters, anchors, and the rounds under way, to which it adds nothing."""
@@ -214,6 +224,7 @@ class Replica:
         course.bench.load(desk)
         model = course.bench.model
         rule = course.strategy.gradient_rule
+        torch.manual_seed(course.derive_step_seed(self.trainer, self.step))
         batch = course.get_batch(self.trainer, self.step)
         if self._ahead is not None:
             self.last_loss = self._compute_ahead(batch, self._ahead)
@@ -325,7 +336,8 @@ class Replica:
             self._apply_params(rule, pending, outcome)
         else:
             self._apply_delta(rule, pending, outcome)
-        if pending.withdrawn:
+        if pending.withdrawn and rule.subject is not Subject.GRADIENT:
+            # Its moments saw its NaN. With a gradient rule they saw the combined gradient only, like everyone's.
             self.optimizer.state.clear()
 
     def _apply_gradient(self, rule: Rule, pending: Pending, outcome: Outcome) -> None:
@@ -389,6 +401,12 @@ class Replica:
         place = self.course.bench.model.get_fragment(fragment, rule.trigger.fragments)
         local = self.desk.write()[place.span]
         local.copy_(anchor if keep == 0 else local * keep + anchor * (1 - keep))
+
+    def _make_outer_state(self, rule: Rule, anchor: Tensor) -> State:
+        """A synchroniser keeps the state of its rule for everyone."""
+        if rule.outer is None or isinstance(rule.exchange, Syncer):
+            return ()
+        return rule.outer.make_state(anchor)
 
     def _cut(self, rule: Rule, params: Tensor) -> list[Tensor]:
         count = rule.trigger.fragments
