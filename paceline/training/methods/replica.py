@@ -224,7 +224,7 @@ class Replica:
         course.bench.load(desk)
         model = course.bench.model
         rule = course.strategy.gradient_rule
-        torch.manual_seed(course.derive_step_seed(self.trainer, self.step))
+        _seed_draws(course.derive_step_seed(self.trainer, self.step), model.values.device)
         batch = course.get_batch(self.trainer, self.step)
         if self._ahead is not None:
             self.last_loss = self._compute_ahead(batch, self._ahead)
@@ -413,3 +413,10 @@ class Replica:
         if count == 1:
             return [params]
         return [params[self.course.bench.model.get_fragment(index, count).span] for index in range(count)]
+
+
+def _seed_draws(seed: int, device: torch.device) -> None:
+    # torch.manual_seed formats a stack trace for each kind of accelerator that is not in use, a millisecond in all.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
