@@ -204,9 +204,13 @@ class ShardCoding:
         """The whole vector out of every member's reduced shard."""
         return torch.cat([self.decode(payload, place) for place, payload in enumerate(reduced)])
 
+    def list_sizes(self) -> list[int]:
+        """Bytes of each member's shard."""
+        return [self.codec.count_bytes(self._get_layout(shard)) for shard in self.shards]
+
     def count_traffic(self, trainer: int, senders: Sequence[int]) -> Traffic:
         """Exact bytes, both directions, when these members had something to send."""
-        sizes = [self.codec.count_bytes(self._get_layout(shard)) for shard in self.shards]
+        sizes = self.list_sizes()
         own = self.members.index(trainer)
         others = len(self.members) - 1
         scattered = sum(sizes) - sizes[own] if trainer in senders else 0
