@@ -87,17 +87,19 @@ class Transport:
         dist.destroy_process_group(self._group)
 
     def _finish(self, starts: Sequence[tuple[int, partial[dist.Work | None]]]) -> None:
-        peer = self.rank
+        suspect = self.rank
         try:
             works: list[tuple[int, dist.Work | None]] = []
             for peer, start in starts:
+                suspect = peer
                 works.append((peer, start()))
             for peer, work in works:
+                suspect = peer
                 if work is not None:
                     work.wait(self._timeout)
         except RuntimeError as problem:
             cause = str(problem).partition("\n")[0]
             raise WorkError(
-                f"process {self.rank}: process {peer} is gone or was silent for {self.timeout_seconds:g} seconds;"
+                f"process {self.rank}: process {suspect} is gone or was silent for {self.timeout_seconds:g} seconds;"
                 f" look at its output and start the run again ({cause})"
             ) from problem

@@ -6,7 +6,8 @@ however the run ends, so that a failing process never keeps the others waiting l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -39,25 +40,34 @@ class Meeting:
     timeout_seconds: float = 60.0
 
 
-def work(build: Callable[[], RunParts], meeting: Meeting | None = None) -> Result:
-    """Meet the other processes, build the run and play it.
+@contextmanager
+def meet(meeting: Meeting) -> Iterator[None]:
+    """The other processes, for as long as the block runs.
 
-    Errors: WorkError when they do not meet in time or one is lost; ConfigError from `build` and the run.
+    Errors: WorkError when they do not meet in time.
     Effects: torch.distributed is initialised and, in the end, not any more.
     """
-    place = meeting or Meeting()
     try:
         dist.init_process_group(
             "gloo",
-            init_method=place.method,
-            rank=place.rank,
-            world_size=place.world,
-            timeout=timedelta(seconds=place.timeout_seconds),
+            init_method=meeting.method,
+            rank=meeting.rank,
+            world_size=meeting.world,
+            timeout=timedelta(seconds=meeting.timeout_seconds),
         )
     except (RuntimeError, ValueError) as problem:
-        raise WorkError(f"processes: they did not meet at {place.method} ({problem})") from problem
+        raise WorkError(f"processes: they did not meet at {meeting.method} ({problem})") from problem
     try:
-        parts = build()
-        return run_process(parts.course, parts.plan, parts.params)
+        yield
     finally:
         dist.destroy_process_group()
+
+
+def work(build: Callable[[], RunParts], meeting: Meeting | None = None) -> Result:
+    """Meet the other processes, build the run and play this one's part.
+
+    Errors: WorkError when they do not meet or one is lost; ConfigError from `build` and the run.
+    """
+    with meet(meeting or Meeting()):
+        parts = build()
+        return run_process(parts.course, parts.plan, parts.params)
