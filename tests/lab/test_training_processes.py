@@ -22,7 +22,7 @@ from paceline.lab.training.worker import Meeting, work
 
 SYNCED = [name for name in KINDS if name not in {"decoupled", "asynchronous"}]
 FEW = ["ddp", "diloco-int8", "streaming", "sparta-diloco", "noloco"]
-NAN = ["ddp", "diloco", "fedavg", "sparta", "noloco", "distro"]
+NAN = ["ddp", "diloco", "fedavg", "noloco", "distro"]
 WORKER = Path(__file__).with_name("process_worker.py")
 
 

@@ -158,9 +158,9 @@ def combine_messages(
 ) -> Tensor:
     """What a trainer makes of the messages that arrived, in the order of trainers; shares of absent ones fall away."""
     present = sorted(trainer for trainer in shares if trainer in decoded)
-    return combine.apply(
-        [decoded[trainer] for trainer in present], [shares[trainer] * weights[trainer] for trainer in present]
-    )
+    # One after the other: many whole vectors at once would be the largest thing in memory.
+    updates = (decoded[trainer] for trainer in present)
+    return combine.apply(updates, [shares[trainer] * weights[trainer] for trainer in present])
 
 
 def split_shards(size: int, count: int) -> list[slice]:
