@@ -83,6 +83,8 @@ class Run:
         self.points: list[Point] = []
         self.events: list[str] = []
         self.now = 0.0
+        self._merged_at: float | None = None
+        """When the synchroniser's anchor moved after its last evaluation."""
         self._order = 0
         self._clock_scale = plan.pretend_params / params.numel() if plan.pretend_params else 1.0
         self.shared = self._make_shared_optimizer()
@@ -100,6 +102,7 @@ class Run:
             time, _, kind, trainer, data = heapq.heappop(self.queue)
             self.now = max(self.now, time)
             self._handle(kind, trainer, data, time)
+        self._evaluate_last()
         return True
 
     def count_tokens(self) -> int:
@@ -160,6 +163,7 @@ class Run:
         if self._is_over(replica):
             actor.is_finished = True
             self._settle_all()
+            self._merge_all()
             return
         if self.syncers:
             replica.schedule_offset = sum(self.steps_seen) // self._count_starters() - replica.step
@@ -322,6 +326,11 @@ class Run:
         syncer.waiting[message.trainer] = message
         self._merge_if_complete(message.round_key[1], time)
 
+    def _merge_all(self) -> None:
+        """Somebody is no longer waited for."""
+        for fragment in range(len(self.syncers)):
+            self._merge_if_complete(fragment, self.now)
+
     def _merge_if_complete(self, fragment: int, time: float) -> None:
         syncer = self.syncers[fragment]
         exchange = syncer.rule.exchange
@@ -344,8 +353,10 @@ class Run:
             self._schedule(at, DELIVER, trainer, (message.round_key, outcome))
         step = sum(self.steps_seen) // self._count_starters()
         if fragment == len(self.syncers) - 1 and step >= (len(self.points) + 1) * self.plan.evaluate_every:
-            anchor = self._get_average()
-            self._note_point(step, time, anchor, 1.0)
+            self._note_point(step, time, self._get_average(), 1.0)
+            self._merged_at = None
+        else:
+            self._merged_at = time
 
     # Coming and going
 
@@ -430,8 +441,7 @@ class Run:
         actor.is_alive, actor.replica = False, None
         self.gone.add(actor.trainer)
         self._settle_all()
-        for fragment in range(len(self.syncers)):
-            self._merge_if_complete(fragment, self.now)
+        self._merge_all()
         self._finish_evaluations()
 
     # Evaluation
@@ -450,13 +460,26 @@ class Run:
             correlation = compute_correlation(vectors[:MAX_COMPARED])
             self._note_point(found.step, found.seconds, compute_average(vectors), correlation)
 
+    def _evaluate_last(self) -> None:
+        """The end of a run with a synchroniser, which no trainer's step marks."""
+        if self._merged_at is not None:
+            self._note_point(sum(self.steps_seen) // self._count_starters(), self._merged_at, self._get_average(), 1.0)
+            self._merged_at = None
+
+    def _count_tokens_at(self, step: int) -> int:
+        """Tokens behind an evaluation: faster trainers may be past it already."""
+        if self.syncers:
+            return sum(self.steps_seen) * self.course.batch_tokens
+        ahead = sum(max(0, actor.replica.step - step) for actor in self.actors if actor.replica is not None)
+        return self.count_tokens() - ahead * self.course.batch_tokens
+
     def _note_point(self, step: int, seconds: float, params: Tensor, correlation: float) -> None:
         loss = self.plan.evaluate(params) if self.plan.evaluate is not None else float("nan")
         sent = sum(sum(meter.sent.values()) for meter in self.meters)
         self.points.append(
             Point(
                 step=step,
-                tokens=self.count_tokens(),
+                tokens=self._count_tokens_at(step),
                 seconds=seconds,
                 bytes_sent=sent,
                 loss=loss,
