@@ -119,7 +119,7 @@ def build_initial_params(preset: str, seed: bytes) -> dict[str, Tensor]:
             params[name] = torch.ones(tensor.shape)
         else:
             bound = _INIT_BOUND * (shrink if name.endswith("_out.weight") else 1)
-            params[name] = _generate_uniform(hash_parts("byte-gpt-init", seed, name.encode()), tensor.shape) * bound
+            params[name] = generate_uniform(hash_parts("byte-gpt-init", seed, name.encode()), tensor.shape) * bound
     return params
 
 
@@ -137,7 +137,7 @@ def sample_text(model: ByteGpt, prompt: bytes, *, length: int, seed: bytes, temp
     return bytes(written[start:]).decode("utf-8", errors="replace")
 
 
-def _generate_uniform(seed: bytes, shape: torch.Size) -> Tensor:
+def generate_uniform(seed: bytes, shape: torch.Size) -> Tensor:
     """Multiples of 2**-23 in [-1, 1): every value and the later product are exact or rounded once, on any CPU."""
     words = np.frombuffer(blake3(seed).digest(length=4 * shape.numel()), dtype="<u4")
     centred = (words >> 8).astype(np.int32) - 2**23

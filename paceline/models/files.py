@@ -98,10 +98,10 @@ def build_directory(cache_dir: Path, name: str) -> Iterator[Path]:
 def publish(building: Path, final: Path) -> None:
     """List what is there, make it durable and give it its final name, in place of what had it."""
     write_json(building / CONTENT_LIST, hash_files(building))
-    _sync_tree(building)
+    sync_tree(building)
     shutil.rmtree(final, ignore_errors=True)
     building.rename(final)
-    _sync_directory(final.parent)
+    sync_directory(final.parent)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -109,14 +109,16 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, sort_keys=True, ensure_ascii=False), "utf-8")
 
 
-def _sync_tree(directory: Path) -> None:
+def sync_tree(directory: Path) -> None:
+    """Make the files of a directory durable, and their names."""
     for file in directory.iterdir():
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
-    _sync_directory(directory)
+    sync_directory(directory)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -66,7 +66,7 @@ def import_folder(folder: Path, cache_dir: Path, *, progress: Callable[[str], No
     Errors: ConfigError naming the file or setting that is missing or not covered.
     Effects: writes two bytes a parameter once.
     """
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     selected = select_config(normalise_config(config))
     tokenizer = _read_tokenizer(folder / "tokenizer.json")
     end_tokens = _read_end_tokens(folder, config, tokenizer)
@@ -161,7 +161,7 @@ def _read_tokenizer(path: Path) -> Tokenizer:
 
 def _read_end_tokens(folder: Path, config: Mapping[str, Any], tokenizer: Tokenizer) -> tuple[str, ...]:
     generation = folder / "generation_config.json"
-    stated = _read_json(generation).get("eos_token_id") if generation.is_file() else None
+    stated = read_json(generation).get("eos_token_id") if generation.is_file() else None
     stated = config.get("eos_token_id") if stated is None else stated
     if stated is None:
         raise ConfigError(f"{folder} names no eos_token_id, in generation_config.json or config.json")
@@ -176,7 +176,7 @@ def _read_template(folder: Path) -> str:
     file, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     if file.is_file():
         return file.read_text("utf-8")
-    template = _read_json(config).get("chat_template") if config.is_file() else None
+    template = read_json(config).get("chat_template") if config.is_file() else None
     if not isinstance(template, str):
         raise ConfigError(f"{folder} has no chat template: write one as chat_template.jinja")
     return template
@@ -209,7 +209,11 @@ def _make_slug(name: str) -> str:
     return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:_MAX_SLUG] or "model"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Errors: ConfigError naming the file when it is missing, unreadable or holds no object.
+    """
     try:
         found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
