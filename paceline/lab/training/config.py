@@ -19,12 +19,13 @@ from paceline.base.errors import ConfigError
 from paceline.base.hashing import hash_parts
 from paceline.lab.training.fleet import Fleet, Machine, make_fleet
 from paceline.training.methods.local import LocalOptimizer, Schedule
-from paceline.training.methods.presets import build_strategy
+from paceline.training.methods.presets.registry import build_strategy
 from paceline.training.methods.strategy import Strategy
 
 MAX_TRAINERS = 1000
 EVALUATIONS = 20
 """Of a run that does not say how often it is evaluated."""
+WARMUP_PART = 10
 _RESULTS = b"1"
 """Part of every hash: raised when the same configuration gives other figures than before."""
 _UNITS = {"k": 1e3, "M": 1e6, "G": 1e9}
@@ -36,17 +37,13 @@ NotNegative = Annotated[float, Meta(ge=0.0, le=1e15)]
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
 
 
-class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the file."""
-
-
-class ModelTable(Table):
+class ModelTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`name`: a preset, or the folder of a causal language model."""
 
     name: Text = "byte-gpt-0.5m"
 
 
-class DataTable(Table):
+class DataTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`source`: shakespeare, a file or a folder; `sequence_tokens` 0 takes the model's context."""
 
     source: Text = "shakespeare"
@@ -57,7 +54,7 @@ class DataTable(Table):
     heterogeneity: Share = 0.0
 
 
-class RunTable(Table):
+class RunTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`steps` of each trainer. `evaluate_every` 0 evaluates 20 times; `timeout_seconds` 0 waits for everyone."""
 
     steps: Annotated[int, Meta(ge=1, le=100_000_000)]
@@ -67,7 +64,7 @@ class RunTable(Table):
     timeout_seconds: NotNegative = 0.0
 
 
-class ScheduleTable(Table):
+class ScheduleTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The learning rate over the run."""
 
     kind: Literal["constant", "linear", "cosine", "wsd"] = "cosine"
@@ -75,7 +72,7 @@ class ScheduleTable(Table):
     final_share: Share = 0.1
 
 
-class OptimizerTable(Table):
+class OptimizerTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What differs from the strategy's own inner optimiser; `clip` 0 does not clip."""
 
     name: Text | None = None
@@ -85,7 +82,7 @@ class OptimizerTable(Table):
     schedule: ScheduleTable | None = None
 
 
-class EventTable(Table):
+class EventTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something that happens to one trainer."""
 
     kind: Literal["crash", "leave", "join"]
@@ -93,7 +90,7 @@ class EventTable(Table):
     seconds: Positive
 
 
-class FleetTable(Table):
+class FleetTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The machines. `trainers` counts those that join later too; `bandwidth` in bits a second, as a number or "200M"."""
 
     trainers: Annotated[int, Meta(ge=1, le=MAX_TRAINERS)] = 4
@@ -110,7 +107,7 @@ class FleetTable(Table):
     pretend_params: Annotated[int, Meta(ge=0, le=10**15)] = 0
 
 
-class RunConfig(Table):
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that determines a run, to the bit. `strategy` holds its name and whatever settings it has."""
 
     run: RunTable
@@ -174,13 +171,22 @@ def make_strategy(config: RunConfig) -> Strategy:
     name = settings.pop("name", None)
     if not isinstance(name, str):
         raise ConfigError(f"strategy.name {name!r}: name a strategy; `paceline train methods` lists them")
-    return make_named_strategy(name, settings, trainers=config.fleet.trainers, optimizer=config.optimizer)
+    return make_named_strategy(
+        name, settings, trainers=config.fleet.trainers, steps=config.run.steps, optimizer=config.optimizer
+    )
 
 
-def make_named_strategy(name: str, settings: dict[str, Any], *, trainers: int, optimizer: OptimizerTable) -> Strategy:
-    """A preset with settings, and with an inner optimiser that differs from its own as `optimizer` says."""
+def make_named_strategy(
+    name: str, settings: dict[str, Any], *, trainers: int, steps: int, optimizer: OptimizerTable
+) -> Strategy:
+    """A preset with settings, and with an inner optimiser that differs from its own as `optimizer` says.
+
+    Papers warm up for as long as their runs are long: unless a schedule is given, it is a tenth of the run at most.
+    """
     usual = build_strategy(name, settings, trainers=trainers, local=None)
-    changed = _change_optimizer(usual.local, optimizer)
+    schedule = usual.local.schedule
+    shorter = replace(schedule, warmup_steps=min(schedule.warmup_steps, steps // WARMUP_PART))
+    changed = _change_optimizer(replace(usual.local, schedule=shorter), optimizer)
     return usual if changed == usual.local else build_strategy(name, settings, trainers=trainers, local=changed)
 
 
@@ -208,7 +214,8 @@ def make_machines(table: FleetTable) -> Fleet:
             raise ConfigError(f"fleet.events: trainer {event.trainer} has two events of kind {event.kind}")
         seen.add((event.trainer, event.kind))
         field = {"crash": "crashes_at", "leave": "leaves_at", "join": "joins_at"}[event.kind]
-        machines[event.trainer] = replace(machines[event.trainer], **{field: event.seconds})
+        changes: dict[str, Any] = {field: event.seconds}
+        machines[event.trainer] = replace(machines[event.trainer], **changes)
     for trainer, found in enumerate(machines):
         if min(found.crashes_at, found.leaves_at) <= found.joins_at:
             raise ConfigError(f"fleet.events: trainer {trainer} goes before it has joined")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -31,6 +31,7 @@ from paceline.training.methods.strategy import Strategy
 from paceline.training.methods.workbench import Workbench
 
 
+@runtime_checkable
 class Batches(Protocol):
     """Where batches come from; `TokenBatches` is one."""
 
@@ -181,4 +182,3 @@ def open_tokens(data: DataTable, cache_dir: Path) -> TokenFile:
     """The tokens that a table names, from the cache once they are there."""
     source = open_source(data.source, field=data.column)
     return prepare_tokens(source, choose_tokeniser(data.tokenizer, vocabulary=data.vocabulary), cache_dir)
-

@@ -38,6 +38,7 @@ from paceline.models.trainable_llama import TrainableLlama
 from paceline.training.datasets.batches import TokenBatches
 
 RESULT_FILE, POINTS_FILE, MODEL_FOLDER = "result.json", "points.csv", "model"
+BYTE_VOCABULARY = 256
 GetBatch = Callable[[int, int], Tensor]
 
 
@@ -109,7 +110,7 @@ class Simulation:
         self.model, self.data, self.held_out = model, data, held_out
         self.batch_size, self.seed = batch_size, seed
         self.cache_dir = cache_dir or Path.home() / ".cache" / "paceline" / "tokens"
-        has_functions = callable(data) and not hasattr(data, "get_batch")
+        has_functions = callable(data) and not isinstance(data, Batches)
         if has_functions != (held_out is not None):
             raise ConfigError("held_out: give it with a function for batches, and only then")
         if isinstance(model, (str, Path)) and has_functions:
@@ -140,7 +141,7 @@ class Simulation:
             Parts(
                 module=self._make_module(vocabulary),
                 batches=batches,
-                strategy=make_named_strategy(strategy, settings, trainers=num_nodes, optimizer=table),
+                strategy=make_named_strategy(strategy, settings, trainers=num_nodes, steps=steps, optimizer=table),
                 fleet=fleet or make_fleet(num_nodes),
                 steps=steps,
                 seed=self.seed,
@@ -162,7 +163,7 @@ class Simulation:
 
     @cached_property
     def _context(self) -> int | None:
-        stated = getattr(self._make_module(256), "context_tokens", None)
+        stated = getattr(self._make_module(BYTE_VOCABULARY), "context_tokens", None)
         return stated if isinstance(stated, int) else None
 
     def _open_data(self, trainers: int) -> tuple[Batches, int, bytes | None]:
@@ -177,8 +178,8 @@ class Simulation:
                 trainers=trainers,
             )
             return batches, words.facts.vocabulary, words.tokenizer
-        if hasattr(data, "get_batch"):
-            return data, getattr(data, "vocabulary", 256), None
+        if isinstance(data, Batches):
+            return data, getattr(data, "vocabulary", BYTE_VOCABULARY), None
         return _FromFunction(data, self.held_out or []), 0, None
 
 
