@@ -1,7 +1,7 @@
 """A Llama to train: one module whose forward returns the loss, under the names that transformers gives its parameters.
 
 It refuses to know data, optimisers and files. `llama.py` is the other one: it serves finished params and keeps a cache.
-Invariant: params and config.json fit transformers' Llama as they are, no tensor is a bias, and no dropout draws at random.
+Invariant: params (and their order) and config.json fit transformers' Llama as they are, no tensor is a bias, and no dropout draws at random.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class TrainableShape(LlamaShape):
 
 
 class TrainableLlama(nn.Module):
-    """A decoder with rotary positions, RMS norms and SwiGLU.
+    """A decoder with rotary positions, RMS norms and SwiGLU; its params mean nothing until some are loaded.
 
     Shapes: tokens (B, T + 1) integers below the vocabulary, T at most the context; the loss is a scalar, nats per token.
     """
@@ -43,7 +43,7 @@ class TrainableLlama(nn.Module):
         self.shape = shape
         self.model = _Stack(shape)
         if not shape.tie_word_embeddings:
-            self.lm_head = nn.Linear(shape.hidden_size, shape.vocab_size, bias=False)
+            self.lm_head = _Matrix(shape.vocab_size, shape.hidden_size)
 
     @property
     def vocabulary(self) -> int:
@@ -80,7 +80,7 @@ class _Stack(nn.Module):
 
     def __init__(self, shape: TrainableShape) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
+        self.embed_tokens = _Matrix(shape.vocab_size, shape.hidden_size)
         self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.num_hidden_layers))
         self.norm = _Norm(shape)
         # The processor by name: a module may be built without storage first, tables are never filled afterwards.
@@ -92,7 +92,7 @@ class _Stack(nn.Module):
             self.register_buffer(name, table[:, None], persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        hidden: Tensor = self.embed_tokens(tokens)
+        hidden = functional.embedding(tokens, self.embed_tokens.weight)
         cos, sin = self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]]
         for layer in self.layers:
             hidden = layer(hidden, cos, sin)
@@ -103,10 +103,10 @@ class _Stack(nn.Module):
 class _Layer(nn.Module):
     def __init__(self, shape: TrainableShape) -> None:
         super().__init__()
-        self.input_layernorm = _Norm(shape)
         self.self_attn = _Attention(shape)
-        self.post_attention_layernorm = _Norm(shape)
         self.mlp = _Mlp(shape)
+        self.input_layernorm = _Norm(shape)
+        self.post_attention_layernorm = _Norm(shape)
 
     def forward(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         hidden = hidden + self.self_attn(self.input_layernorm(hidden), cos, sin)
@@ -118,10 +118,10 @@ class _Attention(nn.Module):
     def __init__(self, shape: TrainableShape) -> None:
         super().__init__()
         self.heads, self.groups, self.dim = shape.num_attention_heads, shape.num_key_value_heads, shape.head_dim
-        self.q_proj = nn.Linear(shape.hidden_size, self.heads * self.dim, bias=False)
-        self.k_proj = nn.Linear(shape.hidden_size, self.groups * self.dim, bias=False)
-        self.v_proj = nn.Linear(shape.hidden_size, self.groups * self.dim, bias=False)
-        self.o_proj = nn.Linear(self.heads * self.dim, shape.hidden_size, bias=False)
+        self.q_proj = _Matrix(self.heads * self.dim, shape.hidden_size)
+        self.k_proj = _Matrix(self.groups * self.dim, shape.hidden_size)
+        self.v_proj = _Matrix(self.groups * self.dim, shape.hidden_size)
+        self.o_proj = _Matrix(shape.hidden_size, self.heads * self.dim)
 
     def forward(self, normed: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         batch, length, _ = normed.shape
@@ -143,9 +143,9 @@ class _Attention(nn.Module):
 class _Mlp(nn.Module):
     def __init__(self, shape: TrainableShape) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
+        self.gate_proj = _Matrix(shape.intermediate_size, shape.hidden_size)
+        self.up_proj = _Matrix(shape.intermediate_size, shape.hidden_size)
+        self.down_proj = _Matrix(shape.hidden_size, shape.intermediate_size)
 
     def forward(self, normed: Tensor) -> Tensor:
         gate, up = functional.linear(normed, torch.cat((self.gate_proj.weight, self.up_proj.weight))).chunk(2, -1)
@@ -153,10 +153,24 @@ class _Mlp(nn.Module):
         return output
 
 
+class _Matrix(nn.Module):
+    """A linear layer without bias, or an embedding. Rows are outputs, as in torch's own.
+
+    Those fill themselves at random when they are built: without storage that imports torch's compiler, which takes seconds.
+    """
+
+    def __init__(self, outputs: int, inputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return functional.linear(hidden, self.weight)
+
+
 class _Norm(nn.Module):
     def __init__(self, shape: TrainableShape) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(shape.hidden_size))
+        self.weight = nn.Parameter(torch.empty(shape.hidden_size))
         self.eps = shape.rms_norm_eps
 
     def forward(self, hidden: Tensor) -> Tensor:

@@ -64,10 +64,7 @@ def open_source(place: str | Path = SHAKESPEARE, *, field: str | None = None) ->
 
     Errors: ConfigError for a place that is missing or of no known form, and for a field where there are no columns.
     """
-    if str(place) == SHAKESPEARE:
-        kind, files = SHAKESPEARE, []
-    else:
-        kind, files = _find_files(Path(place))
+    kind, files = (SHAKESPEARE, []) if str(place) == SHAKESPEARE else _find_files(Path(place))
     if kind in {SHAKESPEARE, "text"} and field is not None:
         raise ConfigError(f"field is {field!r}, but {place} is plain text without columns; leave field out")
     column = "" if kind in {SHAKESPEARE, "text"} else field or DEFAULT_FIELD
@@ -110,7 +107,9 @@ def _list_dataset(folder: Path) -> list[Path]:
 
 def _read_text(file: Path, _field: str) -> Iterator[str]:
     if file.stat().st_size > MAX_CORPUS_BYTES:
-        raise ConfigError(f"data {file}: more than {MAX_CORPUS_BYTES} bytes in one text; split it into a folder of files")
+        raise ConfigError(
+            f"data {file}: more than {MAX_CORPUS_BYTES} bytes in one text; split it into a folder of files"
+        )
     data = file.read_bytes()
     if b"\0" in data:
         raise ConfigError(f"data {file}: is binary (a NUL byte at {data.index(0)}); use UTF-8 text")
@@ -139,7 +138,7 @@ def _read_json_lines(file: Path, field: str) -> Iterator[str]:
 
 def _read_parquet(file: Path, field: str) -> Iterator[str]:
     # pyarrow costs a third of a second to import, and most sources need none of it.
-    import pyarrow  # noqa: PLC0415
+    import pyarrow as pa  # noqa: PLC0415
     from pyarrow import parquet  # noqa: PLC0415
 
     try:
@@ -147,21 +146,21 @@ def _read_parquet(file: Path, field: str) -> Iterator[str]:
             _require_text_column(file, table.schema_arrow, field)
             for batch in table.iter_batches(batch_size=_ROWS_PER_READ, columns=[field]):
                 yield from _get_texts(batch.column(0))
-    except (pyarrow.ArrowException, UnicodeDecodeError) as problem:
+    except (pa.ArrowException, UnicodeDecodeError) as problem:
         raise ConfigError(f"data {file}: is no readable Parquet file ({problem}); write it again") from None
 
 
 def _read_arrow(file: Path, field: str) -> Iterator[str]:
-    import pyarrow  # noqa: PLC0415
+    import pyarrow as pa  # noqa: PLC0415
 
     try:
-        with pyarrow.memory_map(str(file)) as mapped, pyarrow.ipc.open_stream(mapped) as stream:
+        with pa.memory_map(str(file)) as mapped, pa.ipc.open_stream(mapped) as stream:
             _require_text_column(file, stream.schema, field)
             for batch in stream:
                 column = batch.column(stream.schema.get_field_index(field))
                 for start in range(0, len(column), _ROWS_PER_READ):
                     yield from _get_texts(column.slice(start, _ROWS_PER_READ))
-    except (pyarrow.ArrowException, UnicodeDecodeError) as problem:
+    except (pa.ArrowException, UnicodeDecodeError) as problem:
         raise ConfigError(f"data {file}: is no readable Arrow stream ({problem}); save the data set again") from None
 
 

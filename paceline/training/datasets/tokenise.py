@@ -135,7 +135,9 @@ def choose_tokeniser(name: str | Path = BYTES, *, vocabulary: int | None = None)
         key = hash_parts("tokeniser-bpe", size.to_bytes(4, "little"), tokenizers.__version__.encode())
         return TokeniserChoice(name=BPE, key=key, vocabulary=size)
     if vocabulary is not None:
-        raise ConfigError(f"vocabulary is {vocabulary}, but the tokenizer {name} has its own; leave it out, or use {BPE}")
+        raise ConfigError(
+            f"vocabulary is {vocabulary}, but the tokenizer {name} has its own; leave it out, or use {BPE}"
+        )
     if str(name) == BYTES:
         return TokeniserChoice(name=BYTES, key=hash_parts("tokeniser-bytes"))
     opened = _open_folder(Path(name))
@@ -177,7 +179,9 @@ def _train_bpe(documents: Iterable[str], vocabulary: int) -> WordTokeniser:
         show_progress=False,
     )
     tokenizer.train_from_iterator((piece for text in documents for piece in _cut(text)), trainer)
-    trained = WordTokeniser(tokenizer, (tokenizer.token_to_id(_END),))
+    end = tokenizer.token_to_id(_END)
+    assert end is not None, "the trainer was given it"
+    trained = WordTokeniser(tokenizer, (end,))
     if trained.vocabulary < vocabulary:
         raise ConfigError(
             f"vocabulary is {vocabulary}, but the text repeats enough for {trained.vocabulary} tokens only; "
