@@ -124,18 +124,29 @@ class Evaluations:
 
 def compute_correlation(vectors: list[Tensor]) -> float:
     """Mean Pearson correlation over all pairs."""
-    if len({id(vector) for vector in vectors}) <= 1:
+    if _are_equal(vectors):
         return 1.0
     table = torch.corrcoef(torch.stack(vectors))
     count = len(vectors)
     return float((table.sum() - table.diagonal().sum()) / (count * (count - 1)))
 
 
+def select_finite(vectors: list[Tensor]) -> list[Tensor]:
+    """Those without NaN and infinity; all of them when none is finite, since there is nothing better."""
+    finite = {id(vector): bool(torch.isfinite(vector).all()) for vector in vectors}
+    return [vector for vector in vectors if finite[id(vector)]] or vectors
+
+
 def compute_average(vectors: list[Tensor]) -> Tensor:
-    """Mean in the order given; the very tensor when all are one."""
-    if len({id(vector) for vector in vectors}) == 1:
+    """Mean in the order given; the very vector when all are equal, because a mean of equal numbers may round."""
+    if _are_equal(vectors):
         return vectors[0]
     total = vectors[0].clone()
     for vector in vectors[1:]:
         total += vector
     return total / len(vectors)
+
+
+def _are_equal(vectors: list[Tensor]) -> bool:
+    first = vectors[0]
+    return all(vector is first or torch.equal(vector, first) for vector in vectors[1:])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from paceline.training.codecs.quantisers import Raw
@@ -28,11 +29,13 @@ class Round:
     seed: bytes
     messages: dict[int, Outgoing] = field(default_factory=dict)
     """What takes part, by trainer."""
+    lost: dict[int, Outgoing] = field(default_factory=dict)
+    """What was sent and did not arrive."""
     arrived: set[int] = field(default_factory=set)
     """Who is through, messages lost and withdrawn included."""
     served: set[int] = field(default_factory=set)
-    listeners: set[int] = field(default_factory=set)
-    """Joiners that wait for the outcome too."""
+    listeners: dict[int, int] = field(default_factory=dict)
+    """Joiners that wait for the outcome too, and who lets each in."""
     expired: bool = False
     outcome: Outcome | None = None
     """Of rounds in which everyone hears everyone."""
@@ -46,8 +49,9 @@ class Round:
     def add(self, message: Outgoing, *, lost: bool) -> None:
         """A trainer is through with this round."""
         self.arrived.add(message.trainer)
-        if not lost and not message.reason and self.outcome is None:
-            self.messages[message.trainer] = message
+        if message.reason or self.outcome is not None:
+            return
+        (self.lost if lost else self.messages)[message.trainer] = message
 
     def list_ready(self, gone: set[int]) -> list[int]:
         """Members that have sent and now have all they need."""
@@ -66,6 +70,9 @@ class Round:
             return self.outcome
         shares = self.rule.exchange.get_sources(trainer, self.members, self.seed)
         messages = {source: self.messages[source] for source in shares if source in self.messages}
+        if trainer in self.lost and not self.is_for_all:
+            # Nobody else heard it, but a trainer knows what it has itself.
+            messages[trainer] = self.lost[trainer]
         combined = self._combine(messages, shares) if messages else None
         outcome = Outcome(combined, len(messages))
         if self.is_for_all:
@@ -74,12 +81,12 @@ class Round:
 
     def count_traffic(self, trainer: int) -> Traffic:
         """Bytes of one trainer in this round."""
-        rule = self.rule
-        if isinstance(rule.exchange, AllReduce):
+        own = {trainer: self.lost[trainer]} if trainer in self.lost else {}
+        if isinstance(self.rule.exchange, AllReduce):
             coding = self._make_coding()
-            return coding.count_traffic(trainer, sorted(self.messages)) if coding else Traffic(0, 0)
-        sizes = {sender: _get_size(message) for sender, message in self.messages.items()}
-        return rule.exchange.count_traffic(trainer, self.members, self.seed, sizes)
+            return coding.count_traffic(trainer, self.messages | own, self.messages) if coding else Traffic(0, 0)
+        sizes = {sender: _get_size(message) for sender, message in (self.messages | own).items()}
+        return self.rule.exchange.count_traffic(trainer, self.members, self.seed, sizes)
 
     def _combine(self, messages: dict[int, Outgoing], shares: dict[int, float]) -> Tensor:
         weights = {trainer: message.weight for trainer, message in messages.items()}
@@ -106,7 +113,7 @@ class Round:
         )
 
     def _make_coding(self) -> ShardCoding | None:
-        layouts = [message.layout for message in self.messages.values()]
+        layouts = [message.layout for message in (self.messages | self.lost).values()]
         return ShardCoding(self.rule.codec, layouts[0], self.members, self.seed) if layouts else None
 
 
@@ -141,6 +148,21 @@ class SyncerState:
             self.anchor, self.state = self.rule.outer.apply(self.anchor, self.state, update)
             self.merges += 1
         return Outcome(None, len(useful), anchor=self.anchor), pushed
+
+
+def forget_numbers(message: Outgoing) -> Outgoing:
+    """A message without its numbers, once they are combined; sizes are still counted for late trainers."""
+    size = 0 if message.payload is None else message.payload.numel()
+    placeholder = torch.empty(1, dtype=torch.uint8).expand(size) if message.payload is not None else None
+    return Outgoing(
+        round_key=message.round_key,
+        trainer=message.trainer,
+        layout=message.layout,
+        seed=message.seed,
+        weight=message.weight,
+        payload=placeholder,
+        values=None,
+    )
 
 
 def _get_payload(message: Outgoing) -> Tensor:

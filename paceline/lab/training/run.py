@@ -26,9 +26,10 @@ from paceline.lab.training.accounts import (
     Result,
     compute_average,
     compute_correlation,
+    select_finite,
 )
 from paceline.lab.training.fleet import Fleet, draw_uniform
-from paceline.lab.training.rounds import Round, SyncerState
+from paceline.lab.training.rounds import Round, SyncerState, forget_numbers
 from paceline.training.methods.exchanges import AllReduce, Syncer
 from paceline.training.methods.replica import Course, Outcome, Outgoing, Reached, Replica, RoundKey, Waiting
 
@@ -243,16 +244,25 @@ class Run:
             self.meters[trainer].count(UPDATE, sent=traffic.sent, received=traffic.received)
             at = max(time, found.finished_at) if found.is_for_all else time + self._time_round(found, trainer)
             self._schedule(at, DELIVER, trainer, (found.round_key, found.compute_outcome(trainer)))
-        for listener in sorted(found.listeners):
-            if found.outcome is not None:
-                self._schedule(found.finished_at, DELIVER, listener, (found.round_key, found.outcome))
-        found.listeners = set() if found.outcome is not None else found.listeners
+        if found.outcome is not None:
+            self._serve_listeners(found, found.outcome)
         self._close(found)
+
+    def _serve_listeners(self, found: Round, outcome: Outcome) -> None:
+        """Joiners hear an outcome from whoever let them in."""
+        for listener, donor in sorted(found.listeners.items()):
+            size = 0 if outcome.combined is None else outcome.combined.numel() * outcome.combined.element_size()
+            self.meters[donor].count(STATE, sent=size)
+            self.meters[listener].count(STATE, received=size)
+            at = found.finished_at + self._time_transfer(listener, 0, size)
+            self._schedule(at, DELIVER, listener, (found.round_key, outcome))
+        found.listeners = {}
 
     def _close(self, found: Round) -> None:
         """Forget a round once everyone who can still ask was served; what it combined need not be kept."""
         if found.outcome is not None:
-            found.messages = {trainer: _forget(message) for trainer, message in found.messages.items()}
+            found.messages = {trainer: forget_numbers(message) for trainer, message in found.messages.items()}
+            found.lost = {trainer: forget_numbers(message) for trainer, message in found.lost.items()}
         if all(member in found.served or member in self.gone for member in found.members):
             del self.rounds[found.round_key]
             self.rounds_closed += 1
@@ -318,6 +328,9 @@ class Run:
         assert isinstance(exchange, Syncer)
         alive = [actor.trainer for actor in self.actors if actor.is_alive and not actor.is_finished]
         if syncer.waiting and not syncer.merging and syncer.is_complete(exchange.quorum, alive):
+            if exchange.merges_each:
+                self._merge(fragment, time)
+                return
             syncer.merging = True
             self._schedule(time + exchange.grace_seconds, MERGE, 0, fragment)
 
@@ -342,6 +355,9 @@ class Run:
                 self._schedule(machine.joins_at, JOIN, actor.trainer)
             else:
                 self._start(actor, params, 0.0)
+                # Equal tensors would be computed on once for each trainer; the very same ones, once for all.
+                first = next(other.replica for other in self.actors if other.replica is not None)
+                _require(actor).start_like(first)
             if machine.crashes_at < float("inf"):
                 self._schedule(machine.crashes_at, CRASH, actor.trainer)
             if machine.leaves_at < float("inf"):
@@ -364,13 +380,24 @@ class Run:
         under_way = [self.rounds.get(pending.round_key) for pending in replica.pending if pending.outcome is None]
         if any(found is None or not found.is_for_all for found in under_way):
             return
+        ahead = self._list_ahead(donor)
+        if any(found.served for found in ahead):
+            return
         for trainer in self.joiners:
             self._join(self.actors[trainer], donor)
+            for found in ahead:
+                found.members = tuple(sorted((*found.members, trainer)))
         self.joiners = []
+
+    def _list_ahead(self, donor: Actor) -> list[Round]:
+        """Rounds that faster trainers have opened and for which this one, and who joins from it, will still send."""
+        sent = {pending.round_key for pending in _require(donor).pending}
+        open_for_it = [found for found in self.rounds.values() if donor.trainer in set(found.members) - found.arrived]
+        return [found for found in open_for_it if found.round_key not in sent]
 
     def _join(self, actor: Actor, donor: Actor) -> None:
         source = _require(donor)
-        size = self._count_state_bytes(source)
+        size = source.count_state_bytes()
         time = max(donor.time, self.now)
         time += max(self._time_transfer(actor.trainer, 0, size), self._time_transfer(donor.trainer, size, 0))
         self._start(actor, source.desk.keep(), time)
@@ -379,7 +406,7 @@ class Run:
         actor.until = donor.until
         for pending in replica.pending:
             if pending.outcome is None and pending.round_key in self.rounds:
-                self.rounds[pending.round_key].listeners.add(actor.trainer)
+                self.rounds[pending.round_key].listeners[actor.trainer] = donor.trainer
         self.meters[actor.trainer].count(STATE, received=size)
         self.meters[donor.trainer].count(STATE, sent=size)
         self._note(f"trainer {actor.trainer} joined at step {replica.step} from trainer {donor.trainer}")
@@ -395,13 +422,6 @@ class Run:
             self._start(self.actors[trainer], anchor, time + self._time_transfer(trainer, 0, size))
             self._note(f"trainer {trainer} joined from the synchroniser")
         self.joiners = []
-
-    def _count_state_bytes(self, replica: Replica) -> int:
-        tensors = [
-            replica.desk.read(),
-            *(tensor for states in replica.outer_states for state in states for tensor in state),
-        ]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def _remove(self, actor: Actor, how: str) -> None:
         replica = _require(actor)
@@ -423,8 +443,12 @@ class Run:
     def _finish_evaluations(self) -> None:
         alive = {actor.trainer for actor in self.actors if actor.is_alive}
         for found in self.evaluations.take_complete(alive):
-            correlation = compute_correlation(found.vectors[:MAX_COMPARED])
-            self._note_point(found.step, found.seconds, compute_average(found.vectors), correlation)
+            vectors = select_finite(found.vectors)
+            if len(vectors) < len(found.vectors):
+                left_out = len(found.vectors) - len(vectors)
+                self._note(f"evaluation at step {found.step} leaves out {left_out} trainers with NaN or infinity")
+            correlation = compute_correlation(vectors[:MAX_COMPARED])
+            self._note_point(found.step, found.seconds, compute_average(vectors), correlation)
 
     def _note_point(self, step: int, seconds: float, params: Tensor, correlation: float) -> None:
         loss = self.plan.evaluate(params) if self.plan.evaluate is not None else float("nan")
@@ -444,7 +468,7 @@ class Run:
         if self.syncers:
             return self.syncers[0].anchor if len(self.syncers) == 1 else torch.cat([s.anchor for s in self.syncers])
         alive = [actor.replica for actor in self.actors if actor.replica is not None]
-        return compute_average([replica.desk.keep() for replica in alive])
+        return compute_average(select_finite([replica.desk.keep() for replica in alive]))
 
     # Small things
 
@@ -473,18 +497,3 @@ def derive_run_seed(seed: int) -> bytes:
 def _require(actor: Actor) -> Replica:
     assert actor.replica is not None
     return actor.replica
-
-
-def _forget(message: Outgoing) -> Outgoing:
-    """A message without its numbers, once they are combined; sizes are still counted for late trainers."""
-    size = 0 if message.payload is None else message.payload.numel()
-    placeholder = torch.empty(1, dtype=torch.uint8).expand(size) if message.payload is not None else None
-    return Outgoing(
-        round_key=message.round_key,
-        trainer=message.trainer,
-        layout=message.layout,
-        seed=message.seed,
-        weight=message.weight,
-        payload=placeholder,
-        values=None,
-    )

@@ -79,6 +79,10 @@ class Codec(ABC):
         Errors: InvalidClaim with code payload for a wrong length or contents that no encoder writes.
         """
 
+    def require_encodable(self, values: Tensor) -> None:
+        """Errors: WorkError when `encode` would refuse these values or a stretch of them."""
+        require_finite(values)
+
     def encode_with_sent(self, values: Tensor, layout: Layout, key: bytes = b"") -> tuple[Tensor, Tensor]:
         """The bytes, and the part of the values that error feedback counts as sent."""
         payload = self.encode(values, layout, key)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 import torch
 from torch import Tensor
@@ -80,6 +80,12 @@ class Half(Quantiser):
     def count_bytes(self, layout: Layout) -> int:
         return layout.size * 2
 
+    def require_encodable(self, values: Tensor) -> None:
+        require_finite(values)
+        # Rounding keeps order, so the largest magnitude speaks for all.
+        if values.numel() and not bool(torch.isfinite(values.abs().amax().to(torch.float32).to(self._type))):
+            self._refuse_range()
+
     def encode(self, values: Tensor, layout: Layout, key: bytes = b"") -> Tensor:  # noqa: ARG002  # nothing is drawn
         values = require_values(values, layout)
         payload = allocate(self.count_bytes(layout), torch.uint8, values.device)
@@ -88,7 +94,7 @@ class Half(Quantiser):
             require_finite(part)
             out.copy_(part.to(torch.float32))
             if not bool(torch.isfinite(out).all()):
-                raise WorkError(f"a value exceeds the range of {self.kind}: choose bf16 or int8, or scale the values")
+                self._refuse_range()
         return payload
 
     def decode(self, payload: Tensor, layout: Layout, key: bytes = b"") -> Tensor:  # noqa: ARG002  # nothing is drawn
@@ -100,6 +106,9 @@ class Half(Quantiser):
             out.copy_(part.clone().view(self._type))
             _refuse_infinite(out)
         return values
+
+    def _refuse_range(self) -> NoReturn:
+        raise WorkError(f"a value exceeds the range of {self.kind}: choose bf16 or int8, or scale the values")
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,9 @@ class TopK(Codec):
         count = sum(rows * kept for _, rows, _, kept in self._list_parts(layout))
         return count_packed_bytes(count, self._width) + self.values.count_bytes(make_flat_layout(count, layout.dtype))
 
+    def require_encodable(self, values: Tensor) -> None:
+        self.values.require_encodable(values)
+
     def encode(self, values: Tensor, layout: Layout, key: bytes = b"") -> Tensor:
         return self._encode(values, layout, key)[0]
 

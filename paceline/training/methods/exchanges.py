@@ -7,7 +7,7 @@ same messages every trainer computes the same bits, in the order of trainers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -37,19 +37,23 @@ class Exchange(ABC):
     whole: ClassVar[bool] = True
     everyone: ClassVar[bool] = False
     """True when every member hears every other."""
+    mutual: ClassVar[bool] = False
+    """True when those whom a trainer hears are those who hear it."""
 
     @abstractmethod
     def get_sources(self, trainer: int, members: Sequence[int], key: bytes) -> dict[int, float]:
         """Whose messages a trainer combines, itself included, with the share of each."""
 
     def count_traffic(self, trainer: int, members: Sequence[int], key: bytes, sizes: Mapping[int, int]) -> Traffic:
-        """Bytes of a whole-message round; `sizes` holds the length of each message that arrived."""
+        """Bytes of a whole-message round; `sizes` holds the length of each message that arrived, and of its own."""
         sources = self.get_sources(trainer, members, key)
-        heard_by = [
-            member for member in members if member != trainer and trainer in self.get_sources(member, members, key)
-        ]
+        if self.mutual:
+            listeners = len(sources) - 1
+        else:
+            others = [member for member in members if member != trainer]
+            listeners = sum(1 for member in others if trainer in self.get_sources(member, members, key))
         return Traffic(
-            sent=sizes.get(trainer, 0) * self.count_copies(len(heard_by)),
+            sent=sizes.get(trainer, 0) * self.count_copies(listeners),
             received=sum(sizes.get(source, 0) for source in sources if source != trainer),
         )
 
@@ -95,6 +99,8 @@ class AllGather(Exchange):
 class Pairs(Exchange):
     """Random pairs, drawn anew each round from the shared key; with an odd number one stays alone."""
 
+    mutual: ClassVar[bool] = True
+
     def get_sources(self, trainer: int, members: Sequence[int], key: bytes) -> dict[int, float]:
         order = shuffle(tuple(members), key)
         place = order.index(trainer)
@@ -114,6 +120,7 @@ class Neighbours(Exchange):
     graph: str = "ring"
     degree: int = 4
     rewire: float = 0.1
+    mutual: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.graph not in {"ring", "expander", "small-world"}:
@@ -148,6 +155,11 @@ class Syncer(Exchange):
             raise ConfigError(f"exchange.quorum {self.quorum}: must not be negative; 0 waits for everyone")
         if self.grace_seconds < 0:
             raise ConfigError(f"exchange.grace_seconds {self.grace_seconds}: must not be negative")
+
+    @property
+    def merges_each(self) -> bool:
+        """True when every push is an arrival of its own, also those of one moment."""
+        return self.quorum == 1 and self.grace_seconds == 0
 
     def get_sources(self, trainer: int, members: Sequence[int], key: bytes) -> dict[int, float]:
         return {trainer: 1.0}
@@ -204,13 +216,15 @@ class ShardCoding:
         """The whole vector out of every member's reduced shard."""
         return torch.cat([self.decode(payload, place) for place, payload in enumerate(reduced)])
 
-    def count_traffic(self, trainer: int, senders: Sequence[int]) -> Traffic:
-        """Exact bytes, both directions, when these members had something to send."""
+    def count_traffic(self, trainer: int, senders: Collection[int], arrived: Collection[int]) -> Traffic:
+        """Exact bytes, both directions, when these members had something to send and that of those arrived."""
         sizes = [self.codec.count_bytes(self._get_layout(shard)) for shard in self.shards]
         own = self.members.index(trainer)
         others = len(self.members) - 1
         scattered = sum(sizes) - sizes[own] if trainer in senders else 0
-        heard = sum(1 for sender in senders if sender != trainer)
+        heard = sum(1 for sender in arrived if sender != trainer)
+        if not arrived:
+            return Traffic(sent=scattered, received=0)
         return Traffic(sent=scattered + sizes[own] * others, received=sizes[own] * heard + sum(sizes) - sizes[own])
 
     def _get_layout(self, shard: slice) -> Layout:

@@ -86,12 +86,19 @@ class LocalOptimizer:
         assert isinstance(made, torch.optim.Optimizer)
         return made
 
-    def take_step(self, optimizer: torch.optim.Optimizer, gradient: Tensor, step: int, total_steps: int) -> None:
-        """Clip, set the rate of this step, and let the optimiser move its parameters."""
+    def clip_gradient(self, gradient: Tensor) -> None:
+        """Scale a gradient down to the largest norm, in place."""
         if self.clip is not None:
             norm = torch.linalg.vector_norm(gradient)
             gradient.mul_(torch.clamp(self.clip / (norm + 1e-6), max=1.0))
-        rate = self.rate * self.schedule.compute_share(step, total_steps)
+
+    def compute_rate(self, step: int, total_steps: int) -> float:
+        """The rate at a step of the run."""
+        return self.rate * self.schedule.compute_share(step, total_steps)
+
+    def take_step(self, optimizer: torch.optim.Optimizer, step: int, total_steps: int) -> None:
+        """Set the rate of this step, and let the optimiser move its parameters."""
+        rate = self.compute_rate(step, total_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()

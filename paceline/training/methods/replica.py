@@ -16,7 +16,7 @@ from torch import Tensor
 
 from paceline.base.errors import WorkError
 from paceline.base.hashing import hash_parts
-from paceline.training.codecs.codec import Layout, make_flat_layout, require_finite
+from paceline.training.codecs.codec import Layout, make_flat_layout
 from paceline.training.codecs.feedback import ErrorFeedback
 from paceline.training.methods.exchanges import Syncer
 from paceline.training.methods.outer_optimizers import State
@@ -99,6 +99,8 @@ class Pending:
     indices: Tensor | None
     withdrawn: bool
     outcome: Outcome | None = None
+    ahead_share: float = 0.0
+    """Share of `own` that an eager update has put into effect before its round ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,11 @@ class Course:
     def derive_seed(self, round_key: RoundKey) -> bytes:
         """What everyone knows about a round's random choices."""
         return hash_parts("training-round", self.seed, *(number.to_bytes(8, "little") for number in round_key))
+
+    def derive_step_seed(self, trainer: int, step: int) -> int:
+        """For what the model draws in one step, such as dropout: the same whoever else trains in this process."""
+        digest = hash_parts("training-step", self.seed, trainer.to_bytes(8, "little"), step.to_bytes(8, "little"))
+        return int.from_bytes(digest[:8], "little") >> 1
 
 
 class Replica:
@@ -141,7 +148,7 @@ class Replica:
         rules = course.strategy.rules
         self.anchors = [self._cut(rule, params) if rule.outer is not None else [] for rule in rules]
         self.outer_states: list[list[State]] = [
-            [rule.outer.make_state(anchor) for anchor in anchors] if rule.outer is not None else []
+            [self._make_outer_state(rule, anchor) for anchor in anchors]
             for rule, anchors in zip(rules, self.anchors, strict=True)
         ]
         self.residuals: list[list[Tensor | None]] = [[None] * rule.trigger.fragments for rule in rules]
@@ -171,14 +178,32 @@ class Replica:
             self._take_step()
             self._cursor, self._fired = 0, False
 
+    def start_like(self, other: Replica) -> None:
+        """Before the first step: the very tensors of a trainer that starts from the same parameters."""
+        self.anchors = [list(anchors) for anchors in other.anchors]
+        self.outer_states = [list(states) for states in other.outer_states]
+
     def join_from(self, donor: Replica) -> None:
         """Take over where another trainer stands: parameters, anchors, and the rounds under way, to which it adds nothing."""
         self.desk.replace(donor.desk.keep())
         self.step = donor.step
         self.anchors = [list(anchors) for anchors in donor.anchors]
         self.outer_states = [list(states) for states in donor.outer_states]
-        self.pending = [replace(pending, own=None) for pending in donor.pending]
+        self.pending = [replace(pending) for pending in donor.pending]
         self._cursor, self._fired = donor._cursor, donor._fired
+
+    def count_state_bytes(self) -> int:
+        """What a joiner downloads: parameters, anchors that differ, outer states, rounds under way, a shared optimiser."""
+        params = self.desk.read()
+        found: list[Tensor | None] = [params]
+        found += [anchor for anchors in self.anchors for anchor in anchors if anchor is not params]
+        found += [tensor for states in self.outer_states for state in states for tensor in state]
+        for pending in self.pending:
+            found += [pending.own, None if pending.outcome is None else pending.outcome.combined]
+        if self.optimizer_owner == "all":
+            moments = [moment for state in self.optimizer.state.values() for moment in state.values()]
+            found += [moment for moment in moments if isinstance(moment, Tensor)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in found if tensor is not None)
 
     def deliver(self, round_key: RoundKey, outcome: Outcome) -> None:
         """Hand over what a round gave; it comes into effect when its delay is over."""
@@ -205,7 +230,8 @@ class Replica:
 
     def _get_due_fragment(self, rule: Rule) -> int | None:
         if rule.trigger.by_speed:
-            steps = max(1, int(rule.trigger.interval * self.interval_scale))
+            # A whole number that the ratio of speeds just misses must not lose a step.
+            steps = max(1, int(rule.trigger.interval * self.interval_scale + 1e-9))
             return 0 if self._since_push >= steps else None
         return rule.trigger.get_due_fragment(self.step)
 
@@ -214,11 +240,15 @@ class Replica:
         course.bench.load(desk)
         model = course.bench.model
         rule = course.strategy.gradient_rule
+        _seed_draws(course.derive_step_seed(self.trainer, self.step), model.values.device)
         batch = course.get_batch(self.trainer, self.step)
         if self._ahead is not None:
             self.last_loss = self._compute_ahead(batch, self._ahead)
         else:
             self.last_loss = model.compute_gradient(batch)
+        if rule is not None and rule.sign:
+            # Later it would clip the signs.
+            course.strategy.local.clip_gradient(model.gradient)
         if rule is None:
             desk.write()
             self._step_optimizer(self.step)
@@ -230,16 +260,19 @@ class Replica:
         """The gradient where this trainer's own last message would lead; its parameters stay."""
         model, local = self.course.bench.model, self.course.strategy.local
         here = model.values.clone()
-        rate = local.rate * local.schedule.compute_share(self.step, self.course.total_steps)
+        # The message belongs to the step before and will be applied with that step's rate.
+        rate = local.compute_rate(self.step - 1, self.course.total_steps)
         model.values.sub_(direction, alpha=rate)
         loss = model.compute_gradient(batch)
         model.values.copy_(here)
         return loss
 
     def _step_optimizer(self, step: int) -> None:
-        course = self.course
-        gradient = course.bench.model.gradient
-        course.strategy.local.take_step(self.optimizer, gradient, self.schedule_offset + step, course.total_steps)
+        course, local = self.course, self.course.strategy.local
+        rule = course.strategy.gradient_rule
+        if rule is None or not rule.sign:
+            local.clip_gradient(course.bench.model.gradient)
+        local.take_step(self.optimizer, self.schedule_offset + step, course.total_steps)
 
     def _send(self, index: int, fragment: int) -> Outgoing:
         rule = self.course.strategy.rules[index]
@@ -251,7 +284,7 @@ class Replica:
             values = self.tamper(values, seed)
         payload, own, reason = None, None, ""
         try:
-            require_finite(values)
+            rule.codec.require_encodable(values)
             if rule.exchange.whole:
                 payload, own = self._encode(index, fragment, values, layout, seed)
         except WorkError as problem:
@@ -280,9 +313,14 @@ class Replica:
         return rule.by_tokens or (isinstance(rule.exchange, Syncer) and rule.exchange.by_tokens)
 
     def _let_go(self, rule: Rule, index: int) -> None:
-        """Until a round without delay ends, the anchor stands for parameters that it will replace anyway."""
-        replaced = rule.subject is Subject.DELTA and rule.mixer.keep == 0 and rule.trigger.delay == 0
-        if replaced and rule.trigger.fragments == 1:
+        """Go on from the anchor where what was done since is on its way.
+
+        Until a round without delay ends, the anchor stands for parameters that it will replace anyway. Of rounds that
+        overlap, the first finds none before it whose result would put the parameters back; they would be sent twice.
+        """
+        replaced = rule.subject is Subject.DELTA and rule.mixer.keep == 0 and rule.trigger.fragments == 1
+        before = [pending for pending in self.pending[:-1] if pending.round_key[0] == index]
+        if replaced and (rule.trigger.delay == 0 or (rule.is_overlapped and not before)):
             self.desk.replace(self.anchors[index][0])
 
     def _select(self, index: int, fragment: int, seed: bytes) -> tuple[Tensor, Layout, Tensor | None]:
@@ -317,16 +355,16 @@ class Replica:
 
     def _apply(self, index: int, pending: Pending, outcome: Outcome) -> None:
         rule = self.course.strategy.rules[index]
-        if outcome.combined is None and outcome.anchor is None:
-            return
-        if rule.subject is Subject.GRADIENT:
-            self._apply_gradient(rule, pending, outcome)
-        elif rule.subject is Subject.PARAMS:
-            self._apply_params(rule, pending, outcome)
-        else:
-            self._apply_delta(rule, pending, outcome)
-        if pending.withdrawn:
+        if pending.withdrawn and rule.subject is not Subject.GRADIENT:
+            # Moments of numbers that are not finite; an optimiser of combined gradients never sees such.
             self.optimizer.state.clear()
+        empty = outcome.combined is None and outcome.anchor is None
+        if rule.outer is not None:
+            self._apply_delta(rule, pending, None if empty else outcome)
+        elif rule.subject is Subject.GRADIENT and not empty:
+            self._apply_gradient(rule, pending, outcome)
+        elif not empty:
+            self._apply_params(rule, pending, outcome)
 
     def _apply_gradient(self, rule: Rule, pending: Pending, outcome: Outcome) -> None:
         combined = outcome.combined
@@ -355,31 +393,39 @@ class Replica:
         else:
             local[pending.indices] = moved
 
-    def _apply_delta(self, rule: Rule, pending: Pending, outcome: Outcome) -> None:
+    def _apply_delta(self, rule: Rule, pending: Pending, outcome: Outcome | None) -> None:
+        """Move the anchor and mix it in; a round that gave nothing leaves the anchor where it is."""
         index, fragment, _ = pending.round_key
         anchor, state = self.anchors[index][fragment], self.outer_states[index][fragment]
-        if outcome.anchor is not None:
+        if outcome is not None and outcome.anchor is not None:
             self.anchors[index][fragment] = outcome.anchor
-        else:
+        elif outcome is not None:
             combined, outer = self._make_eager(rule, pending, outcome), rule.outer
             assert outer is not None
             self.anchors[index][fragment], self.outer_states[index][fragment] = outcome.derive(
                 "outer", anchor, state, combined, make=lambda: outer.apply(anchor, state, combined)
             )
-        self._mix(rule, index, fragment, 0.0 if pending.withdrawn else rule.mixer.keep)
+        # Numbers that are not finite spread over the whole model within a step.
+        touched = range(rule.trigger.fragments) if pending.withdrawn else [fragment]
+        for place in touched:
+            self._mix(rule, index, place, 0.0 if pending.withdrawn else rule.mixer.keep)
 
     def _make_eager(self, rule: Rule, pending: Pending, outcome: Outcome) -> Tensor:
-        """The combined update, with this trainer's newest delta in the place of the one it sent."""
+        """The combined update, with this trainer's newest delta in the place of the one it sent.
+
+        What an earlier round has put into effect ahead is taken back, so that over a run each delta counts once.
+        """
         combined = outcome.combined
         assert combined is not None
-        newer = [
-            other for other in self.pending if other.round_key[0] == pending.round_key[0] and other.own is not None
-        ]
-        if not rule.mixer.eager or pending.own is None or not newer:
+        if not rule.mixer.eager:
             return combined
-        newest = newer[-1].own
-        assert newest is not None
-        return combined + (newest - pending.own) / outcome.contributors
+        if pending.own is not None and pending.ahead_share:
+            combined = combined - pending.own * pending.ahead_share
+        newer = [other for other in self.pending if other.round_key[0] == pending.round_key[0]]
+        if newer and newer[-1].own is not None:
+            newer[-1].ahead_share = 1 / outcome.contributors
+            combined = combined + newer[-1].own * newer[-1].ahead_share
+        return combined
 
     def _mix(self, rule: Rule, index: int, fragment: int, keep: float) -> None:
         anchor = self.anchors[index][fragment]
@@ -390,8 +436,21 @@ class Replica:
         local = self.desk.write()[place.span]
         local.copy_(anchor if keep == 0 else local * keep + anchor * (1 - keep))
 
+    def _make_outer_state(self, rule: Rule, anchor: Tensor) -> State:
+        """A synchroniser keeps the state of its rule for everyone."""
+        if rule.outer is None or isinstance(rule.exchange, Syncer):
+            return ()
+        return rule.outer.make_state(anchor)
+
     def _cut(self, rule: Rule, params: Tensor) -> list[Tensor]:
         count = rule.trigger.fragments
         if count == 1:
             return [params]
         return [params[self.course.bench.model.get_fragment(index, count).span] for index in range(count)]
+
+
+def _seed_draws(seed: int, device: torch.device) -> None:
+    # torch.manual_seed formats a stack trace for each kind of accelerator that is not in use, a millisecond in all.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)

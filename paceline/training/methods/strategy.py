@@ -120,12 +120,16 @@ class Rule:
             if found:
                 raise ConfigError(problem)
 
+    @property
+    def is_overlapped(self) -> bool:
+        """True when a round ends as the next one is sent."""
+        return self.trigger.delay == self.trigger.interval and self.trigger.fragments == 1
+
     def _list_problems(self) -> list[tuple[str, bool]]:
         moves_anchor = self.subject in {Subject.DELTA, Subject.DELTA_AND_ANCHOR}
         gradient = self.subject is Subject.GRADIENT
         whole = self.exchange.whole and not isinstance(self.exchange, Syncer)
         pairwise = isinstance(self.outer, PairwiseNesterov)
-        overlapped = self.trigger.delay == self.trigger.interval and self.trigger.fragments == 1
         return [
             ("outer: a delta needs an outer optimiser", moves_anchor and self.outer is None),
             (f"outer: {self.subject.value} takes none", not moves_anchor and self.outer is not None),
@@ -141,7 +145,10 @@ class Rule:
                 gradient and (self.trigger.interval, self.trigger.fragments) != (1, 1),
             ),
             ("mixer: only for deltas", self.mixer != Mixer() and not moves_anchor),
-            ("mixer.eager: needs delay equal to interval and one fragment", self.mixer.eager and not overlapped),
+            (
+                "mixer.eager: needs delay equal to interval and one fragment",
+                self.mixer.eager and not self.is_overlapped,
+            ),
             (
                 "mixer.eager: needs all_reduce or all_gather",
                 self.mixer.eager and isinstance(self.exchange, (Pairs, Neighbours, Syncer)),
