@@ -169,7 +169,7 @@ def _print_fit(found: FitResult, console: Console) -> None:
 def _print_group(group: Group, console: Console) -> None:
     from paceline.lab.training.summary import make_lines, show_bytes, show_line_factor, show_line_gap  # noqa: PLC0415
 
-    shown = Table("row", "seeds", "loss", "gap", "sent a step", "less than DDP", "utilisation", "tuned to")
+    shown = Table("row", "seeds", "loss", "gap", "sent a step", "less than DDP", "utilisation", "virtual time")
     shown.title = group.name
     for line in make_lines(group):
         shown.add_row(
@@ -180,7 +180,7 @@ def _print_group(group: Group, console: Console) -> None:
             show_bytes(line.bytes_per_step),
             show_line_factor(line),
             f"{line.utilisation:.1%}",
-            line.chosen,
+            f"{line.virtual_seconds:,.0f} s",
         )
     console.print(shown)
 

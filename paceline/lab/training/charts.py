@@ -56,6 +56,8 @@ def _draw_losses(group: Group, title: str, axis: str, get_place: Callable[[Point
             hovertemplate="%{y:.4f} at %{x:.4s}<extra>%{fullData.name}</extra>",
         )
     _style(figure, title, axis, "loss (nats a token)")
+    # A legend that does not fit is cut off behind a bar of its own.
+    figure.update_layout(height=max(440, 130 + 19 * len(group.rows)))
     figure.update_yaxes(range=_choose_range(group))
     return figure
 

@@ -31,7 +31,7 @@ _HEAD = [
     "virtual time",
     "to target",
     "bytes by kind (first seed)",
-    "tuned to",
+    "settings",
 ]
 _UNSHOWN = [
     "\nA model of this size on this text says little about the order of methods at a hundred or ten thousand times the parameters,\nwhere rounds are many more and gradients point more alike.",
@@ -105,7 +105,7 @@ def _show_line(line: Line, is_baseline: bool) -> list[str]:
         f"{line.virtual_seconds:,.1f} s",
         "" if line.seconds_to_target is None else f"{line.seconds_to_target:,.1f} s",
         line.bytes_by_kind,
-        line.chosen,
+        line.settings,
     ]
 
 

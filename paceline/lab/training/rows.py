@@ -19,7 +19,7 @@ from paceline.base.errors import ConfigError
 from paceline.lab.training.config import RunConfig, parse_config, read_tables
 
 MAX_CANDIDATES = 64
-QUICK_STEPS, QUICK_TUNE_STEPS, QUICK_CANDIDATES = 48, 12, 2
+QUICK_STEPS, QUICK_TUNE_STEPS, QUICK_CANDIDATES = 24, 6, 2
 _TUNABLE = ("strategy.", "optimizer.", "run.batch_size")
 
 T = TypeVar("T")

@@ -36,6 +36,7 @@ from paceline.models.trainable import build_trainable
 from paceline.models.trainable_folder import TransformersModel
 from paceline.models.trainable_llama import TrainableLlama
 from paceline.training.datasets.batches import TokenBatches
+from paceline.training.methods.exchanges import Syncer
 
 RESULT_FILE, POINTS_FILE, MODEL_FOLDER = "result.json", "points.csv", "model"
 BYTE_VOCABULARY = 256
@@ -198,14 +199,22 @@ class _FromFunction:
 
 
 def finish(prepared: PreparedRun, result: Result) -> FitResult:
-    """The result of a run that was played to its end, its final parameters evaluated."""
-    loss = prepared.course.bench.evaluate(result.params, prepared.held_out)
+    """The result of a run that was played to its end, with the loss of its final parameters."""
     return FitResult(
         result=result,
-        record=make_record(result, loss),
+        record=make_record(result, _get_last_loss(prepared, result)),
         module=prepared.load(result.params),
         tokenizer=prepared.tokenizer,
     )
+
+
+def _get_last_loss(prepared: PreparedRun, result: Result) -> float:
+    """The last evaluation's, unless a synchroniser may have merged since or some trainer came or went."""
+    last = result.points[-1] if result.points else None
+    has_syncer = any(isinstance(rule.exchange, Syncer) for rule in prepared.course.strategy.rules)
+    if last is not None and last.step == prepared.course.total_steps and not has_syncer and not result.events:
+        return last.loss
+    return prepared.course.bench.evaluate(result.params, prepared.held_out)
 
 
 def save_module(fitted: FitResult, folder: Path) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from paceline.lab.training.compare import Estimate, Group, Pair, RowResult
 from paceline.lab.training.record import compute_ddp_bytes
+from paceline.lab.training.tuning import show_settings
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +40,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     virtual_seconds: float
     seconds_to_target: float | None
     bytes_by_kind: str
-    chosen: str
+    settings: str
+    """As trained with: the strategy's, and what was tuned."""
 
 
 def make_lines(group: Group) -> list[Line]:
@@ -170,5 +172,11 @@ def _make_line(group: Group, found: RowResult) -> Line:
         virtual_seconds=found.compute_mean("seconds") or 0.0,
         seconds_to_target=group.compute_seconds_to_target(found),
         bytes_by_kind=", ".join(f"{kind} {amount}" for kind, amount in record.sent.items()),
-        chosen=found.choice.describe(),
+        settings=_describe_settings(found),
     )
+
+
+def _describe_settings(found: RowResult) -> str:
+    """The strategy's settings as the file has them, with what was tuned in their place or after them."""
+    given = {f"strategy.{key}": value for key, value in found.row.config.strategy.items() if key != "name"}
+    return show_settings(given | found.choice.settings)
