@@ -27,6 +27,8 @@ _TOP_SHARE = 0.15
 
 def draw_group(group: Group) -> list[go.Figure]:
     """The charts of a group."""
+    if group.baseline.row.measures == "utilisation":
+        return _draw_sweeps(group)
     figures = [
         _draw_losses(group, "Loss over tokens", "tokens of all trainers", lambda point: point.tokens),
         _draw_losses(group, "Loss over virtual time", "virtual seconds", lambda point: point.seconds),
@@ -93,25 +95,54 @@ def _draw_sweeps(group: Group) -> list[go.Figure]:
     numeric = [name for name in names if all(_as_number(value) is not None for value in _list_values(group, name))]
     figures = []
     for name in numeric:
-        short = name.rpartition(".")[2].replace("_", " ")
-        for title, unit, get in (
-            ("Last loss", "loss (nats a token)", lambda result: result.loss),
-            ("Compute utilisation", "share of time in inner steps", lambda result: result.compute_mean("utilisation")),
-        ):
-            figure = go.Figure()
-            for number, (label, places, values) in enumerate(_list_lines(group, name, get)):
-                figure.add_scatter(
-                    x=places,
-                    y=values,
-                    name=label,
-                    mode="lines+markers",
-                    line={"color": _COLOURS[number % len(_COLOURS)]},
+        if group.baseline.row.measures == "loss":
+            figures.append(_draw_sweep(group, name, "Last loss", "loss (nats a token)", lambda result: result.loss))
+        shares = {result.compute_mean("utilisation") for result in group.rows}
+        if len(shares) > 1:
+            figures.append(
+                _draw_sweep(
+                    group,
+                    name,
+                    "Compute utilisation",
+                    "share of time in inner steps",
+                    lambda result: result.compute_mean("utilisation"),
                 )
-            _style(figure, f"{title} over {short}", short, unit)
-            if len(_list_values(group, name)) > 1 and _spans_powers(group, name):
-                figure.update_xaxes(type="log", exponentformat="SI")
-            figures.append(figure)
+            )
+            _add_published(figures[-1], group, name)
     return figures
+
+
+def _draw_sweep(group: Group, name: str, title: str, unit: str, get: Callable[[RowResult], float | None]) -> go.Figure:
+    short = name.rpartition(".")[2].replace("_", " ")
+    figure = go.Figure()
+    for number, (label, places, values) in enumerate(_list_lines(group, name, get)):
+        figure.add_scatter(
+            x=places,
+            y=values,
+            name=label,
+            mode="lines+markers",
+            line={"color": _COLOURS[number % len(_COLOURS)]},
+        )
+    _style(figure, f"{title} over {short}", short, unit)
+    if _spans_powers(group, name):
+        figure.update_xaxes(type="log", exponentformat="SI")
+    return figure
+
+
+def _add_published(figure: go.Figure, group: Group, name: str) -> None:
+    known = [
+        (place, result.row.published)
+        for result in group.rows
+        if result.row.published is not None and (place := _as_number(result.row.swept.get(name))) is not None
+    ]
+    if known:
+        figure.add_scatter(
+            x=[place for place, _ in sorted(known)],
+            y=[value for _, value in sorted(known)],
+            name="published measurement",
+            mode="lines+markers",
+            line={"color": "black", "dash": "dash"},
+        )
 
 
 def _list_lines(
@@ -135,7 +166,7 @@ def _list_values(group: Group, name: str) -> list[Any]:
 
 def _spans_powers(group: Group, name: str) -> bool:
     numbers = [number for value in _list_values(group, name) if (number := _as_number(value)) is not None]
-    return min(numbers) > 0 and max(numbers) / min(numbers) >= 10
+    return len(numbers) > 1 and min(numbers) > 0 and max(numbers) / min(numbers) >= 10
 
 
 def _as_number(value: Any) -> float | None:

@@ -141,16 +141,17 @@ def _begin_worker(told: Any) -> None:
 
 
 def _play_in_worker(config: RunConfig, tokens_dir: Path, path: Path) -> RunRecord:
-    held, last = 0, time.monotonic()
+    held, counted, last = 0, 0, time.monotonic()
 
     def tell(steps: int) -> None:
-        nonlocal held, last
-        held += steps
+        nonlocal held, counted, last
+        held, counted = held + steps, counted + steps
         if time.monotonic() - last > _TICK_SECONDS:
             _told.put(held)
             held, last = 0, time.monotonic()
 
     record = play_run(config, tokens_dir, tell)
-    _told.put(held)
+    # Trainers that come and go do other numbers of steps than planned; the bar is to end full.
+    _told.put(held + count_steps(config) - counted)
     write_record(record, path)
     return record

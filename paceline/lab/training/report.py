@@ -158,13 +158,14 @@ PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto; padding: 0 1rem; color: #1c2330; }}
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1400px; margin: 2rem auto; padding: 0 1rem; color: #1c2330; }}
 h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.25rem; margin: 2.4rem 0 .4rem; }} h3 {{ font-size: 1rem; margin-bottom: .2rem; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: 13px; }}
 th, td {{ text-align: left; vertical-align: top; padding: .25rem .6rem; border-bottom: 1px solid #dde2ea;
   font-variant-numeric: tabular-nums; }}
 th {{ white-space: nowrap; }} td:first-child {{ white-space: nowrap; font-weight: 600; }}
+td:last-child {{ min-width: 24rem; }}
 p, li {{ color: #3b4658; }} ul {{ margin-top: .2rem; padding-left: 1.2rem; }}
 summary {{ cursor: pointer; margin: .6rem 0; }}
 .warning {{ background: #fff4d6; border-left: 4px solid #d99a00; padding: .5rem .8rem; }}

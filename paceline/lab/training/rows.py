@@ -10,13 +10,13 @@ import copy
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from paceline.base.errors import ConfigError
-from paceline.lab.training.config import RunConfig, parse_config, read_tables
+from paceline.lab.training.config import RunConfig, Share, parse_config, read_tables
 
 MAX_CANDIDATES = 64
 QUICK_STEPS, QUICK_TUNE_STEPS, QUICK_CANDIDATES = 24, 6, 2
@@ -47,6 +47,10 @@ class CompareTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     sweep: Grid = msgspec.field(default_factory=dict)
     note: str = ""
     """A sentence for the report."""
+    measures: Literal["loss", "utilisation"] = "loss"
+    """What the group is about; of a baseline."""
+    published: dict[str, Share] = msgspec.field(default_factory=dict)
+    """Utilisation that others measured, by the swept value."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +68,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     family: str
     """Rows of one file; a chart over swept values joins them."""
     note: str
+    measures: str
+    published: float | None
+    """Utilisation that others measured for this row."""
 
     def list_candidates(self) -> list[dict[str, Any]]:
         """Every combination of the grid; one empty one when nothing is tuned."""
@@ -116,6 +123,8 @@ def make_single_row(config: RunConfig) -> Row:
         swept={},
         family=name,
         note="",
+        measures="loss",
+        published=None,
     )
 
 
@@ -182,10 +191,17 @@ def _make_row(tables: dict[str, Any], tune: TuneTable, compare: CompareTable, sw
         swept=swept,
         family=family,
         note=compare.note,
+        measures=compare.measures,
+        published=_get_published(compare, swept),
     )
     for chosen in row.list_candidates():
         row.get_config(chosen, seed=config.run.seed, steps=tune.steps if tune.grid else None)
     return row
+
+
+def _get_published(compare: CompareTable, swept: dict[str, Any]) -> float | None:
+    found = [compare.published[show_value(value)] for value in swept.values() if show_value(value) in compare.published]
+    return found[0] if found else None
 
 
 def _make_quick(
@@ -225,6 +241,10 @@ def _check_grid(tune: TuneTable, compare: CompareTable, path: Path) -> None:
     for name, values in compare.sweep.items():
         if not values or name in tune.grid:
             raise ConfigError(f"{path}: compare.sweep.{name}: lists no value, or is tuned too")
+    values = [show_value(value) for values in compare.sweep.values() for value in values]
+    for name in compare.published:
+        if name not in values:
+            raise ConfigError(f"{path}: compare.published.{name}: is no value that compare.sweep lists")
     for what, grid in (("tune.grid", tune.grid), ("compare.sweep", compare.sweep)):
         if len(list_combinations(grid)) > MAX_CANDIDATES:
             raise ConfigError(f"{path}: {what}: more than {MAX_CANDIDATES} combinations; list fewer values")

@@ -60,6 +60,8 @@ def write_csv(groups: Sequence[Group]) -> str:
 
 def list_sentences(group: Group) -> list[str]:
     """What the figures of a group show, row by row, and what they do not."""
+    if group.baseline.row.measures == "utilisation":
+        return [_describe_utilisation(result) for result in group.rows]
     diverged = [result.row.label for result in group.rows if result.loss is None]
     sentences = [f"{', '.join(diverged)}: at least one run ended without a finite loss."] if diverged else []
     sentences += [describe_pair(pair) for pair in group.pairs]
@@ -131,6 +133,14 @@ def show_line_gap(line: Line) -> str:
     if line.gap is None:
         return ""
     return show_gap(Estimate(mean=line.gap, low=line.gap_low, high=line.gap_high, count=line.seeds))
+
+
+def _describe_utilisation(found: RowResult) -> str:
+    share, published = found.compute_mean("utilisation") or 0.0, found.row.published
+    text = f"{found.row.label}: {share:.1%} of the trainers' time goes into inner steps"
+    if published is None:
+        return f"{text}."
+    return f"{text}; {published:.1%} were measured on real machines, so the virtual clock gives {share / published:.2f} times that."
 
 
 def _describe_targets(group: Group) -> list[str]:
