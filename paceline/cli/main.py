@@ -19,6 +19,7 @@ from paceline.cli.environment import get_default_home
 from paceline.cli.keys import keys_app
 from paceline.cli.race import race_app
 from paceline.cli.state import state_app
+from paceline.cli.train import train_app
 from paceline.node.exits import UPGRADE_CODE
 
 HELP = (
@@ -34,6 +35,7 @@ app.add_typer(race_app, name="race")
 app.add_typer(audit_app, name="audit")
 app.add_typer(keys_app, name="keys")
 app.add_typer(econ_app, name="econ")
+app.add_typer(train_app, name="train")
 app.add_typer(api_key_app, name="api-key")
 app.add_typer(state_app, name="state")
 receipt = typer.Typer(no_args_is_help=True, help="Proof of single answers.")

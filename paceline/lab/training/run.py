@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paceline.base.errors import WorkError
 from paceline.base.hashing import hash_parts
 from paceline.lab.training.accounts import (
     ANCHOR,
@@ -100,10 +101,19 @@ class Run:
             if until_tokens is not None and self.count_tokens() >= until_tokens:
                 return False
             time, _, kind, trainer, data = heapq.heappop(self.queue)
+            if self._is_moot(kind, data):
+                continue
             self.now = max(self.now, time)
             self._handle(kind, trainer, data, time)
         self._evaluate_last()
         return True
+
+    def _is_moot(self, kind: int, data: Any) -> bool:
+        """What comes after the end must neither move the clock nor take a trained replica away."""
+        if kind == DEADLINE:
+            return data not in self.rounds
+        over = [actor.is_finished for actor in self.actors if actor.is_alive]
+        return kind in {CRASH, LEAVE, JOIN} and bool(over) and all(over)
 
     def count_tokens(self) -> int:
         """Tokens that all trainers have trained on."""
@@ -491,6 +501,8 @@ class Run:
         if self.syncers:
             return self.syncers[0].anchor if len(self.syncers) == 1 else torch.cat([s.anchor for s in self.syncers])
         alive = [actor.replica for actor in self.actors if actor.replica is not None]
+        if not alive:
+            raise WorkError("no trainer is left: all crashed or left before the end; let one stay")
         return compute_average(select_finite([replica.desk.keep() for replica in alive]))
 
     # Small things
