@@ -29,7 +29,7 @@ from paceline.lab.training.accounts import (
     select_finite,
 )
 from paceline.lab.training.fleet import Fleet, draw_uniform
-from paceline.lab.training.rounds import Round, SyncerState, forget_numbers
+from paceline.lab.training.rounds import Round, forget_numbers, make_syncers
 from paceline.training.methods.exchanges import AllReduce, Syncer
 from paceline.training.methods.replica import Course, Outcome, Outgoing, Reached, Replica, RoundKey, Waiting
 
@@ -64,6 +64,7 @@ class Actor:
     is_alive: bool = False
     is_leaving: bool = False
     is_finished: bool = False
+    undone: int = 0  # steps computed ahead of the clock that a crash prevents
 
 
 class Run:
@@ -86,7 +87,8 @@ class Run:
         self._order = 0
         self._clock_scale = plan.pretend_params / params.numel() if plan.pretend_params else 1.0
         self.shared = self._make_shared_optimizer()
-        self.syncers = self._make_syncers(params)
+        self.syncers = make_syncers(course.strategy, course.bench.model, params)
+        self.merges_noted = 0  # up to the last evaluation
         self._schedule_lives(params)
 
     def play(self, until_tokens: int | None = None) -> bool:
@@ -100,6 +102,8 @@ class Run:
             time, _, kind, trainer, data = heapq.heappop(self.queue)
             self.now = max(self.now, time)
             self._handle(kind, trainer, data, time)
+        if self.merges_noted < sum(syncer.merges for syncer in self.syncers):
+            self._note_merges(self.now)
         return True
 
     def count_tokens(self) -> int:
@@ -154,9 +158,6 @@ class Run:
     def _go_on(self, actor: Actor) -> None:
         """Let a trainer compute until it sends, waits, or has to be evaluated."""
         replica = _require(actor)
-        if actor.is_leaving and not replica.pending:
-            self._remove(actor, "left")
-            return
         if self._is_over(replica):
             actor.is_finished = True
             self._settle_all()
@@ -164,7 +165,7 @@ class Run:
         if self.syncers:
             replica.schedule_offset = sum(self.steps_seen) // self._count_starters() - replica.step
         before = replica.step
-        move = replica.advance(self._get_goal(actor), rest=bool(self.joiners))
+        move = replica.advance(self._get_goal(actor), rest=bool(self.joiners) or actor.is_leaving)
         self._account(actor, before)
         if isinstance(move, Outgoing):
             self._schedule(actor.time, MESSAGE, actor.trainer, move)
@@ -174,20 +175,25 @@ class Run:
         else:
             self._let_join(actor)
             self._reach(actor, move)
+            if actor.is_leaving:
+                self._remove(actor, "left")
 
     def _account(self, actor: Actor, before: int) -> None:
         machine, replica, meter = self.plan.fleet.machines[actor.trainer], _require(actor), self.meters[actor.trainer]
         for step in range(before, replica.step):
             seconds = machine.compute_step_seconds(self.course.seed, actor.trainer, step)
             actor.time += seconds
+            if actor.time > machine.crashes_at:
+                actor.undone += 1
+                continue
             meter.compute_seconds += seconds
-        meter.steps += replica.step - before
+            meter.steps += 1
         if self.plan.on_progress is not None and replica.step > before:
             self.plan.on_progress(self.count_tokens(), self.total_tokens)
 
     def _reach(self, actor: Actor, reached: Reached) -> None:
         if reached.step >= self._get_goal(actor):
-            if not self.syncers:
+            if not self.syncers and not actor.undone:
                 self._evaluate(actor, reached.step)
             actor.until += self.plan.evaluate_every
         self._schedule(actor.time, READY, actor.trainer)
@@ -307,16 +313,6 @@ class Run:
 
     # The synchroniser
 
-    def _make_syncers(self, params: Tensor) -> list[SyncerState]:
-        rules = self.course.strategy.rules
-        if not rules or not isinstance(rules[0].exchange, Syncer):
-            return []
-        rule, model = rules[0], self.course.bench.model
-        assert rule.outer is not None
-        spans = [model.get_fragment(index, rule.trigger.fragments).span for index in range(rule.trigger.fragments)]
-        cut = [params[span] for span in spans] if len(spans) > 1 else [params]
-        return [SyncerState(rule, anchor, rule.outer.make_state(anchor)) for anchor in cut]
-
     def _push(self, message: Outgoing, time: float) -> None:
         syncer = self.syncers[message.round_key[1]]
         syncer.waiting[message.trainer] = message
@@ -344,8 +340,12 @@ class Run:
             self._schedule(at, DELIVER, trainer, (message.round_key, outcome))
         step = sum(self.steps_seen) // self._count_starters()
         if fragment == len(self.syncers) - 1 and step >= (len(self.points) + 1) * self.plan.evaluate_every:
-            anchor = self._get_average()
-            self._note_point(step, time, anchor, 1.0)
+            self._note_merges(time)
+
+    def _note_merges(self, time: float) -> None:
+        """Evaluate the anchor, which has no replicas to agree with."""
+        self.merges_noted = sum(syncer.merges for syncer in self.syncers)
+        self._note_point(sum(self.steps_seen) // self._count_starters(), time, self._get_average(), 1.0)
 
     # Coming and going
 
@@ -425,7 +425,7 @@ class Run:
 
     def _remove(self, actor: Actor, how: str) -> None:
         replica = _require(actor)
-        self._note(f"trainer {actor.trainer} {how} at step {replica.step}")
+        self._note(f"trainer {actor.trainer} {how} at step {replica.step - actor.undone}")
         replica.desk.keep()
         actor.is_alive, actor.replica = False, None
         self.gone.add(actor.trainer)
