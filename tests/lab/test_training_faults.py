@@ -294,5 +294,5 @@ def test_outcomes_do_not_outlive_their_rounds(name, monkeypatch):
     run, _ = make_run(build(name), trainers=4, steps=24)
     for tokens in range(0, 24 * 4 * 8, 64):
         run.play(tokens)
-        assert sum(found() is not None for found in made) <= 8
-    assert len(made) > 8
+        assert sum(found() is not None for found in made) <= 3
+    assert len(made) >= 4
