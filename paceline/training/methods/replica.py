@@ -291,10 +291,10 @@ class Replica:
             reason = str(problem)
             self.residuals[index][fragment] = None
         weight = float(self._weight_tokens) if self._is_weighted(rule) else 1.0
-        needs_own = rule.subject is Subject.PARAMS or rule.mixer.eager
-        kept = (own if own is not None else values) if needs_own and not reason else None
+        heard = None if reason else values if own is None else own
+        kept = heard if rule.subject is Subject.PARAMS or rule.mixer.eager else None
         if rule.look_ahead:
-            self._ahead = None if own is None else torch.sign(own)
+            self._ahead = None if heard is None else torch.sign(heard)
         self.pending.append(Pending(round_key, self.step + rule.trigger.delay, kept, indices, bool(reason)))
         self._weight_tokens = self._since_push = 0
         self._let_go(rule, index)
