@@ -29,6 +29,7 @@ from paceline.lab.training.accounts import (
     select_finite,
 )
 from paceline.lab.training.fleet import Fleet, draw_uniform
+from paceline.lab.training.heap import give_back_large_blocks
 from paceline.lab.training.rounds import Round, forget_numbers, make_syncers
 from paceline.training.methods.exchanges import AllReduce, Syncer
 from paceline.training.methods.replica import Course, Outcome, Outgoing, Reached, Replica, RoundKey, Waiting
@@ -71,6 +72,7 @@ class Run:
     """Play it to the end with `play`, or for a while: `play(until_tokens)` returns earlier and can be called again."""
 
     def __init__(self, course: Course, plan: Plan, params: Tensor) -> None:
+        give_back_large_blocks()
         self.course, self.plan = course, plan
         self.actors = [Actor(trainer) for trainer in range(len(plan.fleet.machines))]
         self.meters = [Meter() for _ in plan.fleet.machines]
