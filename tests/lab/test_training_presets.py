@@ -37,6 +37,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(name):
     assert [meter.sent for meter in one.meters] == [meter.sent for meter in two.meters]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PRESETS)
 def test_it_learns(name):
     found = play(build(name), steps=2 * STEPS, evaluate_every=8)

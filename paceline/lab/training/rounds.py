@@ -16,7 +16,7 @@ from paceline.training.codecs.quantisers import Raw
 from paceline.training.methods.exchanges import AllReduce, ShardCoding, Syncer, Traffic, combine_messages
 from paceline.training.methods.flat_model import FlatModel
 from paceline.training.methods.outer_optimizers import State
-from paceline.training.methods.replica import Outcome, Outgoing, RoundKey
+from paceline.training.methods.replica import Outcome, Outgoing, Replica, RoundKey
 from paceline.training.methods.strategy import Rule, Strategy
 
 
@@ -143,6 +143,13 @@ class SyncerState:
             self.anchor, self.state = self.rule.outer.apply(self.anchor, self.state, update)
             self.merges += 1
         return Outcome(None, len(useful), anchor=self.anchor), pushed
+
+
+def list_rounds_ahead(rounds: Iterable[Round], replica: Replica) -> list[Round]:
+    """Rounds that faster trainers have opened and for which this one, and who joins from it, will still send."""
+    sent = {pending.round_key for pending in replica.pending}
+    open_for_it = [found for found in rounds if replica.trainer in set(found.members) - found.arrived]
+    return [found for found in open_for_it if found.round_key not in sent]
 
 
 def make_syncers(strategy: Strategy, model: FlatModel, params: Tensor) -> list[SyncerState]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paceline.base.errors import WorkError
 from paceline.base.hashing import hash_parts
 from paceline.lab.training.accounts import (
     ANCHOR,
@@ -30,7 +31,7 @@ from paceline.lab.training.accounts import (
 )
 from paceline.lab.training.fleet import Fleet, draw_uniform
 from paceline.lab.training.heap import give_back_large_blocks
-from paceline.lab.training.rounds import Round, forget_numbers, make_syncers
+from paceline.lab.training.rounds import Round, forget_numbers, list_rounds_ahead, make_syncers
 from paceline.training.methods.exchanges import AllReduce, Syncer
 from paceline.training.methods.replica import Course, Outcome, Outgoing, Reached, Replica, RoundKey, Waiting
 
@@ -88,7 +89,7 @@ class Run:
         self.now = 0.0
         self._order = 0
         self._clock_scale = plan.pretend_params / params.numel() if plan.pretend_params else 1.0
-        self.shared = self._make_shared_optimizer()
+        self.shared = course.make_shared_optimizer()
         self.syncers = make_syncers(course.strategy, course.bench.model, params)
         self.merges_noted = 0  # up to the last evaluation
         self._schedule_lives(params)
@@ -102,11 +103,20 @@ class Run:
             if until_tokens is not None and self.count_tokens() >= until_tokens:
                 return False
             time, _, kind, trainer, data = heapq.heappop(self.queue)
+            if self._is_moot(kind, data):
+                continue
             self.now = max(self.now, time)
             self._handle(kind, trainer, data, time)
         if self.merges_noted < sum(syncer.merges for syncer in self.syncers):
             self._note_merges(self.now)
         return True
+
+    def _is_moot(self, kind: int, data: Any) -> bool:
+        """What comes after the end must neither move the clock nor take a trained replica away."""
+        if kind == DEADLINE:
+            return data not in self.rounds
+        over = [actor.is_finished for actor in self.actors if actor.is_alive]
+        return kind in {CRASH, LEAVE, JOIN} and bool(over) and all(over)
 
     def count_tokens(self) -> int:
         """Tokens that all trainers have trained on."""
@@ -382,7 +392,7 @@ class Run:
         under_way = [self.rounds.get(pending.round_key) for pending in replica.pending if pending.outcome is None]
         if any(found is None or not found.is_for_all for found in under_way):
             return
-        ahead = self._list_ahead(donor)
+        ahead = list_rounds_ahead(self.rounds.values(), replica)
         if any(found.served for found in ahead):
             return
         for trainer in self.joiners:
@@ -390,12 +400,6 @@ class Run:
             for found in ahead:
                 found.members = tuple(sorted((*found.members, trainer)))
         self.joiners = []
-
-    def _list_ahead(self, donor: Actor) -> list[Round]:
-        """Rounds that faster trainers have opened and for which this one, and who joins from it, will still send."""
-        sent = {pending.round_key for pending in _require(donor).pending}
-        open_for_it = [found for found in self.rounds.values() if donor.trainer in set(found.members) - found.arrived]
-        return [found for found in open_for_it if found.round_key not in sent]
 
     def _join(self, actor: Actor, donor: Actor) -> None:
         source = _require(donor)
@@ -446,8 +450,7 @@ class Run:
         alive = {actor.trainer for actor in self.actors if actor.is_alive}
         for found in self.evaluations.take_complete(alive):
             vectors = select_finite(found.vectors)
-            if len(vectors) < len(found.vectors):
-                left_out = len(found.vectors) - len(vectors)
+            if left_out := len(found.vectors) - len(vectors):
                 self._note(f"evaluation at step {found.step} leaves out {left_out} trainers with NaN or infinity")
             correlation = compute_correlation(vectors[:MAX_COMPARED])
             self._note_point(found.step, found.seconds, compute_average(vectors), correlation)
@@ -470,15 +473,11 @@ class Run:
         if self.syncers:
             return self.syncers[0].anchor if len(self.syncers) == 1 else torch.cat([s.anchor for s in self.syncers])
         alive = [actor.replica for actor in self.actors if actor.replica is not None]
+        if not alive:
+            raise WorkError("no trainer is left: all crashed or left before the end; let one stay")
         return compute_average(select_finite([replica.desk.keep() for replica in alive]))
 
     # Small things
-
-    def _make_shared_optimizer(self) -> torch.optim.Optimizer | None:
-        strategy = self.course.strategy
-        if strategy.gradient_rule is None:
-            return None
-        return strategy.local.build(self.course.bench.model.params)
 
     def _count_starters(self) -> int:
         return self.total_tokens // (self.course.total_steps * self.course.batch_tokens)

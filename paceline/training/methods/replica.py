@@ -119,6 +119,12 @@ class Course:
         """What everyone knows about a round's random choices."""
         return hash_parts("training-round", self.seed, *(number.to_bytes(8, "little") for number in round_key))
 
+    def make_shared_optimizer(self) -> torch.optim.Optimizer | None:
+        """One for all trainers of a process, where a rule for gradients keeps them equal."""
+        if self.strategy.gradient_rule is None:
+            return None
+        return self.strategy.local.build(self.bench.model.params)
+
     def derive_step_seed(self, trainer: int, step: int) -> int:
         """For what the model draws in one step, such as dropout: the same whoever else trains in this process."""
         digest = hash_parts("training-step", self.seed, trainer.to_bytes(8, "little"), step.to_bytes(8, "little"))
