@@ -99,17 +99,22 @@ class Run:
 
         Errors: those of the model and the data; the run stays as it was before the event.
         """
+        while until_tokens is None or self.count_tokens() < until_tokens or not self.queue:
+            if not self.play_event():
+                return True
+        return False
+
+    def play_event(self) -> bool:
+        """Play the next event; False once none is left and the end was evaluated."""
         while self.queue:
-            if until_tokens is not None and self.count_tokens() >= until_tokens:
-                return False
             time, _, kind, trainer, data = heapq.heappop(self.queue)
-            if self._is_moot(kind, data):
-                continue
-            self.now = max(self.now, time)
-            self._handle(kind, trainer, data, time)
+            if not self._is_moot(kind, data):
+                self.now = max(self.now, time)
+                self._handle(kind, trainer, data, time)
+                return True
         if self.merges_noted < sum(syncer.merges for syncer in self.syncers):
             self._note_merges(self.now)
-        return True
+        return False
 
     def _is_moot(self, kind: int, data: Any) -> bool:
         """What comes after the end must neither move the clock nor take a trained replica away."""
@@ -458,16 +463,9 @@ class Run:
     def _note_point(self, step: int, seconds: float, params: Tensor, correlation: float) -> None:
         loss = self.plan.evaluate(params) if self.plan.evaluate is not None else float("nan")
         sent = sum(sum(meter.sent.values()) for meter in self.meters)
-        self.points.append(
-            Point(
-                step=step,
-                tokens=self.count_tokens(),
-                seconds=seconds,
-                bytes_sent=sent,
-                loss=loss,
-                correlation=correlation,
-            )
-        )
+        tokens = self.count_tokens()
+        made = Point(step=step, tokens=tokens, seconds=seconds, bytes_sent=sent, loss=loss, correlation=correlation)
+        self.points.append(made)
 
     def _get_average(self) -> Tensor:
         if self.syncers:
