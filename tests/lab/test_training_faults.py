@@ -13,6 +13,7 @@ from paceline.lab.training import rounds
 from paceline.lab.training.fleet import Machine, make_fleet
 from paceline.lab.training.rounds import SyncerState
 from paceline.training.codecs.codec import make_flat_layout
+from paceline.training.codecs.masks import RandomMask
 from paceline.training.codecs.quantisers import Raw
 from paceline.training.methods.exchanges import Syncer
 from paceline.training.methods.local import LocalOptimizer, Schedule
@@ -269,6 +270,25 @@ def test_slower_trainers_push_fewer_tokens_and_weigh_less():
     )
     assert [meter.steps for meter in weighted.meters] == [32, 8]
     assert measure_gap(weighted, plain) > 1e-6
+
+
+def test_every_rule_and_fragment_counts_its_own_tokens():
+    """A rule that sends each step must not shrink the weight of one that sends every eight, nor a fragment another's."""
+    sparse = Rule(subject=Subject.PARAMS, mask=RandomMask(0.1))
+    streamed = Rule(
+        subject=Subject.DELTA, trigger=Trigger(interval=8, fragments=2), outer=Sgd(rate=1.0), by_tokens=True
+    )
+    run, _ = make_run(Strategy(name="both", local=SGD, rules=(sparse, streamed)), trainers=2, steps=16)
+    weights, plain = [], run._take_message
+
+    def watch(message, time):
+        weights.append((message.round_key[0], message.weight))
+        plain(message, time)
+
+    run._take_message = watch
+    assert run.play()
+    assert {weight for rule, weight in weights if rule == 0} == {1.0}
+    assert [weight for rule, weight in weights if rule == 1] == [32.0] * 2 + [64.0] * 6
 
 
 def test_a_joiner_that_begins_within_an_interval_weighs_what_it_did():

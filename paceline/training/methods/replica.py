@@ -161,7 +161,9 @@ class Replica:
         self._cursor = len(rules)
         self._fired = False
         self._applied = False
-        self._weight_tokens = 0
+        self._trained_tokens = 0
+        self._sent_tokens = [[0] * rule.trigger.fragments for rule in rules]
+        """Tokens trained on when each rule last sent each fragment."""
         self._since_push = 0
         self._ahead: Tensor | None = None
 
@@ -260,7 +262,7 @@ class Replica:
             self._step_optimizer(self.step)
         self.step += 1
         self._since_push += 1
-        self._weight_tokens += course.batch_tokens
+        self._trained_tokens += course.batch_tokens
 
     def _compute_ahead(self, batch: Tensor, direction: Tensor) -> float:
         """The gradient where this trainer's own last message would lead; its parameters stay."""
@@ -296,7 +298,8 @@ class Replica:
         except WorkError as problem:
             reason = str(problem)
             self.residuals[index][fragment] = None
-        weight = float(self._weight_tokens) if self._is_weighted(rule) else 1.0
+        tokens = self._trained_tokens - self._sent_tokens[index][fragment]
+        weight = float(tokens) if self._is_weighted(rule) else 1.0
         needs_own = rule.subject is Subject.PARAMS or rule.mixer.eager
         if payload is not None and (needs_own or rule.look_ahead):
             own = rule.codec.decode(payload, layout, seed)
@@ -305,7 +308,7 @@ class Replica:
         if rule.look_ahead:
             self._ahead = None if heard is None else torch.sign(heard)
         self.pending.append(Pending(round_key, self.step + rule.trigger.delay, kept, indices, bool(reason)))
-        self._weight_tokens = self._since_push = 0
+        self._sent_tokens[index][fragment], self._since_push = self._trained_tokens, 0
         self._let_go(rule, index)
         return Outgoing(
             round_key=round_key,
