@@ -7,8 +7,6 @@ were made, and nothing reads a real clock, so the same seed gives the same resul
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,44 +27,16 @@ from paceline.lab.training.accounts import (
     compute_correlation,
     select_finite,
 )
-from paceline.lab.training.fleet import Fleet, draw_uniform
+from paceline.lab.training.fleet import draw_uniform
 from paceline.lab.training.heap import give_back_large_blocks
+from paceline.lab.training.plan import Actor, Plan
 from paceline.lab.training.rounds import Round, forget_numbers, list_rounds_ahead, make_syncers
 from paceline.training.methods.exchanges import AllReduce, Syncer
 from paceline.training.methods.replica import Course, Outcome, Outgoing, Reached, Replica, RoundKey, Waiting
 
+__all__ = ["Actor", "Plan", "Run", "derive_run_seed"]
+
 READY, MESSAGE, DELIVER, PUSH, MERGE, DEADLINE, CRASH, LEAVE, JOIN = range(9)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a run is made of besides its course."""
-
-    fleet: Fleet
-    evaluate_every: int
-    """Inner steps of a trainer between two evaluations."""
-    timeout_seconds: float = 0.0
-    """How long a round waits after its first message; 0 waits for everyone."""
-    pretend_params: int = 0
-    """The clock takes messages for those of a model of this size; 0 takes them as they are."""
-    evaluate: Callable[[Tensor], float] | None = None
-    on_progress: Callable[[int, int], None] | None = None
-    """Called with the tokens trained on so far and in all."""
-
-
-@dataclass
-class Actor:
-    """A trainer in the run: its replica, its time, and how far it is."""
-
-    trainer: int
-    replica: Replica | None = None
-    time: float = 0.0
-    until: int = 0
-    waiting_for: RoundKey | None = None
-    is_alive: bool = False
-    is_leaving: bool = False
-    is_finished: bool = False
-    undone: int = 0  # steps computed ahead of the clock that a crash prevents
 
 
 class Run:
@@ -91,7 +61,8 @@ class Run:
         self._clock_scale = plan.pretend_params / params.numel() if plan.pretend_params else 1.0
         self.shared = course.make_shared_optimizer()
         self.syncers = make_syncers(course.strategy, course.bench.model, params)
-        self.merges_noted = 0  # up to the last evaluation
+        self._merged_at: float | None = None
+        """When the synchroniser's anchor moved after its last evaluation."""
         self._schedule_lives(params)
 
     def play(self, until_tokens: int | None = None) -> bool:
@@ -112,8 +83,7 @@ class Run:
                 self.now = max(self.now, time)
                 self._handle(kind, trainer, data, time)
                 return True
-        if self.merges_noted < sum(syncer.merges for syncer in self.syncers):
-            self._note_merges(self.now)
+        self._evaluate_last()
         return False
 
     def _is_moot(self, kind: int, data: Any) -> bool:
@@ -178,6 +148,7 @@ class Run:
         if self._is_over(replica):
             actor.is_finished = True
             self._settle_all()
+            self._merge_all()
             return
         if self.syncers:
             replica.schedule_offset = sum(self.steps_seen) // self._count_starters() - replica.step
@@ -311,10 +282,16 @@ class Run:
         if found.is_for_all:
             return own
         sources = found.rule.exchange.get_sources(trainer, found.members, found.seed)
-        return max([own, *(self._time_upload(found, source) for source in sources if source in found.messages)])
-
-    def _time_upload(self, found: Round, trainer: int) -> float:
-        return self._time_transfer(trainer, found.count_traffic(trainer).sent, 0)
+        return max(
+            [
+                own,
+                *(
+                    self._time_transfer(source, found.count_traffic(source).sent, 0)
+                    for source in sources
+                    if source in found.messages
+                ),
+            ]
+        )
 
     def _time_transfer(self, trainer: int, sent: int, received: int, phases: int = 1) -> float:
         machine, scale = self.plan.fleet.machines[trainer], self._clock_scale
@@ -334,6 +311,11 @@ class Run:
         syncer = self.syncers[message.round_key[1]]
         syncer.waiting[message.trainer] = message
         self._merge_if_complete(message.round_key[1], time)
+
+    def _merge_all(self) -> None:
+        """Somebody is no longer waited for."""
+        for fragment in range(len(self.syncers)):
+            self._merge_if_complete(fragment, self.now)
 
     def _merge_if_complete(self, fragment: int, time: float) -> None:
         syncer = self.syncers[fragment]
@@ -357,12 +339,10 @@ class Run:
             self._schedule(at, DELIVER, trainer, (message.round_key, outcome))
         step = sum(self.steps_seen) // self._count_starters()
         if fragment == len(self.syncers) - 1 and step >= (len(self.points) + 1) * self.plan.evaluate_every:
-            self._note_merges(time)
-
-    def _note_merges(self, time: float) -> None:
-        """Evaluate the anchor, which has no replicas to agree with."""
-        self.merges_noted = sum(syncer.merges for syncer in self.syncers)
-        self._note_point(sum(self.steps_seen) // self._count_starters(), time, self._get_average(), 1.0)
+            self._note_point(step, time, self._get_average(), 1.0)
+            self._merged_at = None
+        else:
+            self._merged_at = time
 
     # Coming and going
 
@@ -441,8 +421,7 @@ class Run:
         actor.is_alive, actor.replica = False, None
         self.gone.add(actor.trainer)
         self._settle_all()
-        for fragment in range(len(self.syncers)):
-            self._merge_if_complete(fragment, self.now)
+        self._merge_all()
         self._finish_evaluations()
 
     # Evaluation
@@ -460,10 +439,23 @@ class Run:
             correlation = compute_correlation(vectors[:MAX_COMPARED])
             self._note_point(found.step, found.seconds, compute_average(vectors), correlation)
 
+    def _evaluate_last(self) -> None:
+        """The end of a run with a synchroniser, which no trainer's step marks."""
+        if self._merged_at is not None:
+            self._note_point(sum(self.steps_seen) // self._count_starters(), self._merged_at, self._get_average(), 1.0)
+            self._merged_at = None
+
+    def _count_tokens_at(self, step: int) -> int:
+        """Tokens behind an evaluation: faster trainers may be past it already."""
+        if self.syncers:
+            return sum(self.steps_seen) * self.course.batch_tokens
+        ahead = sum(max(0, actor.replica.step - step) for actor in self.actors if actor.replica is not None)
+        return self.count_tokens() - ahead * self.course.batch_tokens
+
     def _note_point(self, step: int, seconds: float, params: Tensor, correlation: float) -> None:
         loss = self.plan.evaluate(params) if self.plan.evaluate is not None else float("nan")
         sent = sum(sum(meter.sent.values()) for meter in self.meters)
-        tokens = self.count_tokens()
+        tokens = self._count_tokens_at(step)
         made = Point(step=step, tokens=tokens, seconds=seconds, bytes_sent=sent, loss=loss, correlation=correlation)
         self.points.append(made)
 
