@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import os
 import resource
 import subprocess
@@ -23,13 +22,7 @@ STRIDE = 31
 
 
 def play_events(run, count):
-    for _ in range(count):
-        if not run.queue:
-            return False
-        time, _, kind, trainer, data = heapq.heappop(run.queue)
-        run.now = max(run.now, time)
-        run._handle(kind, trainer, data, time)
-    return bool(run.queue)
+    return all(run.play_event() for _ in range(count))
 
 
 def resume(path, strategy, **settings):

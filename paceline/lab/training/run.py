@@ -95,12 +95,18 @@ class Run:
 
         Errors: those of the model and the data; the run stays as it was before the event.
         """
-        while self.queue:
-            if until_tokens is not None and self.count_tokens() >= until_tokens:
-                return False
-            time, _, kind, trainer, data = heapq.heappop(self.queue)
-            self.now = max(self.now, time)
-            self._handle(kind, trainer, data, time)
+        while until_tokens is None or self.count_tokens() < until_tokens or not self.queue:
+            if not self.play_event():
+                return True
+        return False
+
+    def play_event(self) -> bool:
+        """Play the next event; False once none is left."""
+        if not self.queue:
+            return False
+        time, _, kind, trainer, data = heapq.heappop(self.queue)
+        self.now = max(self.now, time)
+        self._handle(kind, trainer, data, time)
         return True
 
     def count_tokens(self) -> int:
