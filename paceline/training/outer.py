@@ -2,15 +2,13 @@
 
 It refuses to know who was rejected and why. Invariant: the same state and the same set of updates give the same
 bytes on every CPU, in whatever order the updates arrive.
+The arithmetic is that of `methods`, so a simulated run and the network's take the same outer step.
 Source: DiLoCo, arXiv 2311.08105; white paper appendix L.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
-from torch import Tensor
 
 from paceline.base.errors import InvalidClaim
 from paceline.base.integers import PPM
@@ -22,6 +20,9 @@ from paceline.training.claim import (
     encode_state,
     require_finite,
 )
+from paceline.training.methods.local import LocalOptimizer, Schedule
+from paceline.training.methods.outer_optimizers import Nesterov
+from paceline.training.methods.strategy import Rule, Strategy, Subject, Trigger
 from paceline.training.plan import TrainingPlan
 
 
@@ -38,31 +39,35 @@ def compute_outer_step(plan: TrainingPlan, global_state: bytes, updates: Sequenc
     if len(set(addresses)) != len(addresses):
         raise InvalidClaim("duplicate-update", "one trainer has two updates in one round")
     state = decode_global_state(plan, global_state)
-    mean = compute_mean([decode_update(plan, data) for _, data in ordered])
-    stepped = apply_nesterov(plan, state, mean)
+    (rule,) = build_strategy(plan).rules
+    stepped = _apply(rule, state, [decode_update(plan, data) for _, data in ordered])
     require_finite(stepped.params | stepped.momentum, "outer step")
     return encode_state(stepped)
 
 
-def compute_mean(updates: Sequence[Tensors]) -> Tensors:
-    """Mean of updates, added left to right in fp32: addition of floats depends on its order, so the order is fixed."""
-    total = dict(updates[0])
-    for update in updates[1:]:
-        total = {name: value + update[name] for name, value in total.items()}
-    return {name: value / len(updates) for name, value in total.items()}
+def build_strategy(plan: TrainingPlan) -> Strategy:
+    """The run's method as the engine of all methods knows it: DiLoCo with the plan's settings.
 
-
-def apply_nesterov(plan: TrainingPlan, state: GlobalState, mean: Tensors) -> GlobalState:
-    """One outer step: m' = mu * m + mean; params' = params - eta * (mean + mu * m').
-
-    Products and sums stay separate kernels: a fused multiply-add rounds once instead of twice, and only some CPUs
-    have it.
+    Its inner optimiser says what `run.InnerLoop` does; the loop itself takes integer rates, which auditors replay.
     """
-    rate, decay = _to_fp32(plan.outer_rate_ppm), _to_fp32(plan.outer_momentum_ppm)
-    momentum = {name: value * decay + mean[name] for name, value in state.momentum.items()}
-    params = {name: value - (momentum[name] * decay + mean[name]) * rate for name, value in state.params.items()}
+    decays = [plan.first_decay_ppm / PPM, plan.second_decay_ppm / PPM]
+    local = LocalOptimizer(
+        name="adamw",
+        rate=plan.inner_rate_ppm / PPM,
+        settings={"betas": decays, "weight_decay": plan.weight_decay_ppm / PPM, "fused": True},
+        schedule=Schedule(kind="linear", warmup_steps=plan.warmup_steps, final_share=plan.final_rate_ppm / PPM),
+    )
+    outer = Nesterov(rate=plan.outer_rate_ppm / PPM, momentum=plan.outer_momentum_ppm / PPM)
+    rule = Rule(subject=Subject.DELTA, trigger=Trigger(interval=plan.inner_steps), outer=outer)
+    return Strategy(name="diloco", local=local, rules=(rule,))
+
+
+def _apply(rule: Rule, state: GlobalState, updates: Sequence[Tensors]) -> GlobalState:
+    """Combine and step tensor by tensor: the updates come in the order of addresses, on which float sums depend."""
+    outer = rule.outer
+    assert outer is not None
+    params, momentum = {}, {}
+    for name, anchor in state.params.items():
+        mean = rule.combine.apply([update[name] for update in updates], [1.0] * len(updates))
+        params[name], (momentum[name],) = outer.apply(anchor, (state.momentum[name],), mean)
     return GlobalState(params, momentum)
-
-
-def _to_fp32(share_ppm: int) -> Tensor:
-    return torch.tensor(share_ppm / PPM, dtype=torch.float32)

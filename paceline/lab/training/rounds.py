@@ -6,7 +6,7 @@ outcome is computed from the messages in the order of trainers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -91,11 +91,7 @@ class Round:
     def _combine(self, messages: dict[int, Outgoing], shares: dict[int, float]) -> Tensor:
         weights = {trainer: message.weight for trainer, message in messages.items()}
         if not isinstance(self.rule.exchange, AllReduce):
-            decoded = {
-                trainer: self.rule.codec.decode(_get_payload(message), message.layout, message.seed)
-                for trainer, message in messages.items()
-            }
-            return combine_messages(self.rule.combine, decoded, shares, weights)
+            return combine_messages(self.rule.combine, _Decoding(self.rule, messages), shares, weights)
         values = {trainer: _get_values(message) for trainer, message in messages.items()}
         if isinstance(self.rule.codec, Raw):
             # Exact coding makes shards and whole vectors give the same bits.
@@ -138,16 +134,34 @@ class SyncerState:
         pushed, self.waiting, self.merging = self.waiting, {}, False
         useful = {trainer: message for trainer, message in pushed.items() if message.payload is not None}
         if useful:
-            decoded = {
-                trainer: self.rule.codec.decode(_get_payload(message), message.layout, message.seed)
-                for trainer, message in useful.items()
-            }
             weights = {trainer: message.weight for trainer, message in useful.items()}
-            update = combine_messages(self.rule.combine, decoded, dict.fromkeys(useful, 1.0), weights)
+            update = combine_messages(
+                self.rule.combine, _Decoding(self.rule, useful), dict.fromkeys(useful, 1.0), weights
+            )
             assert self.rule.outer is not None
             self.anchor, self.state = self.rule.outer.apply(self.anchor, self.state, update)
             self.merges += 1
         return Outcome(None, len(useful), anchor=self.anchor), pushed
+
+
+class _Decoding(Mapping[int, Tensor]):
+    """Messages as vectors, each decoded when it is asked for and kept by nobody."""
+
+    def __init__(self, rule: Rule, messages: Mapping[int, Outgoing]) -> None:
+        self._rule, self._messages = rule, messages
+
+    def __getitem__(self, trainer: int) -> Tensor:
+        message = self._messages[trainer]
+        return self._rule.codec.decode(_get_payload(message), message.layout, message.seed)
+
+    def __contains__(self, trainer: object) -> bool:
+        return trainer in self._messages
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._messages)
+
+    def __len__(self) -> int:
+        return len(self._messages)
 
 
 def forget_numbers(message: Outgoing) -> Outgoing:

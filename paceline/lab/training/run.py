@@ -30,6 +30,7 @@ from paceline.lab.training.accounts import (
     select_finite,
 )
 from paceline.lab.training.fleet import Fleet, draw_uniform
+from paceline.lab.training.heap import give_back_large_blocks
 from paceline.lab.training.rounds import Round, SyncerState, forget_numbers
 from paceline.training.methods.exchanges import AllReduce, Syncer
 from paceline.training.methods.replica import Course, Outcome, Outgoing, Reached, Replica, RoundKey, Waiting
@@ -71,6 +72,7 @@ class Run:
     """Play it to the end with `play`, or for a while: `play(until_tokens)` returns earlier and can be called again."""
 
     def __init__(self, course: Course, plan: Plan, params: Tensor) -> None:
+        give_back_large_blocks()
         self.course, self.plan = course, plan
         self.actors = [Actor(trainer) for trainer in range(len(plan.fleet.machines))]
         self.meters = [Meter() for _ in plan.fleet.machines]
@@ -84,6 +86,8 @@ class Run:
         self.points: list[Point] = []
         self.events: list[str] = []
         self.now = 0.0
+        self._merged_at: float | None = None
+        """When the synchroniser's anchor moved after its last evaluation."""
         self._order = 0
         self._clock_scale = plan.pretend_params / params.numel() if plan.pretend_params else 1.0
         self.shared = self._make_shared_optimizer()
@@ -103,6 +107,7 @@ class Run:
                 continue
             self.now = max(self.now, time)
             self._handle(kind, trainer, data, time)
+        self._evaluate_last()
         return True
 
     def _is_moot(self, kind: int, data: Any) -> bool:
@@ -170,6 +175,7 @@ class Run:
         if self._is_over(replica):
             actor.is_finished = True
             self._settle_all()
+            self._merge_all()
             return
         if self.syncers:
             replica.schedule_offset = sum(self.steps_seen) // self._count_starters() - replica.step
@@ -332,6 +338,11 @@ class Run:
         syncer.waiting[message.trainer] = message
         self._merge_if_complete(message.round_key[1], time)
 
+    def _merge_all(self) -> None:
+        """Somebody is no longer waited for."""
+        for fragment in range(len(self.syncers)):
+            self._merge_if_complete(fragment, self.now)
+
     def _merge_if_complete(self, fragment: int, time: float) -> None:
         syncer = self.syncers[fragment]
         exchange = syncer.rule.exchange
@@ -354,8 +365,10 @@ class Run:
             self._schedule(at, DELIVER, trainer, (message.round_key, outcome))
         step = sum(self.steps_seen) // self._count_starters()
         if fragment == len(self.syncers) - 1 and step >= (len(self.points) + 1) * self.plan.evaluate_every:
-            anchor = self._get_average()
-            self._note_point(step, time, anchor, 1.0)
+            self._note_point(step, time, self._get_average(), 1.0)
+            self._merged_at = None
+        else:
+            self._merged_at = time
 
     # Coming and going
 
@@ -440,8 +453,7 @@ class Run:
         actor.is_alive, actor.replica = False, None
         self.gone.add(actor.trainer)
         self._settle_all()
-        for fragment in range(len(self.syncers)):
-            self._merge_if_complete(fragment, self.now)
+        self._merge_all()
         self._finish_evaluations()
 
     # Evaluation
@@ -460,13 +472,26 @@ class Run:
             correlation = compute_correlation(vectors[:MAX_COMPARED])
             self._note_point(found.step, found.seconds, compute_average(vectors), correlation)
 
+    def _evaluate_last(self) -> None:
+        """The end of a run with a synchroniser, which no trainer's step marks."""
+        if self._merged_at is not None:
+            self._note_point(sum(self.steps_seen) // self._count_starters(), self._merged_at, self._get_average(), 1.0)
+            self._merged_at = None
+
+    def _count_tokens_at(self, step: int) -> int:
+        """Tokens behind an evaluation: faster trainers may be past it already."""
+        if self.syncers:
+            return sum(self.steps_seen) * self.course.batch_tokens
+        ahead = sum(max(0, actor.replica.step - step) for actor in self.actors if actor.replica is not None)
+        return self.count_tokens() - ahead * self.course.batch_tokens
+
     def _note_point(self, step: int, seconds: float, params: Tensor, correlation: float) -> None:
         loss = self.plan.evaluate(params) if self.plan.evaluate is not None else float("nan")
         sent = sum(sum(meter.sent.values()) for meter in self.meters)
         self.points.append(
             Point(
                 step=step,
-                tokens=self.count_tokens(),
+                tokens=self._count_tokens_at(step),
                 seconds=seconds,
                 bytes_sent=sent,
                 loss=loss,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from paceline.base.errors import InvalidClaim, WorkError
 
-_PIECE_NUMBERS = 1 << 16
+CPU_PIECE_NUMBERS = 1 << 17
 """What a core's second cache holds: temporary vectors of full length would cost more than the work itself."""
 
 
@@ -92,7 +92,7 @@ class Codec(ABC):
 def require_finite(values: Tensor) -> None:
     """Errors: WorkError when a vector holds NaN or infinity; its owner withdraws it."""
     flat = values.reshape(-1)
-    step = _PIECE_NUMBERS if values.device.type == "cpu" else max(1, flat.numel())
+    step = CPU_PIECE_NUMBERS if values.device.type == "cpu" else max(1, flat.numel())
     peaks = [part.abs().amax() for part in torch.split(flat, step) if part.numel()]
     if peaks and not bool(torch.isfinite(torch.stack(peaks)).all()):
         raise WorkError("the vector holds NaN or infinity and cannot be encoded")

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from paceline.base.errors import ConfigError
-from paceline.training.codecs.codec import Codec, Layout, make_flat_layout, require_length
+from paceline.training.codecs.codec import Codec, Layout, make_flat_layout, require_finite, require_length
 from paceline.training.codecs.pieces import allocate, get_piece_numbers, require_type, require_values
+from paceline.training.codecs.quantisers import refuse_infinite
 from paceline.training.codecs.settings import require_int
 from paceline.training.codecs.top_k import TopK
 
@@ -88,7 +89,9 @@ class Dct(Codec):
             payload, sent = codec.encode_with_sent(coefficients[span], inner, key)
             parts.append(payload)
             coefficients[span] = sent
-        return _join(parts, values.device), self._invert(coefficients, layout)
+        sent = self._invert(coefficients, layout)
+        require_finite(sent)
+        return _join(parts, values.device), sent
 
     def decode(self, payload: Tensor, layout: Layout, key: bytes = b"") -> Tensor:
         require_type(layout)
@@ -97,11 +100,14 @@ class Dct(Codec):
         parts = torch.split(payload, [codec.count_bytes(inner) for codec, inner, _ in groups]) if groups else ()
         found = [codec.decode(part, inner, key) for (codec, inner, _), part in zip(groups, parts, strict=True)]
         if len(found) == 1:
-            return self._invert(found[0], layout)
-        coefficients = allocate(layout.size, layout.dtype, payload.device)
-        for (_, _, span), part in zip(groups, found, strict=True):
-            coefficients[span] = part
-        return self._invert(coefficients, layout)
+            values = self._invert(found[0], layout)
+        else:
+            coefficients = allocate(layout.size, layout.dtype, payload.device)
+            for (_, _, span), part in zip(groups, found, strict=True):
+                coefficients[span] = part
+            values = self._invert(coefficients, layout)
+        refuse_infinite(values)
+        return values
 
     def _list_groups(self, layout: Layout) -> Iterator[tuple[Codec, Layout, slice]]:
         for group in plan_blocks(layout.shapes, self.block).groups:
@@ -159,8 +165,10 @@ def make_basis(size: int) -> Tensor:
 
     Shapes: (size, size) fp64.
     """
-    angles = [[math.cos(math.pi * (2 * n + 1) * i / (2 * size)) for n in range(size)] for i in range(size)]
-    basis = torch.tensor(angles, dtype=torch.float64) * math.sqrt(2 / size)
+    # Whole turns are taken off in integers: the cosine of a large angle has lost digits.
+    turns = [[(2 * n + 1) * i % (4 * size) for n in range(size)] for i in range(size)]
+    cosines = [[math.cos(math.pi * turn / (2 * size)) for turn in row] for row in turns]
+    basis = torch.tensor(cosines, dtype=torch.float64) * math.sqrt(2 / size)
     basis[0] *= math.sqrt(0.5)
     return basis
 
@@ -168,34 +176,29 @@ def make_basis(size: int) -> Tensor:
 def _walk(values: Tensor, coefficients: Tensor, blocks: Blocks, *, inverse: bool) -> None:
     """Transform one tensor a cache-sized piece at a time: rows of blocks, or a run of blocks of one row."""
     _, _, rows, columns, height, width = blocks
-    down, across = (make_basis(side).to(values.device) for side in (height, width))
     strips = rows // height
     grid = values[blocks.start : blocks.start + rows * columns].view(strips, height, columns)
     listed = coefficients[blocks.first : blocks.first + rows * columns]
     listed = listed.view(strips, columns // width, height, width).transpose(1, 2)
-    limit = get_piece_numbers(values.device) // 2
+    limit = max(get_piece_numbers(values.device), height * width)
     high = max(1, limit // (height * columns))
-    wide = columns if height * columns <= limit else max(1, limit // (height * width)) * width
+    wide = min(columns, limit // height // width * width)
+    down, across = (make_basis(side).to(values.device) for side in (height, width))
+    spare = torch.empty((2, min(high, strips) * height * wide), dtype=torch.float64, device=values.device)
     for top in range(0, strips, high):
         for left in range(0, columns, wide):
             part = grid[top : top + high, :, left : left + wide]
             spectrum = listed[top : top + high, :, left // width : (left + wide) // width]
+            one, two = (buffer[: part.numel()].view(part.shape) for buffer in spare)
             if inverse:
-                wave = (spectrum.to(torch.float64).reshape(-1, width) @ across).view(part.shape)
-                part.copy_(_multiply(down.T, wave))
+                one.view(spectrum.shape).copy_(spectrum)
+                torch.mm(one.view(-1, width), across, out=two.view(-1, width))
+                part.copy_(torch.matmul(down.T, two, out=one))
             else:
-                wave = _multiply(down, part.to(torch.float64))
-                spectrum.copy_((wave.reshape(-1, width) @ across.T).view(spectrum.shape))
-
-
-def _multiply(matrix: Tensor, strips: Tensor) -> Tensor:
-    """A matrix times every strip.
-
-    Shapes: (h, h) and (r, h, w) in, (r, h, w) out.
-    """
-    if len(strips) == 1:
-        return (matrix @ strips[0])[None]
-    return torch.matmul(matrix, strips)
+                two.copy_(part)
+                torch.matmul(down, two, out=one)
+                torch.mm(one.view(-1, width), across.T, out=two.view(-1, width))
+                spectrum.copy_(two.view(spectrum.shape))
 
 
 def _join(parts: list[Tensor], device: torch.device) -> Tensor:

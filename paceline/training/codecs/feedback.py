@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from paceline.training.codecs.codec import Codec, Layout
+from paceline.training.codecs.pieces import allocate
 from paceline.training.codecs.settings import require_share
 
 
@@ -35,6 +37,7 @@ class ErrorFeedback:
         Shapes: (layout.size,) twice in, (count_bytes,) uint8 and (layout.size,) out.
         Errors: WorkError when the sum is not finite.
         """
-        total = (residual * self.decay).add_(values)
+        total = allocate(layout.size, layout.dtype, values.device)
+        torch.mul(residual, self.decay, out=total).add_(values)
         payload, sent = codec.encode_with_sent(total, layout, key)
         return payload, total.sub_(sent)

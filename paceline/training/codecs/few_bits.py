@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from paceline.base.errors import ConfigError
-from paceline.training.codecs.pieces import compute_row_sums
+from paceline.training.codecs.pieces import compute_row_sums, divide
 from paceline.training.codecs.quantisers import MAX_CHUNK, Chunked, compute_scales
 from paceline.training.codecs.settings import require_int
 
@@ -46,7 +46,7 @@ class TwoBit(Chunked):
     def quantise(self, rows: Tensor, peaks: Tensor) -> tuple[Tensor, Tensor]:
         peaks = compute_scales(peaks, 1)[:, None]
         ratios = compute_ratios(rows, peaks)
-        sigmas = (compute_row_sums(ratios * ratios) / rows.shape[1]).sqrt_()
+        sigmas = divide(compute_row_sums(ratios * ratios), rows.shape[1]).sqrt_()
         outer = ratios > (sigmas * (self.range_sigmas / 4))[:, None]
         means = [_compute_mean_of(ratios * chosen, chosen) for chosen in (~outer, outer)]
         scales = (torch.stack(means, 1) * peaks).to(rows.dtype)
@@ -55,14 +55,13 @@ class TwoBit(Chunked):
 
     def restore(self, codes: Tensor, scales: Tensor, out: Tensor) -> bool:
         inner_level, outer_level = scales[:, :1], scales[:, 1:]
-        negative, outer = (codes & 1).bool(), codes > 1
-        out.copy_(torch.where(outer, outer_level, inner_level))
-        out.copy_(torch.where(negative, -out, out))
+        torch.where(codes > 1, outer_level, inner_level, out=out)
+        out *= (codes & 1).to(out.dtype).mul_(-2).add_(1)
+        largest = codes.amax(1, keepdim=True)
+        # A level of zero stands for empty bins; a chunk without any level is zeros, and zeros are plus.
+        used = ((largest < 2) | (outer_level > 0)) & ((largest == 0) | (scales > 0).any(1, keepdim=True))
         ordered = (outer_level == 0) | (outer_level >= inner_level)
-        known = is_magnitude(scales).all(1, keepdim=True) & ordered
-        # A level of zero stands for no bin, or for zeros, which are plus.
-        empty = (outer & (outer_level == 0)) | (negative & (out == 0) & (scales == 0).all(1, keepdim=True))
-        return bool(known.all()) and not bool(empty.any())
+        return bool((is_magnitude(scales).all(1, keepdim=True) & ordered & used).all())
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class Sign(Chunked):
         if not self.chunk:
             return rows.new_empty((len(rows), 0)), negative
         peaks = compute_scales(peaks, 1)[:, None]
-        means = (compute_row_sums(compute_ratios(rows, peaks)) / rows.shape[1]).clamp_(max=1)[:, None]
+        means = divide(compute_row_sums(compute_ratios(rows, peaks)), rows.shape[1]).clamp_(max=1)[:, None]
         scales = (means * peaks).to(rows.dtype)
         return scales, negative * (scales > 0)
 

@@ -35,24 +35,23 @@ def pack_codes(codes: Tensor, bits: int) -> Tensor:
     return packed.bitwise_and_(0xFF).to(torch.uint8)
 
 
-def unpack_codes(packed: Tensor, bits: int, count: int) -> Tensor:
-    """What `pack_codes` packed.
+def unpack_codes(packed: Tensor, bits: int, start: int, stop: int) -> Tensor:
+    """Codes `start` to `stop` of what `pack_codes` packed.
 
-    Shapes: (ceil(count * bits / 8),) uint8 in, (count,) uint8 out.
-    Errors: InvalidClaim when bits after the last code are set.
+    Shapes: at least ceil(stop * bits / 8) bytes in, (stop - start,) uint8 out.
     """
-    if bits == 8:
-        return packed
     per_byte = 8 // bits
-    words = packed.to(_WORDS[bits])
+    first = start // per_byte
+    part = packed[first : count_packed_bytes(stop, bits)]
+    if bits == 8:
+        return part
+    words = part.to(_WORDS[bits])
     group = per_byte
     while group > 1:
         group //= 2
         words |= words << (group * (8 - bits))
         words &= _make_mask(bits * group, per_byte // group, group)
-    codes = words.view(torch.uint8)
-    require_zero(codes[count:])
-    return codes[:count]
+    return words.view(torch.uint8)[start - first * per_byte : stop - first * per_byte]
 
 
 def pack_indices(indices: Tensor, width: int) -> Tensor:
@@ -88,14 +87,14 @@ def unpack_indices(packed: Tensor, width: int, count: int) -> Tensor:
             shift = place * width - 8 * byte
             if -width < shift < 8:
                 groups[:, place] |= column >> shift if shift >= 0 else column << -shift
-    indices = groups.bitwise_and_((1 << width) - 1).view(-1)
-    require_zero(indices[count:])
-    return indices[:count]
+    require_zero_rest(packed, count * width)
+    return groups.bitwise_and_((1 << width) - 1).view(-1)[:count]
 
 
-def require_zero(rest: Tensor) -> None:
-    """Errors: InvalidClaim when bits that carry nothing are set: one vector has one encoding."""
-    if rest.numel() and bool(rest.any()):
+def require_zero_rest(packed: Tensor, used_bits: int) -> None:
+    """Errors: InvalidClaim when bits of the last byte after the last number are set: one vector has one encoding."""
+    free = -used_bits % 8
+    if free and int(packed[-1]) >> (8 - free):
         raise InvalidClaim("payload", "bits after the last number are set")
 
 

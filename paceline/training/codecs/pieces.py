@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from paceline.base.errors import ConfigError, WorkError
-from paceline.training.codecs.codec import Layout
+from paceline.training.codecs.codec import CPU_PIECE_NUMBERS, Layout
 
-_CPU_NUMBERS = 1 << 16
 _DEVICE_NUMBERS = 1 << 26
 _ALIGNED_CHUNKS = 8
 _LARGE_BYTES = 1 << 22
@@ -34,7 +33,7 @@ class Piece(NamedTuple):
 
 def get_piece_numbers(device: torch.device) -> int:
     """Numbers worked on at once: what a core's second cache holds, or enough to keep an accelerator busy."""
-    return _CPU_NUMBERS if device.type == "cpu" else _DEVICE_NUMBERS
+    return CPU_PIECE_NUMBERS if device.type == "cpu" else _DEVICE_NUMBERS
 
 
 def split_in_pieces(size: int, chunk: int, device: torch.device) -> Iterator[Piece]:
@@ -86,6 +85,11 @@ def compute_peaks(rows: Tensor) -> Tensor:
     if not bool(torch.isfinite(peaks).all()):
         raise WorkError("the vector holds NaN or infinity and cannot be encoded")
     return peaks
+
+
+def divide(numbers: Tensor, divisor: int) -> Tensor:
+    """Quotients rounded once. A plain number as divisor would not do: accelerators multiply by its rounded inverse."""
+    return numbers / numbers.new_full((), divisor)
 
 
 def compute_row_sums(rows: Tensor) -> Tensor:

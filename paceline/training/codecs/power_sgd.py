@@ -13,10 +13,11 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from paceline.base.errors import InvalidClaim, WorkError
+from paceline.base.errors import WorkError
 from paceline.training.codecs.codec import Codec, Layout, require_finite, require_length
 from paceline.training.codecs.counter import derive_fractions
-from paceline.training.codecs.pieces import allocate, require_type, require_values
+from paceline.training.codecs.pieces import allocate, get_piece_numbers, require_type, require_values
+from paceline.training.codecs.quantisers import refuse_infinite
 from paceline.training.codecs.settings import require_int
 
 _PURPOSE = "training/power-sgd"
@@ -78,12 +79,12 @@ class PowerSgd(Codec):
             part, out = numbers[place.numbers], values[place.values]
             if place.rows:
                 sizes = [place.rows * self.rank, place.columns * self.rank]
-                left, right = torch.split(part.to(torch.float64), sizes)
-                out.view(place.rows, place.columns).copy_(left.view(-1, self.rank) @ right.view(-1, self.rank).T)
+                left, right = (factor.view(-1, self.rank) for factor in torch.split(part.to(torch.float64), sizes))
+                _multiply_back(left, right, out.view(place.rows, place.columns))
             else:
                 out.copy_(part)
-        if not bool(torch.isfinite(numbers).all()) or not bool(torch.isfinite(values).all()):
-            raise InvalidClaim("payload", "the factors or their product hold NaN or infinity")
+        refuse_infinite(numbers)
+        refuse_infinite(values)
         return values
 
     def _list_places(self, layout: Layout) -> Iterator[_Place]:
@@ -97,12 +98,23 @@ class PowerSgd(Codec):
             start, used = start + size, used + length
 
     def _factorise(self, matrix: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        matrix = matrix.to(torch.float64)
-        left = right
+        """P and Q; the matrix is widened to fp64 some rows at a time, since a whole copy would not stay in cache."""
+        step = max(1, get_piece_numbers(matrix.device) // matrix.shape[1])
+        left = matrix.new_empty((len(matrix), self.rank), dtype=torch.float64)
         for _ in range(self.iterations):
-            left = _make_orthonormal(matrix @ right)
-            right = matrix.T @ left
+            for rows, out in zip(torch.split(matrix, step), torch.split(left, step), strict=True):
+                torch.mm(rows.to(torch.float64), right, out=out)
+            left = _make_orthonormal(left)
+            right = torch.zeros_like(right)
+            for rows, part in zip(torch.split(matrix, step), torch.split(left, step), strict=True):
+                right += rows.to(torch.float64).T @ part
         return left, right
+
+
+def _multiply_back(left: Tensor, right: Tensor, out: Tensor) -> None:
+    step = max(1, get_piece_numbers(out.device) // len(right))
+    for rows, part in zip(torch.split(left, step), torch.split(out, step), strict=True):
+        part.copy_(rows @ right.T)
 
 
 def _draw_start(key: bytes, index: int, columns: int, rank: int, device: torch.device) -> Tensor:

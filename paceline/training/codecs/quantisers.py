@@ -16,10 +16,11 @@ from torch import Tensor
 
 from paceline.base.errors import InvalidClaim, WorkError
 from paceline.training.codecs.codec import Codec, Layout, require_finite, require_length
-from paceline.training.codecs.packing import count_packed_bytes, pack_codes, unpack_codes
+from paceline.training.codecs.packing import count_packed_bytes, pack_codes, require_zero_rest, unpack_codes
 from paceline.training.codecs.pieces import (
     allocate,
     compute_peaks,
+    divide,
     get_piece_numbers,
     require_type,
     require_values,
@@ -56,7 +57,7 @@ class Raw(Quantiser):
         require_length(payload, self.count_bytes(layout))
         values = allocate(layout.size, layout.dtype, payload.device)
         values.view(torch.uint8).copy_(payload)
-        _refuse_infinite(values)
+        refuse_infinite(values)
         return values
 
 
@@ -104,7 +105,7 @@ class Half(Quantiser):
         step = get_piece_numbers(payload.device)
         for part, out in zip(torch.split(payload, 2 * step), torch.split(values, step), strict=True):
             out.copy_(part.clone().view(self._type))
-            _refuse_infinite(out)
+            refuse_infinite(out)
         return values
 
     def _refuse_range(self) -> NoReturn:
@@ -156,13 +157,18 @@ class Chunked(Quantiser):
         scale_bytes = self._count_scale_bytes(layout)
         scales = payload[:scale_bytes].view(layout.dtype).view(self._count_chunks(layout), self.scales_per_chunk)
         codes = payload[scale_bytes:]
+        pending = codes[:0]
         for piece in split_in_pieces(layout.size, self.width, values.device):
             rows = values[piece.start : piece.stop].view(piece.chunks, piece.width)
             fitted, found = self.quantise(rows, compute_peaks(rows))
             scales[piece.first : piece.first + piece.chunks] = fitted
-            packed = pack_codes(found.view(-1), self.bits)
-            start = piece.start * self.bits // 8
+            start = (piece.start - len(pending)) * self.bits // 8
+            # The chunks before a shorter last one may end inside a byte, which its codes then fill.
+            found = torch.cat([pending, found.view(-1)]) if len(pending) else found.view(-1)
+            ready = len(found) if piece.stop == layout.size else len(found) // 8 * 8
+            packed = pack_codes(found[:ready], self.bits)
             codes[start : start + len(packed)] = packed
+            pending = found[ready:]
         return payload
 
     def decode(self, payload: Tensor, layout: Layout, key: bytes = b"") -> Tensor:  # noqa: ARG002  # nothing is drawn
@@ -174,13 +180,12 @@ class Chunked(Quantiser):
             payload[:scale_bytes].clone().view(layout.dtype).view(self._count_chunks(layout), self.scales_per_chunk)
         )
         for piece in split_in_pieces(layout.size, self.width, payload.device):
-            start, stop = piece.start * self.bits // 8, count_packed_bytes(piece.stop, self.bits)
-            packed = payload[scale_bytes + start : scale_bytes + stop]
-            codes = unpack_codes(packed, self.bits, piece.stop - piece.start).view(piece.chunks, piece.width)
+            codes = unpack_codes(payload[scale_bytes:], self.bits, piece.start, piece.stop)
             fitted = scales[piece.first : piece.first + piece.chunks]
             out = values[piece.start : piece.stop].view(piece.chunks, piece.width)
-            if not self.restore(codes, fitted, out):
+            if not self.restore(codes.view(out.shape), fitted, out):
                 raise InvalidClaim("payload", f"no encoder writes these codes and scales: numbers {piece.start} and on")
+        require_zero_rest(payload, layout.size * self.bits)
         return values
 
     def _count_chunks(self, layout: Layout) -> int:
@@ -270,7 +275,7 @@ def compute_scales(peaks: Tensor, levels: int) -> Tensor:
     The largest float is lowered by one digit: `levels` times its rounded quotient would be infinite.
     """
     info = torch.finfo(peaks.dtype)
-    scales = peaks.clamp(max=info.max * (1 - info.eps)) / levels
+    scales = divide(peaks.clamp(max=info.max * (1 - info.eps)), levels)
     return torch.where(scales >= info.tiny, scales, 0)
 
 
@@ -281,7 +286,8 @@ def is_scale(scales: Tensor, levels: int) -> Tensor:
     return normal | ((scales == 0) & ~torch.signbit(scales))
 
 
-def _refuse_infinite(values: Tensor) -> None:
+def refuse_infinite(values: Tensor) -> None:
+    """Errors: InvalidClaim when decoded numbers are NaN or infinite."""
     try:
         require_finite(values)
     except WorkError as error:

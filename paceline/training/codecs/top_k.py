@@ -133,12 +133,16 @@ def _find_limits(magnitudes: Tensor, kept: int) -> Tensor:
     Shapes: (r, n) in, (r, 1) out.
     """
     if magnitudes.device.type != "cpu":
-        return magnitudes.topk(kept, dim=1).values[:, -1:]
+        return _find_limits_on_device(magnitudes, kept)
     # numpy selects with vector instructions, five times as fast as torch's topk on a CPU.
     ordered = magnitudes.numpy().copy()
     place = ordered.shape[1] - kept
     ordered.partition(place, axis=1)
     return torch.from_numpy(ordered[:, place : place + 1].copy())
+
+
+def _find_limits_on_device(magnitudes: Tensor, kept: int) -> Tensor:
+    return magnitudes.topk(kept, dim=1).values[:, -1:]
 
 
 def _break_ties(magnitudes: Tensor, limits: Tensor, kept: int) -> Tensor:

@@ -7,7 +7,7 @@ the sum of floats depends on it. Invariant: pure, and equal inputs give equal bi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from paceline.base.errors import ConfigError
+
+_STRETCH = 1 << 16
 
 
 class Combine(ABC):
@@ -25,8 +27,8 @@ class Combine(ABC):
     """True when it honours weights; the others count every update once."""
 
     @abstractmethod
-    def apply(self, updates: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-        """One vector from at least one; weights are positive."""
+    def apply(self, updates: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
+        """One vector from at least one; weights are positive, one for each. Updates may be made as they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,11 @@ class Mean(Combine):
 
     weighted: ClassVar[bool] = True
 
-    def apply(self, updates: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    def apply(self, updates: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
         if len(set(weights)) == 1:
-            return _sum(updates) / len(updates)
+            return _sum(updates) / len(weights)
         total = float(sum(weights))
-        return _sum([update * (weight / total) for update, weight in zip(updates, weights, strict=True)])
+        return _sum(update * (weight / total) for update, weight in zip(updates, weights, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,8 @@ class NormClip(Combine):
         if not self.factor > 0:
             raise ConfigError(f"combine.factor {self.factor}: must be above 0")
 
-    def apply(self, updates: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    def apply(self, updates: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
+        updates = list(updates)
         norms = [float(torch.linalg.vector_norm(update.double())) for update in updates]
         limit = self.factor * _median(norms)
         clipped = [
@@ -75,22 +78,23 @@ class TrimmedMean(Combine):
         if not 0 <= self.share < 0.5:
             raise ConfigError(f"combine.share {self.share}: must be at least 0 and below 0.5")
 
-    def apply(self, updates: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    def apply(self, updates: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
+        updates = list(updates)
         cut = int(self.share * len(updates) + 1e-9)
-        ordered = torch.stack(list(updates)).sort(dim=0).values
-        return _sum(list(ordered[cut : len(updates) - cut])) / (len(updates) - 2 * cut)
+        kept = len(updates) - 2 * cut
+        return _sort_columns(updates, lambda ordered: _sum(ordered[cut : cut + kept]) / kept)
 
 
 @dataclass(frozen=True)
 class Median(Combine):
     """Coordinate by coordinate; the mean of the middle two when their number is even. Source: arXiv 1803.01498."""
 
-    def apply(self, updates: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-        ordered = torch.stack(list(updates)).sort(dim=0).values
+    def apply(self, updates: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
+        updates = list(updates)
         middle = len(updates) // 2
         if len(updates) % 2:
-            return ordered[middle].clone()
-        return (ordered[middle - 1] + ordered[middle]) / 2
+            return _sort_columns(updates, lambda ordered: ordered[middle])
+        return _sort_columns(updates, lambda ordered: (ordered[middle - 1] + ordered[middle]) / 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +111,10 @@ class GeometricMedian(Combine):
         if not self.smoothing > 0:
             raise ConfigError(f"combine.smoothing {self.smoothing}: must be above 0")
 
-    def apply(self, updates: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-        point = _sum(updates) / len(updates)
+    def apply(self, updates: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
+        updates = list(updates)
+        # From the mean, a liar's distance would set how many steps are needed.
+        point = Median().apply(updates, weights)
         for _ in range(self.iterations):
             near = [1 / max(self.smoothing, _compute_distance(update, point)) for update in updates]
             total = sum(near)
@@ -131,7 +137,8 @@ class Krum(Combine):
         if self.liars < 0 or self.keep < 1:
             raise ConfigError(f"combine.liars {self.liars}, combine.keep {self.keep}: at least 0 and at least 1")
 
-    def apply(self, updates: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    def apply(self, updates: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
+        updates = list(updates)
         # Fewer updates than the rule asks for (trainers crashed): it can tell nobody apart, so the median rules.
         if len(updates) <= 2 * self.liars + 2:
             return Median().apply(updates, weights)
@@ -145,11 +152,20 @@ class Krum(Combine):
         return _sum([updates[index] for index in chosen]) / len(chosen)
 
 
-def _sum(updates: Sequence[Tensor]) -> Tensor:
-    total = updates[0].clone()
-    for update in updates[1:]:
+def _sum(updates: Iterable[Tensor]) -> Tensor:
+    following = iter(updates)
+    total = next(following).clone()
+    for update in following:
         total += update
     return total
+
+
+def _sort_columns(updates: Sequence[Tensor], rule: Callable[[Tensor], Tensor]) -> Tensor:
+    """A rule on the sorted values of each coordinate, a stretch of coordinates at a time: sorting takes much memory."""
+    size = updates[0].numel()
+    starts = range(0, max(1, size), _STRETCH)
+    stretches = ([update[start : start + _STRETCH] for update in updates] for start in starts)
+    return torch.cat([rule(torch.stack(stretch).sort(dim=0).values) for stretch in stretches])
 
 
 def _median(numbers: Sequence[float]) -> float:

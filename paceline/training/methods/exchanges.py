@@ -170,9 +170,9 @@ def combine_messages(
 ) -> Tensor:
     """What a trainer makes of the messages that arrived, in the order of trainers; shares of absent ones fall away."""
     present = sorted(trainer for trainer in shares if trainer in decoded)
-    return combine.apply(
-        [decoded[trainer] for trainer in present], [shares[trainer] * weights[trainer] for trainer in present]
-    )
+    # One after the other: many whole vectors at once would be the largest thing in memory.
+    updates = (decoded[trainer] for trainer in present)
+    return combine.apply(updates, [shares[trainer] * weights[trainer] for trainer in present])
 
 
 def split_shards(size: int, count: int) -> list[slice]:
@@ -216,9 +216,13 @@ class ShardCoding:
         """The whole vector out of every member's reduced shard."""
         return torch.cat([self.decode(payload, place) for place, payload in enumerate(reduced)])
 
+    def list_sizes(self) -> list[int]:
+        """Bytes of each member's shard."""
+        return [self.codec.count_bytes(self._get_layout(shard)) for shard in self.shards]
+
     def count_traffic(self, trainer: int, senders: Collection[int], arrived: Collection[int]) -> Traffic:
         """Exact bytes, both directions, when these members had something to send and that of those arrived."""
-        sizes = [self.codec.count_bytes(self._get_layout(shard)) for shard in self.shards]
+        sizes = self.list_sizes()
         own = self.members.index(trainer)
         others = len(self.members) - 1
         scattered = sum(sizes) - sizes[own] if trainer in senders else 0

@@ -68,8 +68,8 @@ class LocalOptimizer:
     """Largest norm of a gradient; None does not clip."""
 
     def __post_init__(self) -> None:
-        if not self.rate > 0:
-            raise ConfigError(f"optimizer.rate {self.rate}: must be above 0")
+        if not 0 < self.rate < math.inf:
+            raise ConfigError(f"optimizer.rate {self.rate}: must be above 0 and finite")
         if self.clip is not None and not self.clip > 0:
             raise ConfigError(f"optimizer.clip {self.clip}: must be above 0; leave it out to not clip")
         known = set(inspect.signature(self._get_class()).parameters) - {"params", "lr"}

@@ -6,6 +6,7 @@ its own: a fused multiply-add rounds once instead of twice, and only some device
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -95,8 +96,8 @@ class AdaptiveOuter(OuterOptimizer):
         _require_rate(self.rate)
         _require_decay("outer.first_decay", self.first_decay)
         _require_decay("outer.second_decay", self.second_decay)
-        if not self.floor > 0:
-            raise ConfigError(f"outer.floor {self.floor}: must be above 0")
+        if not 0 < self.floor < math.inf:
+            raise ConfigError(f"outer.floor {self.floor}: must be above 0 and finite")
 
     def make_state(self, anchor: Tensor) -> State:
         return torch.zeros_like(anchor), torch.full_like(anchor, self.floor * self.floor)
@@ -165,8 +166,8 @@ class PairwiseNesterov(OuterOptimizer):
     def __post_init__(self) -> None:
         _require_rate(self.rate)
         _require_decay("outer.momentum", self.momentum)
-        if self.pull < 0:
-            raise ConfigError(f"outer.pull {self.pull}: must not be negative")
+        if not 0 <= self.pull < math.inf:
+            raise ConfigError(f"outer.pull {self.pull}: must not be negative, and finite")
 
     def make_state(self, anchor: Tensor) -> State:
         return (torch.zeros_like(anchor),)
@@ -178,8 +179,8 @@ class PairwiseNesterov(OuterOptimizer):
 
 
 def _require_rate(rate: float) -> None:
-    if not rate > 0:
-        raise ConfigError(f"outer.rate {rate}: must be above 0")
+    if not 0 < rate < math.inf:
+        raise ConfigError(f"outer.rate {rate}: must be above 0 and finite")
 
 
 def _require_decay(field: str, value: float) -> None:

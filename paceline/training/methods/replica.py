@@ -286,12 +286,14 @@ class Replica:
         try:
             rule.codec.require_encodable(values)
             if rule.exchange.whole:
-                payload, own = self._encode(index, fragment, values, layout, seed)
+                payload = self._encode(index, fragment, values, layout, seed)
         except WorkError as problem:
             reason = str(problem)
             self.residuals[index][fragment] = None
         weight = float(self._weight_tokens) if self._is_weighted(rule) else 1.0
         needs_own = rule.subject is Subject.PARAMS or rule.mixer.eager
+        if payload is not None and (needs_own or rule.look_ahead):
+            own = rule.codec.decode(payload, layout, seed)
         kept = (own if own is not None else values) if needs_own and not reason else None
         if rule.look_ahead:
             self._ahead = None if own is None else torch.sign(own)
@@ -341,17 +343,16 @@ class Replica:
         both = Layout(place.layout.shapes * 2, place.layout.dtype)
         return torch.cat((anchor - local, anchor)), both, None
 
-    def _encode(self, index: int, fragment: int, values: Tensor, layout: Layout, seed: bytes) -> tuple[Tensor, Tensor]:
+    def _encode(self, index: int, fragment: int, values: Tensor, layout: Layout, seed: bytes) -> Tensor:
         rule = self.course.strategy.rules[index]
         if rule.feedback is None:
-            payload = rule.codec.encode(values, layout, seed)
-            return payload, rule.codec.decode(payload, layout, seed)
+            return rule.codec.encode(values, layout, seed)
         residual = self.residuals[index][fragment]
         held = torch.zeros_like(values) if residual is None else residual
         payload, self.residuals[index][fragment] = ErrorFeedback(rule.feedback).apply(
             held, values, rule.codec, layout, seed
         )
-        return payload, rule.codec.decode(payload, layout, seed)
+        return payload
 
     def _apply(self, index: int, pending: Pending, outcome: Outcome) -> None:
         rule = self.course.strategy.rules[index]

@@ -14,9 +14,9 @@ from paceline.training.codecs.codec import Codec
 from paceline.training.codecs.masks import RandomMask
 from paceline.training.codecs.quantisers import Raw
 from paceline.training.methods.combine import Combine, Mean
-from paceline.training.methods.exchanges import AllReduce, Exchange, Neighbours, Pairs, Syncer
+from paceline.training.methods.exchanges import AllReduce, Exchange, Syncer
 from paceline.training.methods.local import LocalOptimizer
-from paceline.training.methods.outer_optimizers import OuterOptimizer, PairwiseNesterov
+from paceline.training.methods.outer_optimizers import DelayedNesterov, OuterOptimizer, PairwiseNesterov
 
 
 class Subject(Enum):
@@ -149,9 +149,10 @@ class Rule:
                 "mixer.eager: needs delay equal to interval and one fragment",
                 self.mixer.eager and not self.is_overlapped,
             ),
+            ("mixer.eager: takes the plain mean", self.mixer.eager and (self.combine != Mean() or self.by_tokens)),
             (
                 "mixer.eager: needs all_reduce or all_gather",
-                self.mixer.eager and isinstance(self.exchange, (Pairs, Neighbours, Syncer)),
+                self.mixer.eager and not self.exchange.everyone,
             ),
             ("mask: only for params", self.mask is not None and self.subject is not Subject.PARAMS),
             (
@@ -182,6 +183,18 @@ class Rule:
             (
                 "by_speed: needs a syncer; others meet at fixed steps",
                 self.trigger.by_speed and not isinstance(self.exchange, Syncer),
+            ),
+            (
+                "exchange: gradients need everyone, or the trainers would differ",
+                gradient and not self.exchange.everyone,
+            ),
+            (
+                "exchange: one anchor needs everyone; with some neighbours only, send delta-and-anchor or params",
+                self.subject is Subject.DELTA and not (self.exchange.everyone or isinstance(self.exchange, Syncer)),
+            ),
+            (
+                "outer: a delayed momentum needs a syncer, whose arrivals it counts",
+                isinstance(self.outer, DelayedNesterov) and not isinstance(self.exchange, Syncer),
             ),
             ("feedback: needs a decay above 0 and at most 1", self.feedback is not None and not 0 < self.feedback <= 1),
         ]
