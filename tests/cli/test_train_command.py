@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -121,6 +123,27 @@ def test_processes_give_the_records_of_one(run: Path) -> None:
     one, two = ({path.name: path.read_bytes() for path in Path(f"report{jobs}", "runs").iterdir()} for jobs in "12")
     assert len(one) == 3
     assert one == two
+
+
+@pytest.mark.long
+def test_real_processes_end_with_the_simulators_model(run: Path) -> None:
+    simulated = CliRunner().invoke(app, ["train", "simulate", str(run), "--out", "simulated"])
+    assert simulated.exit_code == 0, simulated.output
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    command += [sys.executable, "-m", "paceline", "train", "worker", str(run), "--out", "real"]
+    environment = os.environ | {"PYTHONPATH": str(EXAMPLES.parents[1]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    names = [Path(folder, "model", "model.safetensors") for folder in ("simulated", "real")]
+    assert names[0].read_bytes() == names[1].read_bytes()
+    kinds = [json.loads(Path(folder, "result.json").read_text())["sent"] for folder in ("simulated", "real")]
+    assert kinds[0] == kinds[1]
+
+
+def test_invalid_simulated_machines_for_real_processes(run: Path) -> None:
+    run.write_text(run.read_text() + 'bandwidth = "1M"\n')
+    done = CliRunner().invoke(app, ["train", "worker", str(run)])
+    assert (done.exit_code, "fleet.bandwidth" in done.output) == (2, True)
 
 
 def test_methods_are_listed() -> None:
