@@ -57,6 +57,18 @@ def compare(
 
 
 @train_app.command()
+def worker(
+    run: Annotated[Path, typer.Argument(help="A TOML file without simulated machines.")],
+    *,
+    out: OutOption = None,
+) -> None:
+    """Train with real processes: torchrun --nproc-per-node 4 -m paceline train worker run.toml."""
+    from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
+
+    run_command(lambda: _work(run, out or Path(run.stem)))
+
+
+@train_app.command()
 def methods() -> None:
     """List the methods, their settings with the defaults of their papers, and their sources."""
     from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
@@ -96,6 +108,19 @@ def _simulate(path: Path, out: Path, *, resume: bool) -> None:
     _write_fit(found, config, out)
     _print_fit(found, Console())
     print(f"{out}: result.json, points.csv, chart.html, model")
+
+
+def _work(path: Path, out: Path) -> None:
+    from paceline.lab.training.config import parse_config, read_tables  # noqa: PLC0415 - loads torch
+    from paceline.lab.training.rows import split_tables  # noqa: PLC0415
+    from paceline.lab.training.torchrun import play_process  # noqa: PLC0415
+
+    tables, _ = split_tables(read_tables(path))
+    config = parse_config(tables, str(path))
+    played = play_process(config, get_cache_path() / "tokens")
+    if played.is_first:
+        _write_fit(played.fit, config, out)
+        _print_fit(played.fit, Console())
 
 
 def _write_fit(found: FitResult, config: RunConfig, out: Path) -> None:

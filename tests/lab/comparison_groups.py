@@ -33,7 +33,9 @@ def make_row(label: str, *, seeds: int = 3, baseline: bool = False, against: tup
     )
 
 
-def fake_record(losses: Sequence[float | None], *, bytes_per_step: float = 600.0, step_seconds: float = 1.0) -> RunRecord:
+def fake_record(
+    losses: Sequence[float | None], *, bytes_per_step: float = 600.0, step_seconds: float = 1.0
+) -> RunRecord:
     """Evaluated every 10 steps."""
     points = tuple(
         PointRecord(

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from paceline.base.errors import ConfigError
-from paceline.lab.training.config import hash_config, load_config, make_machines, make_strategy, parse_bandwidth, parse_config
+from paceline.lab.training.config import (
+    hash_config,
+    load_config,
+    make_machines,
+    make_strategy,
+    parse_bandwidth,
+    parse_config,
+)
 
 
 def parse(**tables: Any) -> Any:
@@ -55,7 +62,7 @@ def test_a_short_file_is_a_whole_configuration(tmp_path: Path) -> None:
     ],
 )
 def test_invalid_settings_are_refused_by_name(tables: dict[str, Any], named: str) -> None:
-    with pytest.raises(ConfigError, match="^file: ") as caught:
+    with pytest.raises(ConfigError, match=r"^file: ") as caught:
         parse(**tables)
     assert named in str(caught.value)
 
@@ -74,7 +81,9 @@ def test_invalid_departure_before_the_arrival() -> None:
     assert parse(fleet={"events": both}).fleet.events[1].seconds == 5.1
 
 
-@pytest.mark.parametrize(("text", "bits"), [("200M", 2e8), ("5G", 5e9), ("64k", 64e3), ("10", 10.0), (7, 7.0), (0.5, 0.5)])
+@pytest.mark.parametrize(
+    ("text", "bits"), [("200M", 2e8), ("5G", 5e9), ("64k", 64e3), ("10", 10.0), (7, 7.0), (0.5, 0.5)]
+)
 def test_bandwidths(text: str | float, bits: float) -> None:
     assert parse_bandwidth(text) == bits
 

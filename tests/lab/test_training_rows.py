@@ -3,13 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from comparison_groups import fake_record
 
 from paceline.base.errors import ConfigError
 from paceline.lab.training.config import make_strategy
 from paceline.lab.training.rows import MAX_CANDIDATES, QUICK_STEPS, get_baseline, load_rows, show_value
 from paceline.lab.training.tuning import choose, name_trial, plan_trials
-
-from comparison_groups import fake_record
 
 RUN = '[run]\nsteps = 100\n[strategy]\nname = "diloco"\ninner_steps = 10\n'
 EXAMPLES = Path(__file__).parents[2] / "examples" / "train"

@@ -81,8 +81,22 @@ def play_all(
     tell = on_progress or (lambda _: None)
     tell(sum(count_steps(configs[name]) for name, path in paths.items() if path in found))
     if todo:
-        found |= _play_in_processes(todo, store, min(jobs, len(todo)), tell)
+        play = _play_here if jobs == 1 else _play_in_processes
+        found |= play(todo, store, min(jobs, len(todo)), tell)
     return {name: found[path] for name, path in paths.items()}
+
+
+def _play_here(todo: Mapping[Path, RunConfig], store: Store, _jobs: int, tell: Progress) -> dict[Path, RunRecord]:
+    """One after the other; with one thread too, because the number of threads changes the order of sums."""
+    threads, found = torch.get_num_threads(), {}
+    torch.set_num_threads(1)
+    try:
+        for path in sorted(todo, key=str):
+            found[path] = play_run(todo[path], store.tokens, tell)
+            write_record(found[path], path)
+    finally:
+        torch.set_num_threads(threads)
+    return found
 
 
 def _play_in_processes(

@@ -136,7 +136,8 @@ def write_file(path: Path, data: bytes) -> None:
         building.write_bytes(data)
         building.replace(path)
     except OSError as problem:
-        building.unlink(missing_ok=True)
+        if building.is_file():
+            building.unlink()
         raise WorkError(f"{path} was not written: {problem}; free space or name another folder") from None
 
 
