@@ -43,15 +43,20 @@ BYTE_VOCABULARY = 256
 GetBatch = Callable[[int, int], Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class FitResult:
-    """A finished run."""
+    """A finished run; printed, its figures in a line."""
 
     result: Result
     record: RunRecord
     module: nn.Module
     """With the average of the replicas, or the synchroniser's anchor."""
     tokenizer: bytes | None = None
+
+    def __repr__(self) -> str:
+        loss = "no finite loss" if self.loss is None else f"loss {self.loss:.4f}"
+        sent = self.result.bytes_sent_per_step
+        return f"{self.result.method}: {loss}, {sent:,.0f} bytes sent by a trainer in a step, {self.utilisation:.1%} at work"
 
     @property
     def loss(self) -> float | None:
