@@ -25,6 +25,8 @@ ALL = (
     "race_checking",
     "training_engine",
     "training_network",
+    "training_overhead",
+    "training_memory",
     "chat",
     "chat_race",
     "gateway",

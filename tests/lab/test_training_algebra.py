@@ -151,6 +151,16 @@ def test_looking_ahead_alone_knows_the_next_step_exactly():
     assert len(ahead.result.params) == 187
 
 
+def test_looking_ahead_works_through_an_all_reduce_too():
+    rules = [
+        Rule(subject=Subject.GRADIENT, sign=True, look_ahead=ahead, trigger=Trigger(delay=int(ahead)))
+        for ahead in (False, True)
+    ]
+    now, ahead = (play(make_strategy(rule, local=SGD), trainers=1) for rule in rules)
+    assert measure_gap(now, ahead) < NEAR
+    assert measure_gap(*(play(make_strategy(rule, local=SGD)) for rule in rules)) > 1e-6
+
+
 def test_demo_that_sends_everything_steps_by_the_sign_of_the_mean_gradient():
     found = run("demo", local=SGD, k=9, block=3)
     module = Toy()

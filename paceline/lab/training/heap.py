@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ctypes
 
-_M_MMAP_THRESHOLD = -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 LARGE_BLOCK_BYTES = 1 << 20
+_KEPT_BYTES = 64 << 20
+"""Free memory at the heap's end that stays; the usual 128 KB would be given back and fetched anew in every step."""
 
 
 def give_back_large_blocks() -> bool:
@@ -19,4 +21,7 @@ def give_back_large_blocks() -> bool:
     Effects: the whole process; smaller blocks, such as activations, are reused as before.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES) == 1
+    if mallopt is None or mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES) != 1:
+        return False
+    mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    return True

@@ -26,6 +26,7 @@ from paceline.lab.training.accounts import (
     Result,
     compute_average,
     compute_correlation,
+    select_finite,
 )
 from paceline.lab.training.rounds import Round
 from paceline.lab.training.transport import Transport
@@ -217,7 +218,7 @@ class Process:
             self.checks.exchange(EVALUATION, {0: own.view(torch.uint8)}, {})
             return
         arrived = self.checks.exchange(EVALUATION, {}, dict.fromkeys(range(1, self.world), size))
-        vectors = [own, *(arrived[peer].view(own.dtype) for peer in range(1, self.world))]
+        vectors = select_finite([own, *(arrived[peer].view(own.dtype) for peer in range(1, self.world))])
         self._average = compute_average(vectors)
         self.points.append(
             Point(

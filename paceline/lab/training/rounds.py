@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from paceline.training.codecs.quantisers import Raw
-from paceline.training.methods.exchanges import AllReduce, ShardCoding, Traffic, combine_messages
+from paceline.training.methods.exchanges import AllReduce, ShardCoding, Syncer, Traffic, combine_messages
+from paceline.training.methods.flat_model import FlatModel
 from paceline.training.methods.outer_optimizers import State
-from paceline.training.methods.replica import Outcome, Outgoing, RoundKey
-from paceline.training.methods.strategy import Rule
+from paceline.training.methods.replica import Outcome, Outgoing, Replica, RoundKey
+from paceline.training.methods.strategy import Rule, Strategy
 
 
 @dataclass
@@ -142,6 +143,24 @@ class SyncerState:
             self.anchor, self.state = self.rule.outer.apply(self.anchor, self.state, update)
             self.merges += 1
         return Outcome(None, len(useful), anchor=self.anchor), pushed
+
+
+def list_rounds_ahead(rounds: Iterable[Round], replica: Replica) -> list[Round]:
+    """Rounds that faster trainers have opened and for which this one, and who joins from it, will still send."""
+    sent = {pending.round_key for pending in replica.pending}
+    open_for_it = [found for found in rounds if replica.trainer in set(found.members) - found.arrived]
+    return [found for found in open_for_it if found.round_key not in sent]
+
+
+def make_syncers(strategy: Strategy, model: FlatModel, params: Tensor) -> list[SyncerState]:
+    """One for each fragment of a strategy that has a synchroniser; none for others."""
+    if not strategy.rules or not isinstance(strategy.rules[0].exchange, Syncer):
+        return []
+    rule = strategy.rules[0]
+    assert rule.outer is not None
+    spans = [model.get_fragment(index, rule.trigger.fragments).span for index in range(rule.trigger.fragments)]
+    cut = [params[span] for span in spans] if len(spans) > 1 else [params]
+    return [SyncerState(rule, anchor, rule.outer.make_state(anchor)) for anchor in cut]
 
 
 class _Decoding(Mapping[int, Tensor]):

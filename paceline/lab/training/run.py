@@ -7,8 +7,6 @@ were made, and nothing reads a real clock, so the same seed gives the same resul
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,43 +27,16 @@ from paceline.lab.training.accounts import (
     compute_correlation,
     select_finite,
 )
-from paceline.lab.training.fleet import Fleet, draw_uniform
+from paceline.lab.training.fleet import draw_uniform
 from paceline.lab.training.heap import give_back_large_blocks
-from paceline.lab.training.rounds import Round, SyncerState, forget_numbers
+from paceline.lab.training.plan import Actor, Plan
+from paceline.lab.training.rounds import Round, forget_numbers, list_rounds_ahead, make_syncers
 from paceline.training.methods.exchanges import AllReduce, Syncer
 from paceline.training.methods.replica import Course, Outcome, Outgoing, Reached, Replica, RoundKey, Waiting
 
+__all__ = ["Actor", "Plan", "Run", "derive_run_seed"]
+
 READY, MESSAGE, DELIVER, PUSH, MERGE, DEADLINE, CRASH, LEAVE, JOIN = range(9)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a run is made of besides its course."""
-
-    fleet: Fleet
-    evaluate_every: int
-    """Inner steps of a trainer between two evaluations."""
-    timeout_seconds: float = 0.0
-    """How long a round waits after its first message; 0 waits for everyone."""
-    pretend_params: int = 0
-    """The clock takes messages for those of a model of this size; 0 takes them as they are."""
-    evaluate: Callable[[Tensor], float] | None = None
-    on_progress: Callable[[int, int], None] | None = None
-    """Called with the tokens trained on so far and in all."""
-
-
-@dataclass
-class Actor:
-    """A trainer in the run: its replica, its time, and how far it is."""
-
-    trainer: int
-    replica: Replica | None = None
-    time: float = 0.0
-    until: int = 0
-    waiting_for: RoundKey | None = None
-    is_alive: bool = False
-    is_leaving: bool = False
-    is_finished: bool = False
 
 
 class Run:
@@ -86,12 +57,12 @@ class Run:
         self.points: list[Point] = []
         self.events: list[str] = []
         self.now = 0.0
-        self._merged_at: float | None = None
-        """When the synchroniser's anchor moved after its last evaluation."""
         self._order = 0
         self._clock_scale = plan.pretend_params / params.numel() if plan.pretend_params else 1.0
-        self.shared = self._make_shared_optimizer()
-        self.syncers = self._make_syncers(params)
+        self.shared = course.make_shared_optimizer()
+        self.syncers = make_syncers(course.strategy, course.bench.model, params)
+        self._merged_at: float | None = None
+        """When the synchroniser's anchor moved after its last evaluation."""
         self._schedule_lives(params)
 
     def play(self, until_tokens: int | None = None) -> bool:
@@ -99,16 +70,21 @@ class Run:
 
         Errors: those of the model and the data; the run stays as it was before the event.
         """
+        while until_tokens is None or self.count_tokens() < until_tokens or not self.queue:
+            if not self.play_event():
+                return True
+        return False
+
+    def play_event(self) -> bool:
+        """Play the next event; False once none is left and the end was evaluated."""
         while self.queue:
-            if until_tokens is not None and self.count_tokens() >= until_tokens:
-                return False
             time, _, kind, trainer, data = heapq.heappop(self.queue)
-            if self._is_moot(kind, data):
-                continue
-            self.now = max(self.now, time)
-            self._handle(kind, trainer, data, time)
+            if not self._is_moot(kind, data):
+                self.now = max(self.now, time)
+                self._handle(kind, trainer, data, time)
+                return True
         self._evaluate_last()
-        return True
+        return False
 
     def _is_moot(self, kind: int, data: Any) -> bool:
         """What comes after the end must neither move the clock nor take a trained replica away."""
@@ -169,9 +145,6 @@ class Run:
     def _go_on(self, actor: Actor) -> None:
         """Let a trainer compute until it sends, waits, or has to be evaluated."""
         replica = _require(actor)
-        if actor.is_leaving and not replica.pending:
-            self._remove(actor, "left")
-            return
         if self._is_over(replica):
             actor.is_finished = True
             self._settle_all()
@@ -180,7 +153,7 @@ class Run:
         if self.syncers:
             replica.schedule_offset = sum(self.steps_seen) // self._count_starters() - replica.step
         before = replica.step
-        move = replica.advance(self._get_goal(actor), rest=bool(self.joiners))
+        move = replica.advance(self._get_goal(actor), rest=bool(self.joiners) or actor.is_leaving)
         self._account(actor, before)
         if isinstance(move, Outgoing):
             self._schedule(actor.time, MESSAGE, actor.trainer, move)
@@ -190,20 +163,25 @@ class Run:
         else:
             self._let_join(actor)
             self._reach(actor, move)
+            if actor.is_leaving:
+                self._remove(actor, "left")
 
     def _account(self, actor: Actor, before: int) -> None:
         machine, replica, meter = self.plan.fleet.machines[actor.trainer], _require(actor), self.meters[actor.trainer]
         for step in range(before, replica.step):
             seconds = machine.compute_step_seconds(self.course.seed, actor.trainer, step)
             actor.time += seconds
+            if actor.time > machine.crashes_at:
+                actor.undone += 1
+                continue
             meter.compute_seconds += seconds
-        meter.steps += replica.step - before
+            meter.steps += 1
         if self.plan.on_progress is not None and replica.step > before:
             self.plan.on_progress(self.count_tokens(), self.total_tokens)
 
     def _reach(self, actor: Actor, reached: Reached) -> None:
         if reached.step >= self._get_goal(actor):
-            if not self.syncers:
+            if not self.syncers and not actor.undone:
                 self._evaluate(actor, reached.step)
             actor.until += self.plan.evaluate_every
         self._schedule(actor.time, READY, actor.trainer)
@@ -304,10 +282,16 @@ class Run:
         if found.is_for_all:
             return own
         sources = found.rule.exchange.get_sources(trainer, found.members, found.seed)
-        return max([own, *(self._time_upload(found, source) for source in sources if source in found.messages)])
-
-    def _time_upload(self, found: Round, trainer: int) -> float:
-        return self._time_transfer(trainer, found.count_traffic(trainer).sent, 0)
+        return max(
+            [
+                own,
+                *(
+                    self._time_transfer(source, found.count_traffic(source).sent, 0)
+                    for source in sources
+                    if source in found.messages
+                ),
+            ]
+        )
 
     def _time_transfer(self, trainer: int, sent: int, received: int, phases: int = 1) -> float:
         machine, scale = self.plan.fleet.machines[trainer], self._clock_scale
@@ -322,16 +306,6 @@ class Run:
             self._schedule(actor.time, READY, actor.trainer)
 
     # The synchroniser
-
-    def _make_syncers(self, params: Tensor) -> list[SyncerState]:
-        rules = self.course.strategy.rules
-        if not rules or not isinstance(rules[0].exchange, Syncer):
-            return []
-        rule, model = rules[0], self.course.bench.model
-        assert rule.outer is not None
-        spans = [model.get_fragment(index, rule.trigger.fragments).span for index in range(rule.trigger.fragments)]
-        cut = [params[span] for span in spans] if len(spans) > 1 else [params]
-        return [SyncerState(rule, anchor, rule.outer.make_state(anchor)) for anchor in cut]
 
     def _push(self, message: Outgoing, time: float) -> None:
         syncer = self.syncers[message.round_key[1]]
@@ -403,7 +377,7 @@ class Run:
         under_way = [self.rounds.get(pending.round_key) for pending in replica.pending if pending.outcome is None]
         if any(found is None or not found.is_for_all for found in under_way):
             return
-        ahead = self._list_ahead(donor)
+        ahead = list_rounds_ahead(self.rounds.values(), replica)
         if any(found.served for found in ahead):
             return
         for trainer in self.joiners:
@@ -411,12 +385,6 @@ class Run:
             for found in ahead:
                 found.members = tuple(sorted((*found.members, trainer)))
         self.joiners = []
-
-    def _list_ahead(self, donor: Actor) -> list[Round]:
-        """Rounds that faster trainers have opened and for which this one, and who joins from it, will still send."""
-        sent = {pending.round_key for pending in _require(donor).pending}
-        open_for_it = [found for found in self.rounds.values() if donor.trainer in set(found.members) - found.arrived]
-        return [found for found in open_for_it if found.round_key not in sent]
 
     def _join(self, actor: Actor, donor: Actor) -> None:
         source = _require(donor)
@@ -448,7 +416,7 @@ class Run:
 
     def _remove(self, actor: Actor, how: str) -> None:
         replica = _require(actor)
-        self._note(f"trainer {actor.trainer} {how} at step {replica.step}")
+        self._note(f"trainer {actor.trainer} {how} at step {replica.step - actor.undone}")
         replica.desk.keep()
         actor.is_alive, actor.replica = False, None
         self.gone.add(actor.trainer)
@@ -466,8 +434,7 @@ class Run:
         alive = {actor.trainer for actor in self.actors if actor.is_alive}
         for found in self.evaluations.take_complete(alive):
             vectors = select_finite(found.vectors)
-            if len(vectors) < len(found.vectors):
-                left_out = len(found.vectors) - len(vectors)
+            if left_out := len(found.vectors) - len(vectors):
                 self._note(f"evaluation at step {found.step} leaves out {left_out} trainers with NaN or infinity")
             correlation = compute_correlation(vectors[:MAX_COMPARED])
             self._note_point(found.step, found.seconds, compute_average(vectors), correlation)
@@ -488,16 +455,9 @@ class Run:
     def _note_point(self, step: int, seconds: float, params: Tensor, correlation: float) -> None:
         loss = self.plan.evaluate(params) if self.plan.evaluate is not None else float("nan")
         sent = sum(sum(meter.sent.values()) for meter in self.meters)
-        self.points.append(
-            Point(
-                step=step,
-                tokens=self._count_tokens_at(step),
-                seconds=seconds,
-                bytes_sent=sent,
-                loss=loss,
-                correlation=correlation,
-            )
-        )
+        tokens = self._count_tokens_at(step)
+        made = Point(step=step, tokens=tokens, seconds=seconds, bytes_sent=sent, loss=loss, correlation=correlation)
+        self.points.append(made)
 
     def _get_average(self) -> Tensor:
         if self.syncers:
@@ -508,12 +468,6 @@ class Run:
         return compute_average(select_finite([replica.desk.keep() for replica in alive]))
 
     # Small things
-
-    def _make_shared_optimizer(self) -> torch.optim.Optimizer | None:
-        strategy = self.course.strategy
-        if strategy.gradient_rule is None:
-            return None
-        return strategy.local.build(self.course.bench.model.params)
 
     def _count_starters(self) -> int:
         return self.total_tokens // (self.course.total_steps * self.course.batch_tokens)

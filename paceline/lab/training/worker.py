@@ -16,7 +16,8 @@ from torch import Tensor
 
 from paceline.base.errors import WorkError
 from paceline.lab.training.accounts import Result
-from paceline.lab.training.processes import ProcessPlan, run_process
+from paceline.lab.training.processes import CONTROL, ProcessPlan, run_process
+from paceline.lab.training.transport import Transport
 from paceline.training.methods.replica import Course
 
 
@@ -37,7 +38,8 @@ class Meeting:
     method: str = "env://"
     rank: int = -1
     world: int = -1
-    timeout_seconds: float = 60.0
+    timeout_seconds: float = 600.0
+    """Until all have met, and until the first has built the run."""
 
 
 @contextmanager
@@ -66,8 +68,14 @@ def meet(meeting: Meeting) -> Iterator[None]:
 def work(build: Callable[[], RunParts], meeting: Meeting | None = None) -> Result:
     """Meet the other processes, build the run and play this one's part.
 
+    The first process builds first: what it prepares on disk, such as tokens, the others find there.
     Errors: WorkError when they do not meet or one is lost; ConfigError from `build` and the run.
     """
-    with meet(meeting or Meeting()):
-        parts = build()
+    place = meeting or Meeting()
+    with meet(place):
+        gate = Transport(place.timeout_seconds)
+        built = build() if gate.rank == 0 else None
+        gate.tell_all(CONTROL, b"go")
+        parts = built or build()
+        gate.close()
         return run_process(parts.course, parts.plan, parts.params)

@@ -217,8 +217,10 @@ class ShardCoding:
         return torch.cat([self.decode(payload, place) for place, payload in enumerate(reduced)])
 
     def list_sizes(self) -> list[int]:
-        """Bytes of each member's shard."""
-        return [self.codec.count_bytes(self._get_layout(shard)) for shard in self.shards]
+        """Bytes of each member's shard; shards have one of two lengths."""
+        short, longer = divmod(self.layout.size, len(self.members))
+        kinds = [self.codec.count_bytes(make_flat_layout(length, self.layout.dtype)) for length in (short, short + 1)]
+        return [kinds[1]] * longer + [kinds[0]] * (len(self.members) - longer)
 
     def count_traffic(self, trainer: int, senders: Collection[int], arrived: Collection[int]) -> Traffic:
         """Exact bytes, both directions, when these members had something to send and that of those arrived."""
@@ -226,7 +228,7 @@ class ShardCoding:
         own = self.members.index(trainer)
         others = len(self.members) - 1
         scattered = sum(sizes) - sizes[own] if trainer in senders else 0
-        heard = sum(1 for sender in arrived if sender != trainer)
+        heard = len(arrived) - (trainer in arrived)
         if not arrived:
             return Traffic(sent=scattered, received=0)
         return Traffic(sent=scattered + sizes[own] * others, received=sizes[own] * heard + sum(sizes) - sizes[own])

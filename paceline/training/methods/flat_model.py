@@ -68,7 +68,8 @@ class FlatModel:
         Errors: ConfigError when the module's forward gives no scalar.
         """
         self.gradient.zero_()
-        self.module.train()
+        if not self.module.training:
+            self.module.train()
         loss = self.module(batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
             found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__

@@ -119,6 +119,12 @@ class Course:
         """What everyone knows about a round's random choices."""
         return hash_parts("training-round", self.seed, *(number.to_bytes(8, "little") for number in round_key))
 
+    def make_shared_optimizer(self) -> torch.optim.Optimizer | None:
+        """One for all trainers of a process, where a rule for gradients keeps them equal."""
+        if self.strategy.gradient_rule is None:
+            return None
+        return self.strategy.local.build(self.bench.model.params)
+
     def derive_step_seed(self, trainer: int, step: int) -> int:
         """For what the model draws in one step, such as dropout: the same whoever else trains in this process."""
         digest = hash_parts("training-step", self.seed, trainer.to_bytes(8, "little"), step.to_bytes(8, "little"))
@@ -155,7 +161,9 @@ class Replica:
         self._cursor = len(rules)
         self._fired = False
         self._applied = False
-        self._weight_tokens = 0
+        self._trained_tokens = 0
+        self._sent_tokens = [[0] * rule.trigger.fragments for rule in rules]
+        """Tokens trained on when each rule last sent each fragment."""
         self._since_push = 0
         self._ahead: Tensor | None = None
 
@@ -254,7 +262,7 @@ class Replica:
             self._step_optimizer(self.step)
         self.step += 1
         self._since_push += 1
-        self._weight_tokens += course.batch_tokens
+        self._trained_tokens += course.batch_tokens
 
     def _compute_ahead(self, batch: Tensor, direction: Tensor) -> float:
         """The gradient where this trainer's own last message would lead; its parameters stay."""
@@ -290,15 +298,17 @@ class Replica:
         except WorkError as problem:
             reason = str(problem)
             self.residuals[index][fragment] = None
-        weight = float(self._weight_tokens) if self._is_weighted(rule) else 1.0
+        tokens = self._trained_tokens - self._sent_tokens[index][fragment]
+        weight = float(tokens) if self._is_weighted(rule) else 1.0
         needs_own = rule.subject is Subject.PARAMS or rule.mixer.eager
         if payload is not None and (needs_own or rule.look_ahead):
             own = rule.codec.decode(payload, layout, seed)
-        kept = (own if own is not None else values) if needs_own and not reason else None
+        heard = None if reason else values if own is None else own
+        kept = heard if needs_own else None
         if rule.look_ahead:
-            self._ahead = None if own is None else torch.sign(own)
+            self._ahead = None if heard is None else torch.sign(heard)
         self.pending.append(Pending(round_key, self.step + rule.trigger.delay, kept, indices, bool(reason)))
-        self._weight_tokens = self._since_push = 0
+        self._sent_tokens[index][fragment], self._since_push = self._trained_tokens, 0
         self._let_go(rule, index)
         return Outgoing(
             round_key=round_key,

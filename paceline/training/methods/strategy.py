@@ -116,7 +116,7 @@ class Rule:
     mixer: Mixer = field(default_factory=Mixer)
 
     def __post_init__(self) -> None:
-        for problem, found in self._list_problems():
+        for problem, found in (*self._list_subject_problems(), *self._list_message_problems()):
             if found:
                 raise ConfigError(problem)
 
@@ -125,10 +125,9 @@ class Rule:
         """True when a round ends as the next one is sent."""
         return self.trigger.delay == self.trigger.interval and self.trigger.fragments == 1
 
-    def _list_problems(self) -> list[tuple[str, bool]]:
+    def _list_subject_problems(self) -> list[tuple[str, bool]]:
         moves_anchor = self.subject in {Subject.DELTA, Subject.DELTA_AND_ANCHOR}
         gradient = self.subject is Subject.GRADIENT
-        whole = self.exchange.whole and not isinstance(self.exchange, Syncer)
         pairwise = isinstance(self.outer, PairwiseNesterov)
         return [
             ("outer: a delta needs an outer optimiser", moves_anchor and self.outer is None),
@@ -154,6 +153,15 @@ class Rule:
                 "mixer.eager: needs all_reduce or all_gather",
                 self.mixer.eager and not self.exchange.everyone,
             ),
+            (
+                "outer: a delayed momentum needs a syncer, whose arrivals it counts",
+                isinstance(self.outer, DelayedNesterov) and not isinstance(self.exchange, Syncer),
+            ),
+        ]
+
+    def _list_message_problems(self) -> list[tuple[str, bool]]:
+        gradient, syncer = self.subject is Subject.GRADIENT, isinstance(self.exchange, Syncer)
+        return [
             ("mask: only for params", self.mask is not None and self.subject is not Subject.PARAMS),
             (
                 "codec: this one needs whole messages, not all_reduce",
@@ -169,34 +177,21 @@ class Rule:
                 "feedback: only for gradients and deltas",
                 self.feedback is not None and self.subject in {Subject.PARAMS, Subject.DELTA_AND_ANCHOR},
             ),
-            ("combine: this one needs all_gather", self.combine.needs_whole and not whole),
-            (
-                "combine: a syncer takes the mean",
-                isinstance(self.exchange, Syncer) and not isinstance(self.combine, Mean),
-            ),
+            ("feedback: needs a decay above 0 and at most 1", self.feedback is not None and not 0 < self.feedback <= 1),
+            ("combine: a syncer takes the mean", syncer and not isinstance(self.combine, Mean)),
+            ("combine: this one needs all_gather", self.combine.needs_whole and not self.exchange.whole),
             ("by_tokens: the combine rule counts every update once", self.by_tokens and not self.combine.weighted),
-            ("by_tokens: belongs to the exchange of a syncer", self.by_tokens and isinstance(self.exchange, Syncer)),
-            (
-                "exchange: a syncer takes deltas",
-                isinstance(self.exchange, Syncer) and self.subject is not Subject.DELTA,
-            ),
-            (
-                "by_speed: needs a syncer; others meet at fixed steps",
-                self.trigger.by_speed and not isinstance(self.exchange, Syncer),
-            ),
+            ("by_tokens: belongs to the exchange of a syncer", self.by_tokens and syncer),
+            ("by_speed: needs a syncer; others meet at fixed steps", self.trigger.by_speed and not syncer),
+            ("exchange: a syncer takes deltas", syncer and self.subject is not Subject.DELTA),
             (
                 "exchange: gradients need everyone, or the trainers would differ",
                 gradient and not self.exchange.everyone,
             ),
             (
                 "exchange: one anchor needs everyone; with some neighbours only, send delta-and-anchor or params",
-                self.subject is Subject.DELTA and not (self.exchange.everyone or isinstance(self.exchange, Syncer)),
+                self.subject is Subject.DELTA and not (self.exchange.everyone or syncer),
             ),
-            (
-                "outer: a delayed momentum needs a syncer, whose arrivals it counts",
-                isinstance(self.outer, DelayedNesterov) and not isinstance(self.exchange, Syncer),
-            ),
-            ("feedback: needs a decay above 0 and at most 1", self.feedback is not None and not 0 < self.feedback <= 1),
         ]
 
 
