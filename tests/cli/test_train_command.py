@@ -159,6 +159,7 @@ def test_methods_are_listed() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_all_examples_are_compared_quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PACELINE_CACHE", str(tmp_path / "cache"))
     files = [str(path) for path in sorted(EXAMPLES.rglob("*.toml"))]
