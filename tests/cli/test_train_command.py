@@ -3,10 +3,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,12 @@ inner_steps = 3
 trainers = 2
 """
 QUICK_SECONDS = 180
+"""Of two cores; counted as their work, which does not depend on what else they do."""
+
+
+def get_children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @pytest.fixture
@@ -153,10 +159,11 @@ def test_methods_are_listed() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_all_examples_are_compared_quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PACELINE_CACHE", str(tmp_path / "cache"))
     files = [str(path) for path in sorted(EXAMPLES.rglob("*.toml"))]
-    begun = time.monotonic()
+    begun = get_children_seconds()
     done = CliRunner().invoke(app, ["train", "compare", *files, "--quick", "--out", str(tmp_path / "report")])
     assert done.exit_code == 0, done.output
     rows = list(csv.DictReader((tmp_path / "report" / "report.csv").read_text().splitlines()))
@@ -169,4 +176,4 @@ def test_all_examples_are_compared_quickly(tmp_path: Path, monkeypatch: pytest.M
     mean, others = liars[0], liars[1:]
     assert mean > 1.3 * honest
     assert all(loss < 1.15 * honest for loss in others)
-    assert time.monotonic() - begun < QUICK_SECONDS * 2, "twice the time of an idle machine with two cores"
+    assert get_children_seconds() - begun < 2 * QUICK_SECONDS

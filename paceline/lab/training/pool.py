@@ -79,7 +79,8 @@ def play_all(
     found = {path: record for path in set(paths.values()) if (record := read_record(path)) is not None}
     todo = {path: configs[name] for name, path in paths.items() if path not in found}
     tell = on_progress or (lambda _: None)
-    tell(sum(count_steps(configs[name]) for name, path in paths.items() if path in found))
+    # What is done already and what is the same run under another name takes no time.
+    tell(sum(map(count_steps, configs.values())) - sum(map(count_steps, todo.values())))
     if todo:
         play = _play_here if jobs == 1 else _play_in_processes
         found |= play(todo, store, min(jobs, len(todo)), tell)

@@ -19,7 +19,7 @@ from paceline.base.errors import ConfigError
 from paceline.lab.training.config import RunConfig, Share, parse_config, read_tables
 
 MAX_CANDIDATES = 64
-QUICK_STEPS, QUICK_TUNE_STEPS, QUICK_CANDIDATES = 24, 6, 2
+QUICK_STEPS, QUICK_TUNE_STEPS, QUICK_BATCH, QUICK_CANDIDATES = 24, 6, 2, 2
 _TUNABLE = ("strategy.", "optimizer.", "run.batch_size")
 
 T = TypeVar("T")
@@ -207,10 +207,11 @@ def _get_published(compare: CompareTable, swept: dict[str, Any]) -> float | None
 def _make_quick(
     tables: dict[str, Any], tune: TuneTable, compare: CompareTable, overrides: dict[str, Any]
 ) -> tuple[dict[str, Any], TuneTable, CompareTable]:
-    """Fewer steps, one seed, two candidates, and what the file's own table `quick` says."""
+    """Fewer steps, small batches, one seed, two candidates, and what the file's own table `quick` says."""
     tables = copy.deepcopy(tables)
     run = tables.setdefault("run", {})
     run["steps"] = min(run.get("steps", QUICK_STEPS), QUICK_STEPS)
+    run["batch_size"] = min(run.get("batch_size", QUICK_BATCH), QUICK_BATCH)
     overrides = copy.deepcopy(overrides)
     tune_steps = overrides.pop("tune", {}).pop("steps", QUICK_TUNE_STEPS)
     sweep = overrides.pop("compare", {}).pop("sweep", compare.sweep)
