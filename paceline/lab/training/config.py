@@ -127,8 +127,10 @@ def read_tables(path: Path) -> dict[str, Any]:
     """The plain values of a file. Errors: ConfigError naming the file."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
-        raise ConfigError(f"{path}: {problem}") from None
+    except OSError as problem:
+        raise ConfigError(f"{path}: cannot be read ({problem.strerror}); examples/train/ has run files") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
+        raise ConfigError(f"{path}: is no TOML file ({problem})") from None
 
 
 def parse_config(tables: object, source: str) -> RunConfig:
