@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import httpx
 import msgspec
 import pytest
@@ -48,6 +51,14 @@ def kill(up, observer, name):
     wait_until(lambda: observer.has_block(name, 1), BACK_SECONDS, f"{name} is back")
 
 
+def count_signed(home, name, channel_id):
+    """Leaves of a channel whose states both sides have signed, on the executor's disk."""
+    [book] = home.node_path(name).rglob("channels.sqlite")
+    with closing(sqlite3.connect(f"file:{book}?mode=ro", uri=True)) as connection:
+        query = "SELECT COUNT(*) FROM leaves WHERE channel = ? AND owners IS NOT NULL"
+        return connection.execute(query, (channel_id,)).fetchone()[0]
+
+
 def test_a_relay_that_forgot_its_channel_closes_it_and_both_answers_are_paid_though_both_sides_were_killed(tmp_path):
     home = make_home(tmp_path / "home")
     with UpProcess(home) as up:
@@ -58,6 +69,8 @@ def test_a_relay_that_forgot_its_channel_closes_it_and_both_answers_are_paid_tho
         name = next(name for name, address in observer.addresses.items() if address == channel.executor)
         own = [compute_task_id(channel_id, index).hex() for index in range(2)]
         assert [ask(up.url, number) for number in range(2)] == own
+        # An answer's end is told before the executor has the user's signature for it: that one answer is its risk.
+        wait_until(lambda: count_signed(home, name, channel_id) == 2, BACK_SECONDS, "both answers are signed for")
         kill(up, observer, name)
         assert CHANNELS.get(observer.catch_up(observer.read().height + 1), channel_id).status == OPEN
         kill(up, observer, RELAY)
