@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from paceline.base.errors import ConfigError
+from paceline.cli.command import run_command
 from paceline.cli.environment import get_default_home
 
 api_key_app = typer.Typer(
@@ -32,7 +33,6 @@ def add(
     home: HomeOption = None,
 ) -> None:
     """Make a key and print it, this once: only its hash is kept. From the first key on, every request needs one."""
-    from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
     from paceline.node.api.keys import KeyRing  # noqa: PLC0415 - loads the node
     from paceline.node.views import KeyLimits  # noqa: PLC0415 - loads the node
 
@@ -57,7 +57,6 @@ def list_(
     *, home: HomeOption = None, json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False
 ) -> None:
     """Names, limits and state of all keys; no key is shown, since none is kept."""
-    from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
     from paceline.node.api.keys import KeyRing  # noqa: PLC0415 - loads the node
 
     def command() -> None:
@@ -77,7 +76,6 @@ def list_(
 @api_key_app.command()
 def revoke(*, name: Annotated[str, typer.Argument(help="Name or id of the key.")], home: HomeOption = None) -> None:
     """Refuse a key from now on, without a restart. Its files and its usage stay."""
-    from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
     from paceline.node.api.keys import KeyRing  # noqa: PLC0415 - loads the node
 
     def command() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from paceline.cli.command import run_command
 from paceline.cli.environment import get_cache_path
 
 audit_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Attack the network's checks, here.")
@@ -28,7 +29,6 @@ def inference(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """How surely the tests of answers catch one attack, by answer length, and how often they alarm falsely."""
-    from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
     from paceline.lab.audit import audit_attack, build_chart  # noqa: PLC0415 - loads torch
     from paceline.models.language import prepare_model  # noqa: PLC0415 - loads torch
 

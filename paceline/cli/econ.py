@@ -14,6 +14,7 @@ from rich.table import Table
 
 from paceline.base.errors import ConfigError
 from paceline.base.integers import PPM
+from paceline.cli.command import run_command
 from paceline.economy.issuance import BATCHES, Batch, compute_batch, to_coins
 from paceline.economy.supply import CORE_RESERVE
 
@@ -59,8 +60,6 @@ def simulate(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Play years of an economy: who earns what, what cheating brings, what checking costs."""
-    from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
-
     run_command(lambda: _simulate(scenario, html, csv, json))
 
 

@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from paceline.base.errors import ConfigError
+from paceline.cli.command import run_command
 from paceline.cli.environment import get_default_home
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ def list_(
     *, home: HomeOption = None, json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False
 ) -> None:
     """Public keys and addresses of the user and of every node here; no secret is shown."""
-    from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
 
     def command() -> None:
         lines = load_key_lines(_open_home(home))
@@ -73,7 +73,6 @@ def backup(
 
     The file also holds up to what each consensus key had signed at that moment; make a new one when a node was added.
     """
-    from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
     from paceline.node.membership.key_backup import collect_backup, seal_backup, write_backup  # noqa: PLC0415 - loads the node
 
     def command() -> None:
@@ -110,7 +109,6 @@ def restore(
     as one that lies. The mark up to which the engine has signed is restored with the keys and is only ever raised; what the
     former machine signed after the backup was made, only --signed-through can tell.
     """
-    from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
     from paceline.node.membership.key_backup import open_backup, restore_backup, signs_blocks  # noqa: PLC0415 - loads the node
 
     def command() -> None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from paceline.base.errors import ConfigError, PacelineError, UpgradeNeeded
 from paceline.cli.api_keys import api_key_app
 from paceline.cli.audit import audit_app
+from paceline.cli.command import run_command
 from paceline.cli.econ import econ_app
 from paceline.cli.environment import get_default_home
 from paceline.cli.keys import keys_app
 from paceline.cli.race import race_app
 from paceline.cli.state import state_app
 from paceline.cli.train import train_app
-from paceline.node.exits import UPGRADE_CODE
 
 HELP = (
     "A network of anyone's machines that serves and trains open models: votes come from compute, results are checked."
@@ -370,24 +366,3 @@ def node(
         code = ended.exit_code
     finally:
         end_process(code)
-
-
-def run_command(command: Callable[[], None]) -> None:
-    """Run one command; errors become one clear line and a code."""
-    # SIGTERM ends a command the same way as Ctrl-C, so that its children end too. Ctrl-C is set as well, because a
-    # shell that starts a command in the background hands it down ignored.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.default_int_handler)
-    try:
-        command()
-    except UpgradeNeeded as problem:
-        print(f"paceline: {problem}", file=sys.stderr)
-        raise typer.Exit(UPGRADE_CODE) from None
-    except ConfigError as problem:
-        print(f"paceline: {problem}", file=sys.stderr)
-        raise typer.Exit(2) from None
-    except PacelineError as problem:
-        print(f"paceline: {problem}", file=sys.stderr)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None

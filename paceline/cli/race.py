@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from paceline.cli.command import run_command
+
 race_app = typer.Typer(no_args_is_help=True, add_completion=False, help="The timed contest that gives voting power.")
 
 
@@ -27,7 +29,6 @@ def bench(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure nonces per second, and the share of what the matrix products alone would reach."""
-    from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
     from paceline.race.speed import SpeedOptions, measure_race  # noqa: PLC0415 - loads torch
 
     def measure() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from paceline.cli.command import run_command
 from paceline.cli.environment import get_default_home
 
 if TYPE_CHECKING:
@@ -87,7 +88,6 @@ def compact(*, home: HomeOption = None, name: NameOption = None, json: JsonFlag 
 
 
 def _print(path: Path | None, name: str | None, act: Callable[[Home, str], StateFigures], *, as_json: bool) -> None:
-    from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
     from paceline.node.home import Home  # noqa: PLC0415 - loads the node
 
     def command() -> None:

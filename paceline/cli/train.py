@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from paceline.base.errors import ConfigError
+from paceline.cli.command import run_command
 from paceline.cli.environment import get_cache_path
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ def simulate(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was stopped in --out.")] = False,
 ) -> None:
     """Train with virtual trainers on a virtual clock, counting every byte. Ctrl-C keeps a checkpoint."""
-    from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
-
     run_command(lambda: _simulate(run, out or Path(run.stem), resume=resume))
 
 
@@ -51,8 +50,6 @@ def compare(
     jobs: Annotated[int, typer.Option(min=1, max=MAX_JOBS, help="Processes, each with one thread.")] = 2,
 ) -> None:
     """Tune and train every method on equal terms; writes report.html and report.csv. A stopped command continues."""
-    from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
-
     run_command(lambda: _compare(runs, out or Path("train-report"), quick=quick, jobs=jobs))
 
 
@@ -63,16 +60,12 @@ def worker(
     out: OutOption = None,
 ) -> None:
     """Train with real processes: torchrun --nproc-per-node 4 -m paceline train worker run.toml."""
-    from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
-
     run_command(lambda: _work(run, out or Path(run.stem)))
 
 
 @train_app.command()
 def methods() -> None:
     """List the methods, their settings with the defaults of their papers, and their sources."""
-    from paceline.cli.main import run_command  # noqa: PLC0415 - main imports this module
-
     run_command(_list_methods)
 
 

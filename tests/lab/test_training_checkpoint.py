@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from full_disk import files_end_at
 from method_runs import KINDS, make_changing_fleet, make_course, make_plan, make_run
 
 from paceline.base.errors import ConfigError, WorkError
@@ -172,13 +172,9 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path):
     write_checkpoint(path, run)
     before = path.read_bytes()
     run.play(until_tokens=300)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
-    try:
-        with pytest.raises(WorkError, match=r"run\.pt: cannot be written \(File too large\)"):
-            write_checkpoint(path, run)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    refused = pytest.raises(WorkError, match=r"run\.pt: cannot be written \(File too large\)")
+    with files_end_at(len(before) // 2), refused:
+        write_checkpoint(path, run)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
     assert resume(path, KINDS["diloco"]).play()

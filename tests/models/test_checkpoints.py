@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import resource
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
+from full_disk import files_end_at
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.gpt2.configuration_gpt2 import GPT2Config
@@ -35,17 +34,6 @@ def quiet():
 @pytest.fixture
 def model():
     return build_trainable("byte-gpt-0.5m", vocabulary=256, seed=5)
-
-
-@contextmanager
-def files_end_at(size_bytes):
-    """The system refuses to write past a size, as it does on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def names_in(folder):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import resource
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
+from full_disk import files_end_at
 from training_setup import CORPUS
 
 from paceline.base.errors import ConfigError, WorkError
@@ -20,17 +18,6 @@ from paceline.training.datasets.tokenise import choose_tokeniser
 def source(tmp_path):
     (tmp_path / "text.txt").write_bytes(CORPUS)
     return open_source(tmp_path / "text.txt")
-
-
-@contextmanager
-def files_end_at(size_bytes):
-    """The system refuses to write past a size, as it does on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def prepare(source, cache, name="bytes", **options):

@@ -1,0 +1,36 @@
+"""How every command of `paceline` ends: an error as one clear line and a code, Ctrl-C and SIGTERM alike.
+
+It refuses to know the commands. Invariant: no command shows a traceback for an error that the package raises on purpose.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+
+import typer
+
+from paceline.base.errors import ConfigError, PacelineError, UpgradeNeeded
+from paceline.node.exits import UPGRADE_CODE
+
+
+def run_command(command: Callable[[], None]) -> None:
+    """Run one command; errors become one clear line and a code."""
+    # SIGTERM ends a command the same way as Ctrl-C, so that its children end too. Ctrl-C is set as well, because a
+    # shell that starts a command in the background hands it down ignored.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        command()
+    except UpgradeNeeded as problem:
+        print(f"paceline: {problem}", file=sys.stderr)
+        raise typer.Exit(UPGRADE_CODE) from None
+    except ConfigError as problem:
+        print(f"paceline: {problem}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except PacelineError as problem:
+        print(f"paceline: {problem}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
