@@ -147,13 +147,12 @@ def _require_seated(channel: Channel, told: ChannelState) -> None:
 def _show(
     state: State, params: NetworkParams, chain_id: str, channel_id: bytes, channel: Channel, signed: SignedState | None
 ) -> None:
-    """Errors: InvalidTransaction wrong-channel, no-later-state, unknown-executor, and those of `check_state`."""
+    """Errors: InvalidTransaction wrong-channel, no-later-state, and those of `check_state`."""
     if signed is not None:
         if signed.state.channel != channel_id:
             raise InvalidTransaction("wrong-channel", "the state is of another channel")
         executor = nodes.NODES.get(state, channel.executor)
-        if executor is None:
-            raise InvalidTransaction("unknown-executor", "the executor has left the network")
+        assert executor is not None, "an executor with a channel stays"
         check_state(params, chain_id, channel, executor.public_key, signed)
     shown = channel.state.count if channel.state is not None else 0
     if channel.status == CLOSING and (signed is None or signed.state.count <= shown):

@@ -151,6 +151,14 @@ def test_two_roots_of_one_count_forfeit_what_their_signer_has(tmp_path):
     # Both signed both: the executor has nothing, which is why an honest book never signs a second state of one count.
     assert account.record is None
     assert balance(chain, chain.user.address) == before - 10**7 - SHORT.transfer_fee + DEPOSIT
+    # The defence off: where nobody may prove it, the root that was made later is the account, and all ten count.
+    chain = make_chain()
+    account = Account(chain, deposit=DEPOSIT)
+    account.serve(10)
+    later = account.state(root=hash_parts("better answers made later"))
+    chain.send(account.executor, account.claim(account.signed(later)))
+    account.run_to_draw()
+    assert (account.record.state.root, account.record.held) == (later.root, 10 * COST)
     book = ChannelBook(tmp_path / "channels.sqlite", executor, chain.application.chain_id)
     book.add_leaf(account.id, account.leaves[0])
     with pytest.raises(Invalid, match="wrong-index"):

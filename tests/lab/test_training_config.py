@@ -9,11 +9,11 @@ import pytest
 from paceline.base.errors import ConfigError
 from paceline.lab.training.config import (
     hash_config,
-    load_config,
     make_machines,
     make_strategy,
     parse_bandwidth,
     parse_config,
+    read_tables,
 )
 
 
@@ -24,7 +24,7 @@ def parse(**tables: Any) -> Any:
 def test_a_short_file_is_a_whole_configuration(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text('[run]\nsteps = 100\n[strategy]\nname = "ddp"\n')
-    config = load_config(path)
+    config = parse_config(read_tables(path), str(path))
     assert (config.model.name, config.data.source, config.fleet.trainers) == ("byte-gpt-0.5m", "shakespeare", 4)
     assert config.evaluate_every == 5
 
@@ -70,7 +70,7 @@ def test_invalid_settings_are_refused_by_name(tables: dict[str, Any], named: str
 def test_invalid_file_names_itself(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[run")
     with pytest.raises(ConfigError, match=r"bad\.toml"):
-        load_config(tmp_path / "bad.toml")
+        read_tables(tmp_path / "bad.toml")
 
 
 def test_invalid_departure_before_the_arrival() -> None:

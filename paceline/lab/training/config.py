@@ -153,11 +153,6 @@ def parse_config(tables: object, source: str) -> RunConfig:
     return config
 
 
-def load_config(path: Path) -> RunConfig:
-    """The configuration of a file that holds one run. Errors: ConfigError naming the file and the key."""
-    return parse_config(read_tables(path), str(path))
-
-
 def hash_config(config: RunConfig) -> str:
     """Names a run in a cache: equal for files that differ in order, spelling of defaults and comments alone."""
     plain = msgspec.json.encode(config, order="deterministic")
