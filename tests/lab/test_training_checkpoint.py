@@ -193,7 +193,7 @@ def test_another_process_goes_on_with_the_same_bits(tmp_path):
     found = subprocess.run(
         [sys.executable, "-c", script, path],
         cwd=Path(__file__).parent,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=120,
