@@ -94,6 +94,18 @@ def test_invalid_openings_of_other_positions_or_another_tree():
     assert refuse(chain, chain.keys[0], right) == "already-opened"
 
 
+def test_invalid_openings_of_a_claim_that_nobody_can_check():
+    chain = Chain(weights=[1_000, 0, 0, 0, 0])
+    chain.run_until(lambda: chain.phase() == race.CLAIMS)
+    tree = RangeTree(range(500))
+    chain.send(chain.keys[0], m.CommitRace(0, tree.root, tree.count))
+    chain.run_until(lambda: chain.phase() == race.OPENINGS)
+    record = race.CLAIMS_TABLE.get(chain.state, chain.keys[0].address)
+    assert (record.outcome, record.checkers) == (m.UNDECIDED, ())
+    opening = m.Opening(0, 0, ())
+    assert refuse(chain, chain.keys[0], m.OpenRace(0, (opening,))) == "nothing-to-open"
+
+
 def test_power_moves_to_gainers_by_a_quarter_at_most():
     chain = Chain(weights=[1_000, 1_000, 1_000, 1_000, 1_000])
     chain.run_race([1, 1, 1, 1_000, 1_000])

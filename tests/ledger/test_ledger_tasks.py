@@ -137,6 +137,16 @@ def test_a_flag_alone_punishes_nobody(chain):
     assert not TASKS.get(chain.state, task_id).refunded
 
 
+def test_invalid_verdict_of_a_node_without_weight_in_a_dispute():
+    chain = Chain(count=6, weights=[1_000] * 5 + [0])
+    chain.run_race([100] * 5)
+    task_id, _ = answer_with_checkers(chain, chain.open_session())
+    judge(chain, key_of(chain, TASKS.get(chain.state, task_id).drawn[0]), task_id, m.REJECTED)
+    chain.run_until(lambda: TASKS.get(chain.state, task_id).status == DISPUTED)
+    assert find_node(chain, chain.keys[5].address).weight == 0
+    assert refuse(chain, chain.keys[5], m.JudgeTask(task_id, m.Verdict(m.REJECTED, "test", (1, 2)))) == "not-drawn"
+
+
 def test_a_majority_convicts_refunds_and_forfeits(chain):
     session_id = chain.open_session()
     task_id, executor = answer_with_checkers(chain, session_id)
