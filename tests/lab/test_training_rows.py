@@ -8,7 +8,7 @@ from comparison_groups import fake_record
 from paceline.base.errors import ConfigError
 from paceline.lab.training.config import make_strategy
 from paceline.lab.training.rows import MAX_CANDIDATES, QUICK_STEPS, get_baseline, load_rows, show_value
-from paceline.lab.training.tuning import choose, name_trial, plan_trials
+from paceline.lab.training.tuning import choose, choose_all, name_trial, plan_trials
 
 RUN = '[run]\nsteps = 100\n[strategy]\nname = "diloco"\ninner_steps = 10\n'
 EXAMPLES = Path(__file__).parents[2] / "examples" / "train"
@@ -48,6 +48,24 @@ def test_trials_are_shorter_runs_of_the_first_seed(tmp_path: Path) -> None:
     assert (strategy.local.rate, strategy.rules[0].outer.momentum) == (1e-3, 0.6)  # type: ignore[union-attr]  # DiLoCo's
 
 
+def test_a_row_takes_the_choice_of_the_row_it_is_like(tmp_path: Path) -> None:
+    paths = [
+        write(tmp_path, "[compare]\nlabel = 'a'\n[tune]\nlike = 'b'\n", "a"),
+        write(
+            tmp_path, "[compare]\nlabel = 'b'\n[tune]\nsteps = 10\n[tune.grid]\n'optimizer.rate' = [1e-3, 2e-3]\n", "b"
+        ),
+    ]
+    rows = load_rows(paths)
+    assert len(plan_trials(rows)) == 2
+    records = {name_trial(1, number): fake_record([loss]) for number, loss in enumerate([2.0, 1.5])}
+    assert [choice.settings for choice in choose_all(rows, records)] == [{"optimizer.rate": 2e-3}] * 2
+    with pytest.raises(ConfigError, match=r"tune\.like 'b': no row of group 'methods'"):
+        load_rows(paths[:1])
+    paths[0].write_text(paths[0].read_text().replace("like = 'b'", "like = 'a'"))
+    with pytest.raises(ConfigError, match=r"tune\.like 'a': no row"):
+        load_rows(paths)
+
+
 def test_the_first_candidate_stands_when_all_diverge(tmp_path: Path) -> None:
     [row] = load_rows([write(tmp_path, '[tune.grid]\n"optimizer.rate" = [1e-3, 2e-3]\n[tune]\nsteps = 10\n')])
     records = {name_trial(0, number): fake_record([None]) for number in range(2)}
@@ -74,6 +92,7 @@ def test_a_number_at_the_edge_of_its_grid_is_told(tmp_path: Path) -> None:
         ("[tune.grid]\n'optimizer.rate' = []\n", "lists no value"),
         ("[tune.grid]\n'strategy.outer_rat' = [1]\n", "strategy.outer_rat"),
         ("[tune]\nsteps = 9\n[tune.grid]\n'optimizer.rate' = [1e-3]\n", "run.steps 9"),
+        ("[tune]\nlike = 'x'\n[tune.grid]\n'optimizer.rate' = [1e-3]\n", "tune.like"),
         ("[quick]\nrun.stepz = 9\n", "stepz"),
     ],
 )

@@ -15,7 +15,7 @@ from paceline.lab.training.config import RunConfig
 from paceline.lab.training.pool import Progress, Store, count_steps, play_all
 from paceline.lab.training.record import PointRecord, RunRecord
 from paceline.lab.training.rows import Row, get_baseline, make_single_row
-from paceline.lab.training.tuning import Choice, choose, plan_trials
+from paceline.lab.training.tuning import Choice, choose_all, plan_trials
 
 # Student's t for 95 %, by degrees of freedom; beyond the table that of the normal distribution is close enough.
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
@@ -124,7 +124,7 @@ def compare(
     trials = plan_trials(rows)
     say("tuning", sum(count_steps(config) for config in trials.values()))
     tried = play_all(trials, store, jobs=jobs, on_progress=on_progress) if trials else {}
-    choices = [choose(place, row, tried) for place, row in enumerate(rows)]
+    choices = choose_all(rows, tried)
     finals = {
         f"row {place} seed {seed}": row.get_config(choices[place].settings, seed=seed)
         for place, row in enumerate(rows)

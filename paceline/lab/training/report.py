@@ -110,7 +110,7 @@ def _show_line(line: Line, is_baseline: bool) -> list[str]:
 
 
 def _write_tuning(group: Group) -> str:
-    tuned = [result for result in group.rows if result.choice.trials]
+    tuned = [result for result in group.rows if result.choice.trials or result.row.tune.like]
     if not tuned:
         return ""
     rows = [_show_tuning(result) for result in tuned]
@@ -119,6 +119,8 @@ def _write_tuning(group: Group) -> str:
 
 
 def _show_tuning(result: RowResult) -> list[str]:
+    if result.row.tune.like is not None:
+        return [result.row.label, "", f"nothing: the settings of {result.row.tune.like}", result.choice.describe(), ""]
     tried = "; ".join(
         f"{show_settings(trial.settings)}: {'diverged' if trial.loss is None else f'{trial.loss:.4f}'}"
         for trial in result.choice.trials

@@ -28,10 +28,15 @@ Grid = dict[str, list[Any]]
 
 
 class TuneTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Settings to try on a shorter run, every combination; the lowest loss wins, the first one of equals."""
+    """Settings to try on a shorter run, every combination; the lowest loss wins, the first one of equals.
+
+    `like` names a row of the group whose choice this one takes instead, so that a comparison by seed measures nothing but
+    what the two files differ in.
+    """
 
     steps: Annotated[int, Meta(ge=1, le=10_000_000)] = 500
     grid: Grid = msgspec.field(default_factory=dict)
+    like: Label | None = None
 
 
 class CompareTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -224,7 +229,7 @@ def _make_quick(
         left = max(1, left // len(grid[name]))
     return (
         tables,
-        TuneTable(steps=min(run["steps"], tune_steps), grid=grid),
+        TuneTable(steps=min(run["steps"], tune_steps), grid=grid, like=tune.like),
         msgspec.structs.replace(compare, seeds=1, sweep=sweep),
     )
 
@@ -233,12 +238,18 @@ def _flatten(overrides: dict[str, Any]) -> dict[str, Any]:
     return {f"{table}.{key}": value for table, entries in overrides.items() for key, value in dict(entries).items()}
 
 
-def _check_grid(tune: TuneTable, compare: CompareTable, path: Path) -> None:
+def _check_tune(tune: TuneTable, path: Path) -> None:
+    if tune.like is not None and tune.grid:
+        raise ConfigError(f"{path}: tune.like: takes another row's settings; leave out tune.grid")
     for name, values in tune.grid.items():
         if not name.startswith(_TUNABLE):
             raise ConfigError(f"{path}: tune.grid.{name}: only settings of strategy and optimizer are tuned")
         if not values:
             raise ConfigError(f"{path}: tune.grid.{name}: lists no value")
+
+
+def _check_grid(tune: TuneTable, compare: CompareTable, path: Path) -> None:
+    _check_tune(tune, path)
     for name, values in compare.sweep.items():
         if not values or name in tune.grid:
             raise ConfigError(f"{path}: compare.sweep.{name}: lists no value, or is tuned too")
@@ -262,6 +273,17 @@ def _check_group(group: str, rows: list[Row]) -> None:
         for other in row.against:
             if other not in labels or other == row.label:
                 raise ConfigError(f"compare.against {other!r}: no other row of group {group!r} has this label")
+        _check_likeness(group, row, rows)
+
+
+def _check_likeness(group: str, row: Row, rows: list[Row]) -> None:
+    if row.tune.like is None:
+        return
+    found = next((other for other in rows if other.label == row.tune.like), None)
+    if found is None or not found.tune.grid:
+        raise ConfigError(f"tune.like {row.tune.like!r}: no row of group {group!r} with this label is tuned")
+    for chosen in found.list_candidates():
+        row.get_config(chosen, seed=row.seeds[0])
 
 
 def _convert(data: object, kind: type[T], source: str) -> T:

@@ -57,6 +57,16 @@ def plan_trials(rows: Sequence[Row]) -> dict[str, RunConfig]:
     }
 
 
+def choose_all(rows: Sequence[Row], records: Mapping[str, RunRecord]) -> list[Choice]:
+    """What every row trains with: its own best candidate, or that of the row it names."""
+    own = [choose(place, row, records) for place, row in enumerate(rows)]
+    by_label = {(row.group, row.label): choice for row, choice in zip(rows, own, strict=True)}
+    return [
+        choice if row.tune.like is None else Choice(settings=by_label[row.group, row.tune.like].settings)
+        for row, choice in zip(rows, own, strict=True)
+    ]
+
+
 def choose(place: int, row: Row, records: Mapping[str, RunRecord]) -> Choice:
     """The candidate with the lowest loss, the first of equals; the first when all diverged."""
     candidates = row.list_candidates()
