@@ -37,8 +37,10 @@ CASES = {
     "async-diloco": SHORT,
     "decoupled-diloco": SHORT,
     "sparta-diloco": SHORT | {"share": 0.3},
+    "sparta": {"share": 0.3},
+    "gossip-ring": SHORT,
 }
-"""Methods after whose rounds a trainer has finite parameters again."""
+"""Methods after whose rounds a trainer has finite parameters again; settings."""
 
 
 def build(name, settings=None, trainers=4, local=ADAM):
@@ -74,19 +76,23 @@ def test_a_trainer_of_nan_is_withdrawn_and_comes_back(name):
     assert all(bool(torch.isfinite(value).all()) for state in moments for value in state.values())
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"), [("gossip-ring", SHORT), ("sparta", {"share": 0.3}), ("sparta", {"share": 1.0})]
-)
-def test_a_trainer_of_nan_parameters_does_not_reach_the_others(name, settings):
-    found = play(build(name, settings), steps=16, batches=poison(1, {2}))
-    assert any("trainer 1 withdrew" in event for event in found.events)
-    finite = [bool(torch.isfinite(vector).all()) for vector in list_replicas(found)]
-    assert finite[0] and finite[2] and finite[3]
-    assert math.isfinite(found.result.loss)
-    if settings.get("share", 1.0) == 1.0:
-        assert finite[1], "whole vectors of others replace its own"
-    else:
-        assert any("leaves out 1 trainers" in event for event in found.events)
+def test_an_evaluation_before_the_next_round_leaves_a_trainer_of_nan_out():
+    found = play(build("diloco"), steps=16, batches=poison(1, {1}), evaluate_every=3)
+    told = [event for event in found.events if "leaves out" in event]
+    assert len(told) == 1 and "step 3 leaves out 1 trainers" in told[0]
+    assert all(math.isfinite(point.loss) for point in found.points)
+
+
+def test_a_step_of_nan_is_not_taken_where_no_round_replaces_all_numbers():
+    """The trainer stands still for that step; a withdrawal alone would leave it NaN for good."""
+    found = play(build("sparta", {"share": 0.3, "interval": 2}), steps=16, batches=poison(1, {2, 5}))
+    told = [event for event in found.events if "withdrew" in event]
+    assert len(told) == 1 and "trainer 1" in told[0] and "step was not taken" in told[0], (
+        "step 2 was followed by a good one"
+    )
+    assert not any("leaves out" in event for event in found.events)
+    others = play(build("sparta", {"share": 0.3, "interval": 2}), steps=16)
+    assert abs(found.result.loss / others.result.loss - 1) < 0.1
 
 
 def test_data_parallel_goes_on_with_the_gradients_that_are_finite():

@@ -149,7 +149,8 @@ class Replica:
         self.interval_scale = 1.0
         """Share of the interval that a slower trainer takes, for rules by speed."""
         self.tamper: Callable[[Tensor, bytes], Tensor] | None = None
-        self.last_loss = float("nan")
+        self._refused = False
+        """The last inner step was not taken, because its gradient was not finite."""
         self.pending: list[Pending] = []
         rules = course.strategy.rules
         self.anchors = [self._cut(rule, params) if rule.outer is not None else [] for rule in rules]
@@ -251,29 +252,31 @@ class Replica:
         _seed_draws(course.derive_step_seed(self.trainer, self.step), model.values.device)
         batch = course.get_batch(self.trainer, self.step)
         if self._ahead is not None:
-            self.last_loss = self._compute_ahead(batch, self._ahead)
+            self._compute_ahead(batch, self._ahead)
         else:
-            self.last_loss = model.compute_gradient(batch)
+            model.compute_gradient(batch)
         if rule is not None and rule.sign:
             # Later it would clip the signs.
             course.strategy.local.clip_gradient(model.gradient)
         if rule is None:
-            desk.write()
-            self._step_optimizer(self.step)
+            # Nobody ever sends all parameters: what is not finite would stay for good.
+            self._refused = course.strategy.is_masked and not bool(torch.isfinite(model.gradient).all())
+            if not self._refused:
+                desk.write()
+                self._step_optimizer(self.step)
         self.step += 1
         self._since_push += 1
         self._trained_tokens += course.batch_tokens
 
-    def _compute_ahead(self, batch: Tensor, direction: Tensor) -> float:
+    def _compute_ahead(self, batch: Tensor, direction: Tensor) -> None:
         """The gradient where this trainer's own last message would lead; its parameters stay."""
         model, local = self.course.bench.model, self.course.strategy.local
         here = model.values.clone()
         # The message belongs to the step before and will be applied with that step's rate.
         rate = local.compute_rate(self.step - 1, self.course.total_steps)
         model.values.sub_(direction, alpha=rate)
-        loss = model.compute_gradient(batch)
+        model.compute_gradient(batch)
         model.values.copy_(here)
-        return loss
 
     def _step_optimizer(self, step: int) -> None:
         course, local = self.course, self.course.strategy.local
@@ -292,6 +295,7 @@ class Replica:
             values = self.tamper(values, seed)
         payload, own, reason = None, None, ""
         try:
+            self._require_step()
             rule.codec.require_encodable(values)
             if rule.exchange.whole:
                 payload = self._encode(index, fragment, values, layout, seed)
@@ -320,6 +324,10 @@ class Replica:
             payload=payload,
             reason=reason,
         )
+
+    def _require_step(self) -> None:
+        if self._refused:
+            raise WorkError("the gradient holds NaN or infinity; the step was not taken")
 
     def _is_weighted(self, rule: Rule) -> bool:
         return rule.by_tokens or (isinstance(rule.exchange, Syncer) and rule.exchange.by_tokens)

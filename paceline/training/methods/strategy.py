@@ -225,6 +225,11 @@ class Strategy:
         return found[0] if found else None
 
     @property
+    def is_masked(self) -> bool:
+        """True when all that travels is a random share of the parameters: no round replaces a whole vector."""
+        return bool(self.rules) and all(rule.mask is not None for rule in self.rules)
+
+    @property
     def fragments(self) -> int:
         """Into how many fragments the model is cut."""
         return max((rule.trigger.fragments for rule in self.rules), default=1)
