@@ -1,11 +1,11 @@
 """Executors whose model is almost the right one, and executors who answer first and compute states later.
 
-Power asserted, on answers of 24 tokens: 8-bit integer weights are accepted in none of four, 8-bit floats as weights or as keys
-and values in none of two, and each raises suspicion (measured over hundreds of answers: bench/inference_detection.py); the
-4-bit model and one without a layer are rejected in each of two. Commitments: states computed after the
-draw are proof of fraud always, sketches forged at 20 of 32 tokens escape 1 in 21,000 times. A node that cheats in 2 of 100
-answers, each as rare as the calibration can tell, is suspect after 400 audits in the median; an honest one never was in 2,000
-lives of 1,000 audits.
+Power asserted, on answers of 24 tokens: 8-bit integer weights and weights with 1 % of noise are accepted in none of four,
+8-bit floats as weights or as keys and values in none of two, and each raises suspicion (measured over hundreds of answers:
+bench/inference_detection.py); the 4-bit model and one without a layer are rejected in each of two. Commitments: states
+computed after the draw are proof of fraud always, sketches forged at 20 of 32 tokens escape 1 in 21,000 times. A node that
+cheats in 2 of 100 answers, each as rare as the calibration can tell, is suspect after 400 audits in the median; an honest
+one never was in 2,000 lives of 1,000 audits.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from paceline.ledger.tasks import REVEALING, Task
 from paceline.models.language import LanguageModel, prepare_model
 from paceline.models.llama import LlamaNetwork, get_llama_shape
 from paceline.models.quantise import quantise_matrix, round_fp8, round_rows_fp8, round_rows_int8
+from paceline.models.variants import add_noise
 from paceline.protocol.messages import ACCEPTED, REJECTED
 from paceline.protocol.transcripts import GenerationRequest
 from paceline.verification.answers import CALIBRATION, Calibration, judge_answer
@@ -77,10 +78,13 @@ def scores(model):
 
 def load_changed(path, change):
     """The model with other parameters: `change` says what becomes of each."""
+    return load_with(path, lambda params: {name: change(name, part) for name, part in params.items()})
+
+
+def load_with(path, change):
     model = LanguageModel.load(path)
-    params = load_file(path / "model.safetensors")
-    changed = {name: change(name, part) for name, part in params.items()}
-    model._network = LlamaNetwork(get_llama_shape(json.loads((path / "config.json").read_text())), changed)
+    params = change(load_file(path / "model.safetensors"))
+    model._network = LlamaNetwork(get_llama_shape(json.loads((path / "config.json").read_text())), params)
     return model
 
 
@@ -151,11 +155,12 @@ CHEATERS = {
     "int8 weights": (lambda path: load_rounded(path, round_rows_int8), 4),
     "fp8 weights": (lambda path: load_rounded(path, round_rows_fp8), 2),
     "fp8 keys and values": (load_with_small_cache, 2),
+    "1 % noise on the weights": (lambda path: load_with(path, add_noise), 4),
 }
 
 
 @pytest.mark.parametrize("name", CHEATERS)
-def test_eight_bits_are_never_accepted_and_raise_suspicion(name, path, model, scores):
+def test_almost_the_right_weights_are_never_accepted_and_raise_suspicion(name, path, model, scores):
     load, count = CHEATERS[name]
     cheater, blind = load(path), []
     for topic in TOPICS[:count]:
