@@ -83,15 +83,17 @@ def test_an_evaluation_before_the_next_round_leaves_a_trainer_of_nan_out():
     assert all(math.isfinite(point.loss) for point in found.points)
 
 
-def test_a_step_of_nan_is_not_taken_where_no_round_replaces_all_numbers():
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_a_step_of_nan_is_not_taken_where_no_round_replaces_all_numbers(share):
     """The trainer stands still for that step; a withdrawal alone would leave it NaN for good."""
-    found = play(build("sparta", {"share": 0.3, "interval": 2}), steps=16, batches=poison(1, {2, 5}))
+    found = play(build("sparta", {"share": share, "interval": 2}), steps=16, batches=poison(1, {2, 5}))
     told = [event for event in found.events if "withdrew" in event]
     assert len(told) == 1 and "trainer 1" in told[0] and "step was not taken" in told[0], (
         "step 2 was followed by a good one"
     )
     assert not any("leaves out" in event for event in found.events)
-    others = play(build("sparta", {"share": 0.3, "interval": 2}), steps=16)
+    assert all(bool(torch.isfinite(vector).all()) for vector in list_replicas(found))
+    others = play(build("sparta", {"share": share, "interval": 2}), steps=16)
     assert abs(found.result.loss / others.result.loss - 1) < 0.1
 
 

@@ -93,6 +93,7 @@ def test_a_number_at_the_edge_of_its_grid_is_told(tmp_path: Path) -> None:
         ("[tune.grid]\n'strategy.outer_rat' = [1]\n", "strategy.outer_rat"),
         ("[tune]\nsteps = 9\n[tune.grid]\n'optimizer.rate' = [1e-3]\n", "run.steps 9"),
         ("[tune]\nlike = 'x'\n[tune.grid]\n'optimizer.rate' = [1e-3]\n", "tune.like"),
+        ("[tune]\nlike = 'x'\nsteps = 50\n", "tune.like"),
         ("[quick]\nrun.stepz = 9\n", "stepz"),
     ],
 )

@@ -167,6 +167,8 @@ def show_value(value: Any) -> str:
 def _load_file(path: Path, *, quick: bool) -> list[Row]:
     tables, other = split_tables(read_tables(path))
     tune = _convert(other.get("tune", {}), TuneTable, f"{path}: tune")
+    if tune.like is not None and len(other["tune"]) > 1:
+        raise ConfigError(f"{path}: tune.like: takes another row's settings; leave out all else under tune")
     compare = _convert(other.get("compare", {}), CompareTable, f"{path}: compare")
     _check_grid(tune, compare, path)
     overrides = other.get("quick", {})
@@ -238,18 +240,12 @@ def _flatten(overrides: dict[str, Any]) -> dict[str, Any]:
     return {f"{table}.{key}": value for table, entries in overrides.items() for key, value in dict(entries).items()}
 
 
-def _check_tune(tune: TuneTable, path: Path) -> None:
-    if tune.like is not None and tune.grid:
-        raise ConfigError(f"{path}: tune.like: takes another row's settings; leave out tune.grid")
+def _check_grid(tune: TuneTable, compare: CompareTable, path: Path) -> None:
     for name, values in tune.grid.items():
         if not name.startswith(_TUNABLE):
             raise ConfigError(f"{path}: tune.grid.{name}: only settings of strategy and optimizer are tuned")
         if not values:
             raise ConfigError(f"{path}: tune.grid.{name}: lists no value")
-
-
-def _check_grid(tune: TuneTable, compare: CompareTable, path: Path) -> None:
-    _check_tune(tune, path)
     for name, values in compare.sweep.items():
         if not values or name in tune.grid:
             raise ConfigError(f"{path}: compare.sweep.{name}: lists no value, or is tuned too")
