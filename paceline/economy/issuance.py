@@ -55,6 +55,9 @@ class Epoch:
     """What decides an epoch's issuance. Units: nicoin, blocks; the reduction applies at batch edges in this epoch."""
 
     fees: int
+    """Paid for work that was assigned by a draw."""
+    reserve: int = CORE_RESERVE
+    """What the core reserve holds: the plan never promises more."""
     worked: bool
     first_height: int
     epoch_blocks: int
@@ -87,9 +90,9 @@ def compute_issuance(issued: Issued, epoch: Epoch) -> tuple[int, Issued]:
     """
     if not epoch.worked or issued.total >= CORE_RESERVE:
         return 0, issued
-    reserve = CORE_RESERVE - issued.total
+    reserve = min(epoch.reserve, CORE_RESERVE - issued.total)
     floor = compute_floor_issuance(epoch.first_height, epoch.epoch_blocks, epoch.blocks_per_day, reserve)
-    earned, by_fees = match_fees(issued, epoch.fees, epoch.reduction_ppm, MAX_FLOORS * floor)
+    earned, by_fees = match_fees(issued, epoch.fees, epoch.reduction_ppm, min(MAX_FLOORS * floor, reserve))
     if earned >= floor:
         return earned, by_fees
     return floor, _advance(issued, floor, epoch.reduction_ppm)

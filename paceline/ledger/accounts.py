@@ -34,6 +34,7 @@ RESERVE = pool_address("core-reserve")
 TRAINING_FUND = pool_address("training-fund")
 SESSION_ESCROW = pool_address("session-escrow")
 HELD_PAY = pool_address("held-pay")
+VESTING_PAY = pool_address("vesting-pay")
 RUN_ESCROW = pool_address("run-escrow")
 RACE_BONDS = pool_address("race-bonds")
 REPORT_FEES = pool_address("report-fees")
@@ -46,6 +47,7 @@ POOLS = {
     "training fund": TRAINING_FUND,
     "session escrow": SESSION_ESCROW,
     "held pay": HELD_PAY,
+    "vesting pay": VESTING_PAY,
     "run escrow": RUN_ESCROW,
     "race bonds": RACE_BONDS,
     "report fees": REPORT_FEES,

@@ -20,7 +20,7 @@ def compute_rate_ppm(state: State, params: NetworkParams, address: bytes, cost: 
     assert node is not None
     return max(
         compute_reputation_rate_ppm(node.reputation, params),
-        compute_value_rate_ppm(cost, node.held),
+        compute_value_rate_ppm(cost, node.held + node.vesting),
         PPM if suspicion.is_under_inquiry(state, address) else _compute_suspicion_rate(state, params, address),
     )
 
@@ -32,9 +32,10 @@ def compute_reputation_rate_ppm(reputation: int, params: NetworkParams) -> int:
 
 
 def compute_value_rate_ppm(cost: int, held: int) -> int:
-    """Least rate at which cheating on this task does not pay: half of its cost may be saved, all held pay is lost.
+    """Least rate at which cheating on this task does not pay: half of its cost may be saved, all that is held is lost.
 
-    Source: verification of one task pays when rate * held > cost / 2; `held` contains the task itself.
+    Units: nicoin; `held` is pending and vesting pay together, and contains the task itself.
+    Source: SPEC section 3: rate >= saving / (detection * (pending + vesting + reward)), with detection near one.
     """
     return min(PPM, mul_div_floor(cost, PPM, 2 * max(1, cost, held)))
 

@@ -20,6 +20,11 @@ def is_last(params: NetworkParams, height: int) -> bool:
     return height % params.epoch_blocks == 0
 
 
+def compute_first_height(params: NetworkParams, epoch: int) -> int:
+    """First height of an epoch."""
+    return epoch * params.epoch_blocks + 1
+
+
 def compute_last_height(params: NetworkParams, epoch: int) -> int:
     """Last height of an epoch."""
     return (epoch + 1) * params.epoch_blocks

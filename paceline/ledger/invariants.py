@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from paceline.economy.supply import TOTAL_SUPPLY
+from paceline.economy.vesting import compute_vesting
 from paceline.ledger.accounts import (
     ACCOUNTS,
     HELD_PAY,
@@ -11,6 +12,7 @@ from paceline.ledger.accounts import (
     REPORT_FEES,
     RUN_ESCROW,
     SESSION_ESCROW,
+    VESTING_PAY,
     compute_supply,
     get_account,
 )
@@ -22,6 +24,7 @@ from paceline.ledger.sessions import SESSIONS
 from paceline.ledger.state import State
 from paceline.ledger.tasks import TASKS
 from paceline.ledger.training import RUNS, UPDATES
+from paceline.ledger.vesting import VESTING
 from paceline.protocol.params import NetworkParams
 
 
@@ -32,8 +35,10 @@ def find_violations(state: State, params: NetworkParams) -> list[str]:
     held += sum(channel.held for _, channel in CHANNELS.items(state))
     escrow = sum(session.left for _, session in SESSIONS.items(state))
     escrow += sum(channel.left for _, channel in CHANNELS.items(state))
+    vesting = {address: compute_vesting(parts) for address, parts in VESTING.items(state)}
     expected = {
         "held pay": (get_account(state, HELD_PAY).balance, held),
+        "vesting pay": (get_account(state, VESTING_PAY).balance, sum(vesting.values())),
         "session escrow": (get_account(state, SESSION_ESCROW).balance, escrow),
         "run escrow": (get_account(state, RUN_ESCROW).balance, sum(run.budget for _, run in RUNS.items(state))),
         "report fees": (get_account(state, REPORT_FEES).balance, _sum_report_fees(state, params)),
@@ -50,6 +55,11 @@ def find_violations(state: State, params: NetworkParams) -> list[str]:
         if has != due
     ]
     found += [f"account {a.hex()} is negative" for a, account in ACCOUNTS.items(state) if account.balance < 0]
+    found += [
+        f"{node.name}: its record says {node.vesting} vesting, its parts add up to {vesting.get(address, 0)}"
+        for address, node in NODES.items(state)
+        if node.vesting != vesting.get(address, 0)
+    ]
     power = sum(node.voting_power for _, node in NODES.items(state))
     if power != params.power_total:
         found.append(f"voting powers add up to {power}, not {params.power_total}")

@@ -53,6 +53,8 @@ class Node(Record, frozen=True):
     """Late marks that it made as a relay in the running epoch, except those against who was away."""
     held: int = 0
     """Nicoin of the running epoch's receipts, which it loses when it is found guilty."""
+    vesting: int = 0
+    """Nicoin of earlier epochs that are not free yet, which it loses as well."""
     relayed: int = 0
     """Nicoin of the running epoch's receipts that it relayed, less what was refunded."""
     returned: int = 0

@@ -1,22 +1,24 @@
-"""The end of an epoch: held pay is released, the floor issuance is shared, reputation moves.
+"""The end of an epoch: held pay is released, new coins are shared, reputation moves.
 
-A node is paid what its finished work earned, times the criteria of checking and of drawn work, and the share of
-blocks that it did not miss to sign; a node found guilty in the epoch, or fooled by forced errors, gets nothing and its held
-pay goes back to the reserve. To the unit: what leaves held pay and the reserve arrives elsewhere.
-Source: seed 001, sections 6 and 8, Appendix F.
+A node is released what its finished work earned, and its share of the new coins, times its criteria (`economy.rewards`);
+both come free over the next epochs. A node found guilty in the epoch, or fooled by forced errors, is released nothing; the
+guilty one loses what vests, too. To the unit: what leaves held pay and the reserve arrives elsewhere.
+Source: seed 001, sections 6 and 8, Appendix F; decision 035.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import msgspec
 
-from paceline.base.integers import PPM, mul_div_floor, split_proportionally
-from paceline.economy.pay import Pay, compute_criterion_ppm, compute_pay, compute_work_criterion_ppm
-from paceline.economy.supply import compute_floor_issuance
-from paceline.ledger import attendance, bonds, dummies, nodes, task_pay, task_reports, traps
-from paceline.ledger.accounts import HELD_PAY, RESERVE, TRAINING_FUND, get_account, move_coins
+from paceline.base.integers import PPM, mul_div_floor
+from paceline.economy.pay import Pay, compute_pay
+from paceline.economy.rewards import Conduct, Criteria, compute_criteria
+from paceline.ledger import attendance, bonds, dummies, issuance, nodes, task_pay, task_reports, traps, vesting
+from paceline.ledger.accounts import HELD_PAY, RESERVE, TRAINING_FUND, move_coins
 from paceline.ledger.evidence import take_missed
-from paceline.ledger.nodes import NODES
+from paceline.ledger.nodes import NODES, Node
 from paceline.ledger.state import State, Table
 from paceline.ledger.training import DISPUTES, ENDED, ID_BYTES, RUNS, STARTS, UPDATES
 from paceline.protocol.codec import Record
@@ -24,6 +26,21 @@ from paceline.protocol.messages import ACCEPTED
 from paceline.protocol.params import NetworkParams
 
 KEPT_EPOCHS = 8
+
+
+class Reward(Record, frozen=True, kw_only=True):
+    """How a node's reward of an epoch came about. Units: nicoin."""
+
+    due: int
+    """What its finished work earned, after the fund's share, bounties and jackpots paid out of it."""
+    share: int
+    """Its part of the new coins, by race weight."""
+    conduct: Conduct
+    criteria: Criteria
+    freed: int
+    """What came free of the epochs before."""
+    lost_vesting: int
+    """What it lost of them."""
 
 
 class Line(Record, frozen=True, kw_only=True):
@@ -37,6 +54,9 @@ class Line(Record, frozen=True, kw_only=True):
     earned: int
     """All that the settlement gave it: released, issued, bounties and jackpots."""
     forfeited: int
+    vesting: int
+    """What is not free yet, after this settlement."""
+    reward: Reward
 
 
 SETTLED: Table[tuple[Line, ...]] = Table("settlement/by-epoch", tuple[Line, ...])
@@ -48,33 +68,35 @@ def get_settlement(state: State, epoch: int) -> tuple[Line, ...] | None:
 
 
 def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
-    """Release or forfeit everything that is final, issue the floor, write the table of the epoch."""
+    """Release or forfeit everything that is final, issue new coins, write the table of the epoch."""
     attendance.end_epoch(state, params)
     task_reports.end_epoch(state)
-    due = _collect_due(state, params)
+    due, fees = _collect_due(state, params)
     dummies.end_epoch(state)
-    shares = _compute_issuance(state, params, due, epoch)
+    shares = issuance.issue_coins(state, params, epoch, fees, _weigh_honest_work(state, due, epoch))
+    # The guilty first: what would come free by this very settlement is lost, too.
+    lost = {a: vesting.forfeit_rewards(state, a) for a, _ in NODES.items(state) if _is_guilty(state, a, epoch)}
+    freed = vesting.free_rewards(state, epoch)
     had = {address: node.earned for address, node in NODES.items(state)}
     _pay_bounties(state, params, due, epoch)
     traps.pay_jackpots(state, params, due, epoch)
-    lines = [
-        _settle_node(state, params, address, epoch, (due.get(address, 0), shares.get(address, 0)), before)
-        for address, before in had.items()
-    ]
+    settled = _Settled(params=params, epoch=epoch, due=due, shares=shares, freed=freed, lost=lost)
+    lines = [_settle_node(state, settled, address, before) for address, before in had.items()]
     SETTLED.put(state, epoch.to_bytes(8, "big"), tuple(lines))
     if epoch >= KEPT_EPOCHS:
         SETTLED.delete(state, (epoch - KEPT_EPOCHS).to_bytes(8, "big"))
     state.emit("settled", epoch=epoch)
 
 
-def _collect_due(state: State, params: NetworkParams) -> dict[bytes, int]:
-    """What each node's finished work earned; the fund's share leaves at once, settled records go."""
+def _collect_due(state: State, params: NetworkParams) -> tuple[dict[bytes, int], int]:
+    """What each node's finished work earned, and the fees of drawn work; the fund's share leaves at once, settled records go."""
     due: dict[bytes, int] = {}
-    for worker, pay in (*task_pay.collect_pay(state, params), *_collect_updates(state, params)):
+    drawn = task_pay.collect_pay(state, params)
+    for worker, pay in (*drawn, *_collect_updates(state, params)):
         move_coins(state, HELD_PAY, TRAINING_FUND, pay.fund)
         for address, amount in ((worker, pay.worker), *pay.checkers):
             due[address] = due.get(address, 0) + amount
-    return due
+    return due, sum(pay.total for _, pay in drawn)
 
 
 def _collect_updates(state: State, params: NetworkParams) -> list[tuple[bytes, Pay]]:
@@ -91,18 +113,10 @@ def _collect_updates(state: State, params: NetworkParams) -> list[tuple[bytes, P
     return found
 
 
-def _compute_issuance(state: State, params: NetworkParams, due: dict[bytes, int], epoch: int) -> dict[bytes, int]:
-    """Floor issuance by race weight among those who worked honestly; without work nothing is issued."""
-    weights = {
-        a: w for a, w in nodes.get_weights(state).items() if due.get(a, 0) > 0 and not _is_guilty(state, a, epoch)
-    }
-    if not weights:
-        return {}
-    reserve = get_account(state, RESERVE).balance
-    issued = compute_floor_issuance(state.height, params.epoch_blocks, params.blocks_per_day, reserve)
-    fund = mul_div_floor(issued, params.fund_ppm, PPM)
-    move_coins(state, RESERVE, TRAINING_FUND, fund)
-    return split_proportionally(issued - fund, weights)
+def _weigh_honest_work(state: State, due: dict[bytes, int], epoch: int) -> dict[bytes, int]:
+    """Race weights of those whose work earned something and who are not guilty."""
+    weights = nodes.get_weights(state)
+    return {a: weight for a, weight in weights.items() if due.get(a, 0) > 0 and not _is_guilty(state, a, epoch)}
 
 
 def _pay_bounties(state: State, params: NetworkParams, due: dict[bytes, int], epoch: int) -> None:
@@ -120,27 +134,31 @@ def _pay_bounties(state: State, params: NetworkParams, due: dict[bytes, int], ep
             move_coins(state, HELD_PAY, reporter, amount)
 
 
-def _settle_node(
-    state: State, params: NetworkParams, address: bytes, epoch: int, income: tuple[int, int], had: int
-) -> Line:
-    """`income` is what its finished work earned, and its share of the issuance; `had` what it ever earned before."""
-    due, share = income
+@dataclass(frozen=True, kw_only=True)
+class _Settled:
+    """What the epoch came to for everybody, by address. Units: nicoin."""
+
+    params: NetworkParams
+    epoch: int
+    due: dict[bytes, int]
+    shares: dict[bytes, int]
+    freed: dict[bytes, int]
+    lost: dict[bytes, int]
+
+
+def _settle_node(state: State, settled: _Settled, address: bytes, had: int) -> Line:
+    """Release or forfeit one node's pay. `had` is what it ever earned before this settlement."""
+    reward = _compute_reward(state, settled, address)
+    released = mul_div_floor(reward.due, reward.criteria.share_ppm, PPM)
+    issued = mul_div_floor(reward.share, reward.criteria.share_ppm, PPM)
+    move_coins(state, HELD_PAY, RESERVE, reward.due - released)
+    vesting.hold_reward(state, settled.params, HELD_PAY, address, released, settled.epoch)
+    vesting.hold_reward(state, settled.params, RESERVE, address, issued, settled.epoch)
+    at_once = released + issued if settled.params.vesting_epochs == 0 else 0
+    bonds.collect_debt(state, address, reward.freed + at_once)
     node = NODES.get(state, address)
     assert node is not None
-    guilty = _is_guilty(state, address, epoch)
-    lost = guilty or traps.is_fooled(params, node)
-    criterion = 0 if lost else compute_criterion_ppm(node.fulfilled, node.duties)
-    present = compute_work_criterion_ppm(node.answered - node.marks, node.drawn, params.tasks.absence_ppm)
-    criterion = mul_div_floor(criterion, present, PPM)
-    missed = min(take_missed(state, address), params.epoch_blocks)
-    criterion = mul_div_floor(criterion, params.epoch_blocks - missed, params.epoch_blocks)
-    released = mul_div_floor(due, criterion, PPM)
-    issued = mul_div_floor(share, criterion, PPM)
-    move_coins(state, HELD_PAY, address, released)
-    move_coins(state, HELD_PAY, RESERVE, due - released)
-    move_coins(state, RESERVE, address, issued)
-    bonds.collect_debt(state, address, released + issued)
-    earned, forfeited = released + issued, node.refunded + due - released
+    forfeited = node.refunded + reward.due - released + reward.lost_vesting
     line = Line(
         address=address,
         name=node.name,
@@ -148,12 +166,46 @@ def _settle_node(
         tasks=node.tasks,
         checks=node.checks,
         # Bounties and jackpots are counted at the node already.
-        earned=node.earned + earned - had,
+        earned=node.earned + released + issued - had,
         forfeited=forfeited,
+        vesting=node.vesting,
+        reward=reward,
     )
-    settled = msgspec.structs.replace(
+    NODES.put(state, address, _begin_next(node, reward, released + issued, forfeited))
+    return line
+
+
+def _compute_reward(state: State, settled: _Settled, address: bytes) -> Reward:
+    """Judge one node's conduct."""
+    params, node = settled.params, NODES.get(state, address)
+    assert node is not None
+    conduct = Conduct(
+        is_guilty=node.guilty == settled.epoch,
+        is_fooled=traps.is_fooled(params, node),
+        duties=node.duties,
+        fulfilled=node.fulfilled,
+        drawn=node.drawn,
+        answered=node.answered - node.marks,
+        absence_ppm=params.tasks.absence_ppm,
+        missed_blocks=take_missed(state, address),
+        epoch_blocks=params.epoch_blocks,
+    )
+    return Reward(
+        due=settled.due.get(address, 0),
+        share=settled.shares.get(address, 0),
+        conduct=conduct,
+        criteria=compute_criteria(conduct),
+        freed=settled.freed.get(address, 0),
+        lost_vesting=settled.lost.get(address, 0),
+    )
+
+
+def _begin_next(node: Node, reward: Reward, earned: int, forfeited: int) -> Node:
+    """The node's record at the start of the next epoch: reputation moved, counts at zero."""
+    worked = reward.due > 0 or node.dummies > 0
+    return msgspec.structs.replace(
         node,
-        reputation=0 if lost else node.reputation + (1 if due > 0 or node.dummies > 0 else 0),
+        reputation=node.reputation + worked if reward.criteria.accuracy_ppm else 0,
         tasks=0,
         checks=0,
         duties=0,
@@ -171,8 +223,6 @@ def _settle_node(
         earned=node.earned + earned,
         forfeited=node.forfeited + forfeited,
     )
-    NODES.put(state, address, settled)
-    return line
 
 
 def _is_guilty(state: State, address: bytes, epoch: int) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from task_chain import FEE, FEES_ONLY, TaskChain, change_tasks
 
 from paceline.base.integers import PPM
-from paceline.economy.pay import compute_work_criterion_ppm
+from paceline.economy.rewards import compute_work_ppm
 from paceline.ledger.sessions import compute_task_id, derive_executors
 from paceline.protocol.params import TINY
 
@@ -51,7 +51,7 @@ def play_marks(params, most):
 
 def count_forgiven(own):
     """The most marks that cost a node nothing."""
-    return max(n for n in range(own) if compute_work_criterion_ppm(own - n, own, TINY.tasks.absence_ppm) == PPM)
+    return max(n for n in range(own) if compute_work_ppm(own - n, own, TINY.tasks.absence_ppm) == PPM)
 
 
 def test_steer_to_own_node_by_late_marks_gains_no_more_than_what_is_forgiven():

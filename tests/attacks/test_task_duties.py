@@ -132,7 +132,7 @@ def test_a_checker_that_sleeps_loses_in_proportion_to_what_it_misses(monkeypatch
     assert diligent.fulfilled == diligent.duties > 6
     slept = {every: play_sleeper(every) for every in (1, 2)}
     # The defence off: pay is released whatever was missed, and who never checks has its answers' pay for nothing.
-    monkeypatch.setattr(settlement, "compute_criterion_ppm", lambda *_: PPM)
+    monkeypatch.setattr(settlement, "compute_validation_ppm", lambda *_: PPM)
     for every, (held, node) in slept.items():
         free, _ = play_sleeper(every)
         assert node.duties == diligent.duties

@@ -7,7 +7,8 @@ from chain_harness import FUNDS, Chain
 
 from paceline.base.errors import InvalidTransaction
 from paceline.base.keys import AccountKey
-from paceline.economy.pay import compute_criterion_ppm, compute_pay
+from paceline.economy.pay import compute_pay
+from paceline.economy.rewards import compute_validation_ppm
 from paceline.ledger import clock, nodes, race
 from paceline.ledger.accounts import TRAINING_FUND, get_account
 from paceline.ledger.check_rates import compute_reputation_rate_ppm
@@ -317,5 +318,5 @@ def test_check_rate_falls_with_reputation_to_its_floor(chain):
 
 
 def test_one_missed_duty_is_forgiven():
-    assert [compute_criterion_ppm(done, 4) for done in (4, 3, 1, 0)] == [1_000_000, 1_000_000, 500_000, 250_000]
-    assert compute_criterion_ppm(0, 0) == 1_000_000
+    assert [compute_validation_ppm(done, 4) for done in (4, 3, 1, 0)] == [1_000_000, 1_000_000, 500_000, 250_000]
+    assert compute_validation_ppm(0, 0) == 1_000_000

@@ -8,7 +8,7 @@ from chain_harness import PARAMS, Chain
 
 from paceline.base.errors import InvalidTransaction
 from paceline.base.keys import AccountKey
-from paceline.economy.pay import compute_work_criterion_ppm
+from paceline.economy.rewards import compute_work_ppm
 from paceline.ledger import attendance, nodes
 from paceline.ledger.accounts import RESERVE, TRAINING_FUND, get_account
 from paceline.ledger.indices import is_paid
@@ -253,4 +253,4 @@ def test_invalid_proofs(chain):
     ],
 )
 def test_work_proportion(answered, drawn, released):
-    assert compute_work_criterion_ppm(answered, drawn, 50_000) == released
+    assert compute_work_ppm(answered, drawn, 50_000) == released

@@ -15,7 +15,7 @@ from paceline.base.keys import compute_address
 from paceline.cli.beacon import BeaconOptions, verify_beacon
 from paceline.cli.network import Network
 from paceline.cli.receipt import check_receipt_file, save_receipt
-from paceline.economy.pay import compute_criterion_ppm, compute_work_criterion_ppm
+from paceline.economy.rewards import compute_validation_ppm, compute_work_ppm
 from paceline.economy.supply import TOTAL_SUPPLY, compute_floor_issuance
 from paceline.ledger import nodes
 from paceline.ledger.accounts import get_account
@@ -326,8 +326,8 @@ def compute_earned(owed, params):
     shares = split_proportionally(issued - issued * params.fund_ppm // PPM, weights)
     earned = {}
     for address, node in owed.nodes.items():
-        checking = compute_criterion_ppm(node.fulfilled, node.duties)
-        working = compute_work_criterion_ppm(node.answered - node.marks, node.drawn, params.tasks.absence_ppm)
+        checking = compute_validation_ppm(node.fulfilled, node.duties)
+        working = compute_work_ppm(node.answered - node.marks, node.drawn, params.tasks.absence_ppm)
         criterion = checking * working // PPM
         due = (owed.work.get(address, 0), shares.get(address, 0))
         earned[address] = sum(amount * criterion // PPM for amount in due)
