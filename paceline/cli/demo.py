@@ -240,7 +240,7 @@ class Story:
         """The epoch's table."""
         self._title(
             "4  Settlement",
-            "The epoch ends: held pay is released, cheaters forfeit theirs, the floor issuance is shared.",
+            "The epoch ends: held pay is released, cheaters forfeit theirs, new coins are shared by weight.",
         )
         with self._console.status("Ordering blocks to the end of the epoch"):
             lines = self._network.settlement()
@@ -353,7 +353,7 @@ def _draw_training(run: TrainingReport, first_loss: float) -> Table:
 
 def _draw_settlement(lines: list[SettlementLine]) -> Table:
     table = Table()
-    for title in ("node", "voting power", "tasks", "checks", "earned", "forfeited"):
+    for title in ("node", "voting power", "tasks", "checks", "earned", "vesting", "forfeited"):
         table.add_column(title, justify="left" if title == "node" else "right")
     for line in sorted(lines, key=lambda line: line.node):
         table.add_row(
@@ -362,6 +362,7 @@ def _draw_settlement(lines: list[SettlementLine]) -> Table:
             str(line.tasks),
             str(line.checks),
             _coins(line.earned),
+            _coins(line.vesting),
             _coins(line.forfeited) if line.forfeited else "0",
         )
     return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as encoder
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from paceline.base.errors import ConfigError
 from paceline.base.integers import PPM
 from paceline.cli.command import run_command
 from paceline.economy.issuance import BATCHES, Batch, compute_batch, to_coins
+from paceline.economy.self_dealing import compute_most_gain, compute_self_dealing
 from paceline.economy.supply import CORE_RESERVE
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 econ_app = typer.Typer(no_args_is_help=True, add_completion=False, help="The economy: issuance, and a simulator.")
 USUAL_FUND_PPM = 200_000
+USUAL_COALITIONS = (10, 20, 33, 50)
 AMOUNTS = ("coins", "developer_fees", "paid_to_hosts", "to_training_fund", "net_to_hosts")
 
 
@@ -49,6 +51,71 @@ def table(
     console = Console()
     console.print(shown)
     console.print(f"{to_coins(CORE_RESERVE):,} coins in all. Whole coins, half up; --json has nicoin beside them.")
+
+
+@econ_app.command(name="self-dealing")
+def self_dealing(
+    *,
+    fund_ppm: Annotated[int, typer.Option(min=0, max=PPM - 1, help="The training fund's share, in millionths.")] = (
+        USUAL_FUND_PPM
+    ),
+    share: Annotated[
+        list[int] | None, typer.Option(min=1, max=100, help="A coalition's weight, in per cent; may be repeated.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON array of rows.")] = False,
+) -> None:
+    """Print what a coalition gains by asking its own nodes, batch by batch, on the day that suits it best."""
+    shares = share or list(USUAL_COALITIONS)
+    rows = [_show_self_dealing(batch, fund_ppm, shares) for batch in range(1, BATCHES + 1)]
+    if json:
+        print(encoder.dumps(rows))
+        return
+    shown = Table("batch", "a coin of fees", "a day", *(f"{part} %" for part in shares))
+    for row in rows:
+        gains = [f"{_round_coins(free)} / {_round_coins(paid)}" for free, paid in row["gains_nicoin"]]
+        breaks = [f"{row[key] / 10_000:.1f} %" for key in ("break_even_ppm", "daily_break_even_ppm")]
+        shown.add_row(str(row["batch"]), *breaks, *gains)
+    console = Console()
+    console.print(shown)
+    console.print(
+        "A coalition below these shares of all weight loses by each coin of fees, and by each day. The other columns: the most coins "
+        "that a day without other demand brings a coalition of that share, where work costs nothing / what it is paid.",
+        soft_wrap=True,
+    )
+
+
+class SelfDealingRow(TypedDict):
+    """One batch as printed. Units: millionths of all weight; nicoin a day, (work for nothing, work at full cost)."""
+
+    batch: int
+    break_even_ppm: int
+    daily_break_even_ppm: int
+    fees_nicoin: int
+    shares_percent: list[int]
+    gains_nicoin: list[tuple[int, int]]
+
+
+def _show_self_dealing(batch: int, fund_ppm: int, shares: list[int]) -> SelfDealingRow:
+    found = compute_self_dealing(batch, fund_ppm)
+    gains = [
+        (
+            compute_most_gain(batch, fund_ppm, part * 10_000, 0),
+            compute_most_gain(batch, fund_ppm, part * 10_000, PPM),
+        )
+        for part in shares
+    ]
+    return SelfDealingRow(
+        batch=batch,
+        break_even_ppm=found.break_even_ppm,
+        daily_break_even_ppm=found.daily_break_even_ppm,
+        fees_nicoin=found.fees,
+        shares_percent=shares,
+        gains_nicoin=gains,
+    )
+
+
+def _round_coins(nicoin: int) -> str:
+    return f"{to_coins(nicoin):,}" if nicoin else "-"
 
 
 @econ_app.command()

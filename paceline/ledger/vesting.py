@@ -22,9 +22,7 @@ def get_vesting(state: State, address: bytes) -> int:
     return compute_vesting(VESTING.get(state, address) or ())
 
 
-def hold_reward(
-    state: State, params: NetworkParams, source: bytes, address: bytes, amount: int, epoch: int
-) -> None:
+def hold_reward(state: State, params: NetworkParams, source: bytes, address: bytes, amount: int, epoch: int) -> None:
     """Take a reward of an epoch out of an account; with no vesting periods it is free at once."""
     if params.vesting_epochs == 0:
         move_coins(state, source, address, amount)

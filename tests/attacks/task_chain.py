@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import msgspec
-from chain_harness import MODEL, PARAMS, Chain
+from chain_harness import MODEL, PARAMS, Chain, get_wealth
 
 from paceline.ledger import clock, nodes
-from paceline.ledger.accounts import get_account
 from paceline.ledger.disputes import has_voted
 from paceline.ledger.sessions import GRACE_BLOCKS, SESSIONS, compute_session_id
 from paceline.ledger.tasks import CHECKING, DISPUTED, FINAL, OPEN_TASKS, REVEALING, TASKS
@@ -43,7 +42,8 @@ class TaskChain(Chain):
         self.judges = {}
 
     def balance(self, key):
-        return get_account(self.state, key.address).balance
+        """With what vests: nobody is found guilty later on."""
+        return get_wealth(self.state, key.address)
 
     def open_sessions(self, relays, deposit=DEPOSIT):
         """One session for each relay named, all drawn by the same height of the beacon."""

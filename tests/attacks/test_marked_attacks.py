@@ -177,11 +177,16 @@ class Idler:
     def __init__(self, chain, model) -> None:
         self.chain, self.model = chain, model
         self.params = change_dummies(chain, marked_tokens=16)
-        self.number, self.address = chain.next_number(3), chain.keys[3].address
-        self.state = chain.state.branch()
-        node = nodes.NODES.get(self.state, self.address)
-        nodes.NODES.put(self.state, self.address, msgspec.structs.replace(node, serves=(model.model_id,)))
-        self.task = marked.derive_task(self.state, self.params, self.address, self.number)
+        self.number, self.state = chain.next_number(3), chain.state.branch()
+        for address, node in nodes.NODES.items(self.state):
+            nodes.NODES.put(self.state, address, msgspec.structs.replace(node, serves=(model.model_id,)))
+        # The chance asks each node for another length; the longest says most, and covers what the other number asks for.
+        self.index = max(range(1, len(chain.keys)), key=lambda index: self._derive(index).request.max_tokens)
+        self.address = chain.keys[self.index].address
+        self.task = self._derive(self.index)
+
+    def _derive(self, index):
+        return marked.derive_task(self.state, self.params, self.chain.keys[index].address, self.number)
 
     def answer(self, request: AnswerRequest | None = None, *, task=None, tokens=None):
         """The transcript of a whole answer, or of its first tokens, with the states behind it."""
@@ -200,7 +205,7 @@ class Idler:
         counts = (len(transcript.request.prompt_tokens), len(transcript.output_tokens))
         state = self.state.branch()
         message = SubmitMarked(self.number, hash_blob(encode(payload)), *counts)
-        apply(self.chain, state, message, index=3, params=self.params)
+        apply(self.chain, state, message, index=self.index, params=self.params)
         task = TASKS.get(state, self.task.task_id)
         expected = Expected(
             task_id=self.task.task_id,

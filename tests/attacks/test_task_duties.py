@@ -16,7 +16,8 @@ from task_chain import FEE, FEES_ONLY, TaskChain, change_tasks, judge_honestly, 
 
 from paceline.base.hashing import hash_parts
 from paceline.base.integers import PPM
-from paceline.ledger import beacon, check_rates, inquiries, nodes, settlement, suspicion
+from paceline.economy import rewards
+from paceline.ledger import beacon, check_rates, inquiries, nodes, suspicion
 from paceline.ledger.beacon import BeaconValue
 from paceline.ledger.check_rates import compute_value_rate_ppm
 from paceline.ledger.checks import draw_checkers
@@ -132,7 +133,7 @@ def test_a_checker_that_sleeps_loses_in_proportion_to_what_it_misses(monkeypatch
     assert diligent.fulfilled == diligent.duties > 6
     slept = {every: play_sleeper(every) for every in (1, 2)}
     # The defence off: pay is released whatever was missed, and who never checks has its answers' pay for nothing.
-    monkeypatch.setattr(settlement, "compute_validation_ppm", lambda *_: PPM)
+    monkeypatch.setattr(rewards, "compute_validation_ppm", lambda *_: PPM)
     for every, (held, node) in slept.items():
         free, _ = play_sleeper(every)
         assert node.duties == diligent.duties

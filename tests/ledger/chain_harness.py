@@ -12,11 +12,13 @@ from paceline.base.keys import AccountKey
 from paceline.base.range_tree import RangeTree
 from paceline.engine.solo import Replica, Sequencer
 from paceline.ledger import beacon, ceremony, groups, nodes, race, race_checks, race_claims, seeds
+from paceline.ledger.accounts import get_account
 from paceline.ledger.admission import compute_transaction_hash, signed_bytes
 from paceline.ledger.application import Application
 from paceline.ledger.invariants import find_violations
 from paceline.ledger.sessions import SESSIONS, compute_session_id, compute_task_id, get_executors
 from paceline.ledger.tasks import DISPUTED, FINAL, REVEALING, TASKS
+from paceline.ledger.vesting import get_vesting
 from paceline.node.ceremony import CeremonyKey, get_member_keys
 from paceline.node.chains.founding import Founder, Founding, build_genesis
 from paceline.protocol import messages as m
@@ -77,6 +79,11 @@ def make_genesis(secrets, user, weights, params):
     return build_genesis(
         Founding(network="test", params=params, founders=founders, accounts=accounts, bootstrap=bytes(32))
     )
+
+
+def get_wealth(state, address):
+    """Nicoin that an account holds, and what vests for it."""
+    return get_account(state, address).balance + get_vesting(state, address)
 
 
 class Chain:

@@ -141,7 +141,7 @@ def answer_by(chain, executor, **options):
 
 def test_a_conviction_ends_the_open_channel_and_the_task_that_waits_to_be_shown():
     chain = make_chain(show_blocks=SLOW_SHOW)
-    account = Account(chain)
+    account = Account(chain, blocks=400)
     account.serve(3)
     executor = account.executor
     waiting = answer_by(chain, executor)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import msgspec
-from chain_harness import PARAMS, Chain, make_group_key
+from chain_harness import PARAMS, Chain, get_wealth, make_group_key
 
 from paceline.base.bls import EncryptionKey
 from paceline.base.hashing import hash_parts
 from paceline.base.private_draws import draw_lot
 from paceline.ledger import marked, nodes
-from paceline.ledger.accounts import get_account
 from paceline.ledger.checks import has_committed
 from paceline.ledger.disputes import has_voted
 from paceline.ledger.invariants import find_violations
@@ -105,10 +104,10 @@ class TrapChain(Chain):
     def settle(self):
         """The epoch's end as of now, on a state of its own: what each account gained, and the lines by address."""
         state = self.state
-        before = {key.address: get_account(state, key.address).balance for key in self.keys}
+        before = {key.address: get_wealth(state, key.address) for key in self.keys}
         settle_epoch(state, self.params, 0)
         assert find_violations(state, self.params) == []
-        gained = {address: get_account(state, address).balance - had for address, had in before.items()}
+        gained = {address: get_wealth(state, address) - had for address, had in before.items()}
         return state, gained, {line.address: line for line in get_settlement(state, 0)}
 
     def find_key(self, address):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from paceline.base.errors import TransportError
 from paceline.base.keys import AccountKey, compute_address
+from paceline.economy.issuance import Issued
 from paceline.economy.pay import compute_pay
 from paceline.economy.supply import TOTAL_SUPPLY
 from paceline.engine.blocks import decode_block
@@ -17,6 +18,7 @@ from paceline.ledger import clock, nodes, training
 from paceline.ledger.accounts import RESERVE, compute_supply, get_account
 from paceline.ledger.application import Application
 from paceline.ledger.invariants import find_violations
+from paceline.ledger.issuance import get_issued
 from paceline.ledger.sessions import SESSIONS, compute_task_id
 from paceline.ledger.state import Event, State
 from paceline.ledger.tasks import FINAL, OPEN_TASKS, TASKS, Task, get_checkers
@@ -42,6 +44,9 @@ class Owed:
     """What tasks and updates earned each node, before any criterion."""
     fees: int
     """What these tasks and updates cost."""
+    task_fees: int
+    """What the tasks alone cost."""
+    issued: Issued
     nodes: dict[bytes, nodes.Node]
     reserve: int
     open_tasks: int
@@ -127,6 +132,7 @@ class Observer:
         works = [
             (task.executor, task.cost, get_checkers(task)) for _, task in TASKS.items(state) if task.status == FINAL
         ]
+        task_fees = sum(fee for _, fee, _ in works)
         for key, update in training.UPDATES.items(state):
             checkers = [v.voter for v in update.votes if v.voter in update.auditors and v.outcome == ACCEPTED]
             works.append((key[training.ID_BYTES + 4 :], update.pay, checkers))
@@ -139,6 +145,8 @@ class Observer:
             height=height,
             work=work,
             fees=sum(fee for _, fee, _ in works),
+            task_fees=task_fees,
+            issued=get_issued(state),
             nodes=dict(nodes.NODES.items(state)),
             reserve=get_account(state, RESERVE).balance,
             # Marked ones fill idle time at any height and hold no coin.

@@ -15,13 +15,15 @@ from paceline.base.keys import compute_address
 from paceline.cli.beacon import BeaconOptions, verify_beacon
 from paceline.cli.network import Network
 from paceline.cli.receipt import check_receipt_file, save_receipt
+from paceline.economy.issuance import Epoch, compute_issuance
 from paceline.economy.rewards import compute_validation_ppm, compute_work_ppm
-from paceline.economy.supply import TOTAL_SUPPLY, compute_floor_issuance
-from paceline.ledger import nodes
+from paceline.economy.supply import TOTAL_SUPPLY
+from paceline.ledger import clock, nodes
 from paceline.ledger.accounts import get_account
 from paceline.ledger.admission import signed_bytes
 from paceline.ledger.sessions import SESSIONS, compute_task_id, derive_executors
 from paceline.ledger.tasks import FINAL, LIFTED, PLAIN, TASKS
+from paceline.ledger.vesting import get_vesting
 from paceline.network.client import PeerRefused
 from paceline.node.answers.receipt_facts import decode_receipt
 from paceline.node.views import NodeStatus
@@ -321,7 +323,15 @@ def test_training_lowers_the_loss(net, observer):
 
 def compute_earned(owed, params):
     """What each node must earn of an epoch without guilt: its work and its share of the issuance, times its criteria."""
-    issued = compute_floor_issuance(owed.height, params.epoch_blocks, params.blocks_per_day, owed.reserve)
+    rules = Epoch(
+        fees=owed.task_fees,
+        reserve=owed.reserve,
+        worked=True,
+        first_height=clock.compute_first_height(params, clock.compute_epoch(params, owed.height)),
+        epoch_blocks=params.epoch_blocks,
+        blocks_per_day=params.blocks_per_day,
+    )
+    issued, _ = compute_issuance(owed.issued, rules)
     weights = {address: node.weight for address, node in owed.nodes.items() if node.weight and owed.work.get(address)}
     shares = split_proportionally(issued - issued * params.fund_ppm // PPM, weights)
     earned = {}
@@ -355,7 +365,8 @@ def test_settlement_pays_the_workers_and_conserves_every_coin(net, observer):
     )
     # Beside what settlements release, the drawn are paid for indices that relays left unused.
     earned = sum(node.earned for _, node in nodes.NODES.items(state))
-    assert sum(get_account(state, address).balance for address in observer.addresses.values()) == earned
+    wealth = (get_account(state, a).balance + get_vesting(state, a) for a in observer.addresses.values())
+    assert sum(wealth) == earned
     assert earned >= sum(line.earned for line in lines.values())
     assert observer.find_problems() == []
     assert TOTAL_SUPPLY == 10**18

@@ -77,6 +77,8 @@ class SettlementLine(msgspec.Struct, frozen=True, kw_only=True):
     tasks: int
     checks: int
     earned: int
+    vesting: int
+    """What is not free yet and would be lost by cheating."""
     forfeited: int
 
 
@@ -104,6 +106,7 @@ def build_report(context: Context) -> Report:
                 tasks=line.tasks,
                 checks=line.checks,
                 earned=line.earned,
+                vesting=line.vesting,
                 forfeited=line.forfeited,
             )
             for line in lines
