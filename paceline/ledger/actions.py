@@ -56,8 +56,8 @@ def require_action(state: State, params: NetworkParams, author: bytes, action: p
             experiments.require_in_fund(state, action.budget)
         case p.SetUpgrade():
             upgrades.require_possible(state, params, upgrades.Plan(action.name, action.height), ends_at)
-        case p.ApproveMethod() | p.Statement():
-            pass
+        case _:
+            assert isinstance(action, p.ApproveMethod | p.Statement)
 
 
 def execute_action(state: State, params: NetworkParams, motion: Motion) -> None:
@@ -82,5 +82,5 @@ def execute_action(state: State, params: NetworkParams, motion: Motion) -> None:
             experiments.reserve_budget(state, params, motion.number, motion.author, wanted, epoch)
         case p.SetUpgrade(name, height):
             upgrades.apply_plan(state, params, upgrades.Plan(name, height))
-        case p.Statement():
-            pass
+        case _:
+            assert isinstance(motion.action, p.Statement)
