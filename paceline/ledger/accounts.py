@@ -39,6 +39,8 @@ RUN_ESCROW = pool_address("run-escrow")
 RACE_BONDS = pool_address("race-bonds")
 REPORT_FEES = pool_address("report-fees")
 NODE_DEPOSITS = pool_address("node-deposits")
+PROPOSAL_DEPOSITS = pool_address("proposal-deposits")
+EXPERIMENTS = pool_address("experiments")
 POOLS = {
     "core reserve": RESERVE,
     "top hosts": pool_address("top-hosts"),
@@ -52,6 +54,8 @@ POOLS = {
     "race bonds": RACE_BONDS,
     "report fees": REPORT_FEES,
     "node deposits": NODE_DEPOSITS,
+    "proposal deposits": PROPOSAL_DEPOSITS,
+    "experiments": EXPERIMENTS,
 }
 
 

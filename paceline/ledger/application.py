@@ -22,10 +22,12 @@ from paceline.ledger import (
     checks,
     clock,
     evidence,
+    governance,
     groups,
     indices,
     inquiries,
     nodes,
+    parameters,
     race,
     registration,
     sessions,
@@ -40,6 +42,7 @@ from paceline.ledger.dispatch import execute_message
 from paceline.ledger.evidence import NO_EVIDENCE, BlockEvidence
 from paceline.ledger.state import Event, State
 from paceline.protocol.genesis import Genesis, compute_chain_id
+from paceline.protocol.params import NetworkParams
 from paceline.protocol.stores import StateStore
 
 KEPT_ADMITTED = 20_000
@@ -83,12 +86,20 @@ class Application:
         self, genesis: Genesis, store: StateStore, handlers: Mapping[str, upgrades.Handler] | None = None
     ) -> None:
         self.genesis = genesis
-        self.params = genesis.params
         self.chain_id = compute_chain_id(genesis)
         self._store = store
         self._handlers = upgrades.HANDLERS if handlers is None else handlers
         self._admitted: OrderedDict[bytes, Admitted] = OrderedDict()
         self._pending: State | None = None
+        self._params = (-1, genesis.params)
+
+    @property
+    def params(self) -> NetworkParams:
+        """The numbers that hold in the next block: those of genesis, but for what votes changed."""
+        height = self._store.height
+        if self._params[0] != height:
+            self._params = (height, parameters.get_params(self.read(), self.genesis.params))
+        return self._params[1]
 
     def info(self) -> Info:
         """Last committed height and app hash."""
@@ -228,6 +239,7 @@ class Application:
         if clock.is_last(self.params, state.height):
             settlement.settle_epoch(state, self.params, epoch)
             registration.remove_left(state, epoch)
+        governance.end_block(state, self.params)
         upgrades.end_block(state, self.params)
         forget_expired(state)
         return updates

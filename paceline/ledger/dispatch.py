@@ -14,6 +14,7 @@ from paceline.ledger import (
     inquiries,
     marked,
     nodes,
+    proposals,
     race,
     race_checks,
     race_claims,
@@ -33,6 +34,7 @@ from paceline.protocol import channels as c
 from paceline.protocol import messages as m
 from paceline.protocol.dummies import RevealDummies, SubmitMarked
 from paceline.protocol.params import NetworkParams
+from paceline.protocol.proposals import SubmitProposal, VoteProposal
 from paceline.protocol.traps import ShowDraws
 
 
@@ -43,7 +45,8 @@ def execute_message(state: State, params: NetworkParams, chain_id: str, admitted
     """
     if _execute_on_power(state, params, chain_id, admitted) or _execute_on_channels(state, params, chain_id, admitted):
         return
-    _execute_on_work(state, params, chain_id, admitted)
+    if not _execute_on_proposals(state, params, admitted):
+        _execute_on_work(state, params, chain_id, admitted)
 
 
 def _execute_on_power(  # noqa: C901, PLR0912 - one arm per message
@@ -114,6 +117,18 @@ def _execute_on_channels(state: State, params: NetworkParams, chain_id: str, adm
             channel_closes.apply_proof(state, params, chain_id, sender, message)
         case c.OpenLeaves():
             channel_closes.apply_leaves(state, params, sender, message, epoch)
+        case _:
+            return False
+    return True
+
+
+def _execute_on_proposals(state: State, params: NetworkParams, admitted: Admitted) -> bool:
+    """Messages on what the network decides by vote; False for any other."""
+    match admitted.body.message:
+        case SubmitProposal() as message:
+            proposals.apply_submission(state, params, admitted.sender, message)
+        case VoteProposal() as message:
+            proposals.apply_vote(state, admitted.sender, message)
         case _:
             return False
     return True

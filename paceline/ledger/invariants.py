@@ -6,8 +6,10 @@ from paceline.economy.supply import TOTAL_SUPPLY
 from paceline.economy.vesting import compute_vesting
 from paceline.ledger.accounts import (
     ACCOUNTS,
+    EXPERIMENTS,
     HELD_PAY,
     NODE_DEPOSITS,
+    PROPOSAL_DEPOSITS,
     RACE_BONDS,
     REPORT_FEES,
     RUN_ESCROW,
@@ -17,7 +19,9 @@ from paceline.ledger.accounts import (
     get_account,
 )
 from paceline.ledger.channel_records import CHANNELS
+from paceline.ledger.experiments import compute_reserved
 from paceline.ledger.nodes import NODES
+from paceline.ledger.proposals import compute_deposits
 from paceline.ledger.race_checks import get_accusations
 from paceline.ledger.race_reviews import get_report_accusations
 from paceline.ledger.sessions import SESSIONS
@@ -47,6 +51,8 @@ def find_violations(state: State, params: NetworkParams) -> list[str]:
             get_account(state, NODE_DEPOSITS).balance,
             sum(node.deposit for _, node in NODES.items(state)),
         ),
+        "proposal deposits": (get_account(state, PROPOSAL_DEPOSITS).balance, compute_deposits(state)),
+        "experiments": (get_account(state, EXPERIMENTS).balance, compute_reserved(state)),
         "supply": (compute_supply(state), TOTAL_SUPPLY),
     }
     found = [

@@ -62,12 +62,31 @@ def apply_plan_vote(state: State, params: NetworkParams, sender: bytes, message:
     """
     if PLAN.get(state) is not None:
         raise InvalidTransaction("plan-stands", "one plan at a time: take it back before the next")
-    if get_done_height(state, message.name) is not None:
-        raise InvalidTransaction("already-done", f"{message.name} is done; a new upgrade needs a name of its own")
-    earliest = compute_earliest(params, state.height)
-    if message.height < earliest:
-        raise InvalidTransaction("too-early", f"height {message.height} is named, {earliest} is the first possible")
-    _cast(state, sender, Ballot(Plan(message.name, message.height)))
+    plan = Plan(message.name, message.height)
+    require_possible(state, params, plan, state.height)
+    _cast(state, sender, Ballot(plan))
+
+
+def apply_plan(state: State, params: NetworkParams, plan: Plan) -> None:
+    """What more than two thirds of all race weight decided by a proposal; ballots for other plans end with it.
+
+    Errors: InvalidTransaction plan-stands, already-done, too-early.
+    """
+    if PLAN.get(state) is not None:
+        raise InvalidTransaction("plan-stands", "one plan at a time: take it back before the next")
+    require_possible(state, params, plan, state.height)
+    PLAN.put(state, b"", plan)
+    _forget_ballots(state)
+    state.emit("upgrade-planned", name=plan.name, at=plan.height)
+
+
+def require_possible(state: State, params: NetworkParams, plan: Plan, height: int) -> None:
+    """A plan that could be set at a height. Errors: InvalidTransaction already-done, too-early."""
+    if get_done_height(state, plan.name) is not None:
+        raise InvalidTransaction("already-done", f"{plan.name} is done; a new upgrade needs a name of its own")
+    earliest = compute_earliest(params, height)
+    if plan.height < earliest:
+        raise InvalidTransaction("too-early", f"height {plan.height} is named, {earliest} is the first possible")
 
 
 def apply_cancel_vote(state: State, sender: bytes, message: CancelUpgrade) -> None:

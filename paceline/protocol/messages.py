@@ -13,6 +13,7 @@ from paceline.base.hashing import hash_parts
 from paceline.protocol.channels import CHANNEL_DUTIES, ChannelMessage
 from paceline.protocol.codec import Record, decode, encode
 from paceline.protocol.dummies import RevealDummies, SubmitMarked
+from paceline.protocol.proposals import SubmitProposal, VoteProposal
 from paceline.protocol.traps import NO_SEAL, ShowDraws
 
 MAX_TRANSACTION_BYTES = 256 * 1024
@@ -428,6 +429,8 @@ Message = (
     | CommitUpdate
     | JudgeUpdate
     | ReportState
+    | SubmitProposal
+    | VoteProposal
 )
 
 DUTIES = (
@@ -459,6 +462,7 @@ DUTIES = (
     CommitUpdate,
     JudgeUpdate,
     ReportState,
+    VoteProposal,
 )
 
 BACKGROUND = (PostPartials, PostDealing, PostComplaint)

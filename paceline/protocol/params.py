@@ -1,6 +1,7 @@
 """The preset of a network: every number that all nodes share. Hashed into the chain id through genesis.
 
-Block counts are heights, amounts are nicoin, shares are parts per million. Nothing here changes after genesis.
+Block counts are heights, amounts are nicoin, shares are parts per million. Nothing here changes after genesis
+but what `paceline/ledger/parameters.py` lists, by vote: read these numbers from the application, not from genesis.
 """
 
 from __future__ import annotations
@@ -142,6 +143,27 @@ class DummyParams(Record, kw_only=True, frozen=True):
     """Longest answer of a marked task; the shortest limit drawn is a quarter of it."""
 
 
+class GovernanceParams(Record, kw_only=True, frozen=True):
+    """Proposals and votes on them (decision 036)."""
+
+    deposit: int = 100 * NICOIN_PER_COIN
+    """Nicoin that stand beside a proposal while it is voted on."""
+    voting_blocks: int = 3_000
+    """How long a proposal is voted on; the weights of its last height decide."""
+    quorum_ppm: int = 334_000
+    """Share of all weight that must vote, abstaining included; above the third that may be dishonest."""
+    most_open: int = 64
+    """Proposals voted on at once."""
+    most_open_each: int = 4
+    """The same of one account."""
+    kept_epochs: int = 16
+    """How long an ended proposal can still be read."""
+    method_epochs: int = 64
+    """How long an approved method may be cited, counted anew from each experiment that cites it."""
+    experiment_epochs: int = 64
+    """How long an experiment's budget is reserved; what is left then returns to the training fund."""
+
+
 class NetworkParams(Record, kw_only=True, frozen=True):
     """All shared numbers of a network."""
 
@@ -212,6 +234,9 @@ class NetworkParams(Record, kw_only=True, frozen=True):
     tasks: TaskParams = TaskParams()
     channels: ChannelParams = ChannelParams()
     dummies: DummyParams = DummyParams()
+    reduction_ppm: int = 200_000
+    """How much the subsidy falls where one batch of issuance ends and the next begins; no batch under way is touched."""
+    governance: GovernanceParams = GovernanceParams()
 
 
 TINY = NetworkParams(
