@@ -34,7 +34,7 @@ from paceline.store.state import MemoryStateStore
 
 CHAIN_ID, MODEL = "bench-1", "model"
 PROMPT_TOKENS, COMPLETION_TOKENS = 64, 256
-COST = compute_task_cost(PROMPT_TOKENS, COMPLETION_TOKENS, TINY.token_price)
+COST = compute_task_cost(PROMPT_TOKENS, COMPLETION_TOKENS, TINY.unit_price)
 REPUTATIONS = {"100 %": 0, "10 %": 14, "1 %": 400}
 OPENED_AT_ONCE = 128
 USER = AccountKey.from_secret(b"u" * 32)

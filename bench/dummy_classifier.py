@@ -129,7 +129,7 @@ def describe(before: Sent, one: Sent, after: Sent, seen: set[str]) -> list[float
     return [
         math.log1p(len(one.text)),
         one.prompt_tokens,
-        compute_task_cost(one.prompt_tokens, request.max_tokens, TINY.token_price) / 1e9,
+        compute_task_cost(one.prompt_tokens, request.max_tokens, TINY.unit_price) / 1e9,
         math.log(1e-3 + one.time - before.time),
         math.log(1e-3 + after.time - one.time),
         one.time,

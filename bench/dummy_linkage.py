@@ -81,7 +81,7 @@ class Player:
             self._open(one.session)
         session = self._sessions[one.session]
         executor = self.chain.first_executor(session, one.index)
-        price = self.chain.params.token_price
+        price = self.chain.params.unit_price
         max_cost = compute_task_cost(one.prompt_tokens, one.request.max_tokens, price)
         self._totals[one.session] = self._totals.get(one.session, 0) + max_cost
         voucher = self.chain.voucher(

@@ -130,7 +130,7 @@ def _make_task(executor: bytes, params: NetworkParams, answer_tokens: int) -> Ta
         owner=executor,
         executor=executor,
         relay=executor,
-        cost=(PROMPT_TOKENS + answer_tokens) * params.token_price,
+        cost=(PROMPT_TOKENS + answer_tokens) * params.unit_price,
         payload_hash=_TOKEN,
         prompt_hash=_TOKEN,
         prompt_tokens=PROMPT_TOKENS,

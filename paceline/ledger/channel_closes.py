@@ -108,7 +108,7 @@ def apply_proof(state: State, params: NetworkParams, chain_id: str, sender: byte
         remove_channel(state, first.channel, channel)
 
 
-def apply_leaves(state: State, params: NetworkParams, sender: bytes, message: OpenLeaves, epoch: int) -> None:
+def apply_leaves(state: State, sender: bytes, message: OpenLeaves, epoch: int) -> None:
     """The executor opens the next drawn leaves; each becomes a task with as many checkers as points lie in it.
 
     Errors: InvalidTransaction nothing-to-open, wrong-leaf, wrong-cost, bad-path.
@@ -120,7 +120,7 @@ def apply_leaves(state: State, params: NetworkParams, sender: bytes, message: Op
     for opened in message.opened:
         if channel.covered == channel.points:
             raise InvalidTransaction("wrong-leaf", "all drawn leaves are open")
-        hits = _check_leaf(params, channel, channel.state, opened, points)
+        hits = _check_leaf(channel, channel.state, opened, points)
         _add_task(state, message.channel, channel, opened.leaf, hits, epoch)
         channel = msgspec.structs.replace(
             channel,
@@ -172,15 +172,13 @@ def _forfeit_rest(state: State, params: NetworkParams, channel_id: bytes, channe
     end_requests(state, channel_id, forfeited, state.height + params.channels.dispute_blocks)
 
 
-def _check_leaf(
-    params: NetworkParams, channel: Channel, last: ChannelState, opened: OpenedLeaf, points: list[int]
-) -> int:
+def _check_leaf(channel: Channel, last: ChannelState, opened: OpenedLeaf, points: list[int]) -> int:
     """How many of the drawn points lie in the leaf; the first of them is the next one that is not covered."""
     leaf = opened.leaf
     start = leaf.total - leaf.cost
     if not channel.opened_to <= start <= points[channel.covered] < leaf.total <= last.total:
         raise InvalidTransaction("wrong-leaf", f"the next drawn point is {points[channel.covered]}")
-    if leaf.cost != compute_task_cost(leaf.prompt_tokens, leaf.completion_tokens, params.token_price):
+    if leaf.cost != compute_task_cost(leaf.prompt_tokens, leaf.completion_tokens, channel.token_price):
         raise InvalidTransaction("wrong-cost", f"{leaf.cost} is not the price of the leaf's tokens")
     if not verify_path(last.root, leaf.encode(), leaf.index, last.count, opened.path):
         raise InvalidTransaction("bad-path", f"the root does not hold this leaf at {leaf.index}")

@@ -33,6 +33,8 @@ class Channel(Record, frozen=True, kw_only=True):
     owner_key: bytes
     relay: bytes
     model: str
+    token_price: int
+    """Nicoin a token, as it was when the channel was opened."""
     deposit: int
     left: int
     status: str

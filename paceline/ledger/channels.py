@@ -51,7 +51,7 @@ def apply_open(
 
     Errors: InvalidTransaction long-channel, and those of `require_open`.
     """
-    require_open(state, params, message)
+    price = require_open(state, params, message)
     if message.blocks > params.channels.most_blocks:
         raise InvalidTransaction("long-channel", f"a channel lives {params.channels.most_blocks} heights at most")
     move_coins(state, sender, SESSION_ESCROW, message.deposit)
@@ -61,6 +61,7 @@ def apply_open(
         owner_key=key,
         relay=message.relay,
         model=message.model,
+        token_price=price,
         deposit=message.deposit,
         left=message.deposit,
         status=DRAWING,
@@ -95,9 +96,9 @@ def apply_pass(
         _take_next(state, params, epoch, message.channel, channel)
 
 
-def compute_reserve(params: NetworkParams, deposit: int) -> int:
+def compute_reserve(params: NetworkParams, deposit: int, token_price: int) -> int:
     """What a drawn channel costs its owner in any case. Units: nicoin."""
-    least = params.tasks.unused_charge * params.tasks.least_indices
+    least = params.tasks.unused_tokens * token_price * params.tasks.least_indices
     return min(deposit, max(least, mul_div_floor(deposit, params.channels.reserve_ppm, PPM)))
 
 
@@ -190,7 +191,7 @@ def _finish(state: State, params: NetworkParams, channel_id: bytes, channel: Cha
     last = channel.state
     total, count = (last.total, last.count) if last is not None else (0, 0)
     # To the fund and not to the executor, which would earn it by refusing to answer.
-    lacking = max(0, compute_reserve(params, channel.deposit) - total)
+    lacking = max(0, compute_reserve(params, channel.deposit, channel.token_price) - total)
     if count == 0 and attendance.is_away(state, params, channel.executor):
         lacking = 0
     rest = channel.left - total - lacking
@@ -205,7 +206,7 @@ def _finish(state: State, params: NetworkParams, channel_id: bytes, channel: Cha
         return
     nodes.add_to_node(state, channel.executor, tasks=count, held=total)
     # An answer below the charge of an unused index is no whole task, or answers that cost nothing would be made to count.
-    answered = min(count, total // max(1, params.tasks.unused_charge))
+    answered = min(count, total // max(1, params.tasks.unused_tokens * channel.token_price))
     attendance.note_answer(state, params, channel.executor, answered)
     closed = msgspec.structs.replace(
         channel, left=0, held=total, status=SAMPLING, round_index=beacon.request_round(state)

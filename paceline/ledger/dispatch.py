@@ -14,6 +14,7 @@ from paceline.ledger import (
     inquiries,
     marked,
     nodes,
+    prices,
     proposals,
     race,
     race_checks,
@@ -34,6 +35,7 @@ from paceline.protocol import channels as c
 from paceline.protocol import messages as m
 from paceline.protocol.dummies import RevealDummies, SubmitMarked
 from paceline.protocol.params import NetworkParams
+from paceline.protocol.prices import VotePrice
 from paceline.protocol.proposals import SubmitProposal, VoteProposal
 from paceline.protocol.traps import ShowDraws
 
@@ -116,7 +118,7 @@ def _execute_on_channels(state: State, params: NetworkParams, chain_id: str, adm
         case c.ProveChannel():
             channel_closes.apply_proof(state, params, chain_id, sender, message)
         case c.OpenLeaves():
-            channel_closes.apply_leaves(state, params, sender, message, epoch)
+            channel_closes.apply_leaves(state, sender, message, epoch)
         case _:
             return False
     return True
@@ -129,6 +131,8 @@ def _execute_on_proposals(state: State, params: NetworkParams, admitted: Admitte
             proposals.apply_submission(state, params, admitted.sender, message)
         case VoteProposal() as message:
             proposals.apply_vote(state, admitted.sender, message)
+        case VotePrice() as message:
+            prices.apply_vote(state, admitted.sender, message)
         case _:
             return False
     return True

@@ -77,7 +77,7 @@ def _charge_unused(
     if is_paid(state, session_id, index):
         return session
     _mark(state, session_id, index)
-    charge = min(params.tasks.unused_charge, session.left)
+    charge = min(params.tasks.unused_tokens * session.token_price, session.left)
     drawn = _find_present(state, params, epoch, session, compute_task_id(session_id, index))
     if drawn is None or charge == 0:
         return session

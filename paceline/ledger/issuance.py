@@ -44,6 +44,7 @@ def issue_coins(
             first_height=clock.compute_first_height(params, epoch),
             epoch_blocks=params.epoch_blocks,
             blocks_per_day=params.blocks_per_day,
+            reduction_ppm=params.reduction_ppm,
         ),
     )
     if not weights or not coins:

@@ -13,7 +13,7 @@ import msgspec
 from paceline.base.draws import derive_seed, draw_order
 from paceline.base.errors import InvalidTransaction
 from paceline.base.hashing import hash_parts
-from paceline.ledger import beacon, nodes
+from paceline.ledger import beacon, nodes, prices
 from paceline.ledger.accounts import SESSION_ESCROW, move_coins
 from paceline.ledger.state import State, Table
 from paceline.protocol.channels import OpenChannel
@@ -33,6 +33,8 @@ class Session(Record, frozen=True):
     owner_key: bytes
     relay: bytes
     model: str
+    token_price: int
+    """Nicoin a token, as it was when the session was opened."""
     left: int
     max_tasks: int
     expires_at: int
@@ -110,7 +112,7 @@ def apply_open(
     state: State, params: NetworkParams, sender: bytes, key: bytes, transaction_hash: bytes, message: OpenSession
 ) -> None:
     """Take the deposit into escrow and ask the beacon for the session's seed."""
-    require_open(state, params, message)
+    price = require_open(state, params, message)
     move_coins(state, sender, SESSION_ESCROW, message.deposit)
     expires_at = state.height + params.session_blocks
     session_id = compute_session_id(sender, transaction_hash)
@@ -119,6 +121,7 @@ def apply_open(
         owner_key=key,
         relay=message.relay,
         model=message.model,
+        token_price=price,
         left=message.deposit,
         deposit=message.deposit,
         max_tasks=params.session_tasks,
@@ -131,8 +134,8 @@ def apply_open(
     state.emit("session-open", session=session_id.hex(), owner=sender.hex(), deposit=message.deposit)
 
 
-def require_open(state: State, params: NetworkParams, message: OpenSession | OpenChannel) -> None:
-    """What relay, model and deposit must be before an escrow opens.
+def require_open(state: State, params: NetworkParams, message: OpenSession | OpenChannel) -> int:
+    """What relay, model and deposit must be before an escrow opens; nicoin a token in it, to its end.
 
     Errors: InvalidTransaction unknown-relay, blamed-relay, unknown-model, small-deposit.
     """
@@ -143,8 +146,10 @@ def require_open(state: State, params: NetworkParams, message: OpenSession | Ope
         raise InvalidTransaction("blamed-relay", f"the relay called others late {relay.marks} times in this epoch")
     if not nodes.is_served(state, message.model):
         raise InvalidTransaction("unknown-model", f"no node serves {message.model}")
-    if message.deposit < params.token_price:
-        raise InvalidTransaction("small-deposit", f"the deposit must pay for one token ({params.token_price} nicoin)")
+    price = prices.get_token_price(state, params, message.model)
+    if message.deposit < price:
+        raise InvalidTransaction("small-deposit", f"the deposit must pay for one token ({price} nicoin)")
+    return price
 
 
 def apply_close(state: State, sender: bytes, message: CloseSession) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from paceline.base.integers import PPM, mul_div_floor
 from paceline.economy.pay import Pay, compute_pay
 from paceline.economy.rewards import Conduct, Criteria, compute_criteria
-from paceline.ledger import attendance, bonds, dummies, issuance, nodes, task_pay, task_reports, traps, vesting
+from paceline.ledger import attendance, bonds, dummies, issuance, nodes, prices, task_pay, task_reports, traps, vesting
 from paceline.ledger.accounts import HELD_PAY, RESERVE, TRAINING_FUND, move_coins
 from paceline.ledger.evidence import take_missed
 from paceline.ledger.nodes import NODES, Node
@@ -85,6 +85,7 @@ def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     SETTLED.put(state, epoch.to_bytes(8, "big"), tuple(lines))
     if epoch >= KEPT_EPOCHS:
         SETTLED.delete(state, (epoch - KEPT_EPOCHS).to_bytes(8, "big"))
+    prices.end_epoch(state, params)
     state.emit("settled", epoch=epoch)
 
 

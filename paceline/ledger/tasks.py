@@ -120,7 +120,7 @@ def _apply_receipt(
         raise InvalidTransaction("unknown-session", "no running session has this id")
     task_id = compute_task_id(voucher.session, voucher.index)
     _check_receipt(state, chain_id, sender, session, receipt)
-    cost = compute_task_cost(receipt.prompt_tokens, receipt.completion_tokens, params.token_price)
+    cost = compute_task_cost(receipt.prompt_tokens, receipt.completion_tokens, session.token_price)
     if cost > voucher.max_cost:
         raise InvalidTransaction("over-maximum", f"cost {cost} is above the user's maximum {voucher.max_cost}")
     if cost > session.left:

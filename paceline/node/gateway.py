@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from paceline.economy.pay import compute_task_cost
-from paceline.ledger import clock, nodes, race, training
+from paceline.ledger import clock, nodes, prices, race, training
 from paceline.ledger.channel_records import CHANNELS
 from paceline.ledger.sessions import SESSIONS
 from paceline.ledger.state import State
@@ -143,16 +143,17 @@ class NodeGateway:
     async def _embed_one(
         self, account: Account, asked: EmbedRequest, tokens: int, room: asyncio.Semaphore
     ) -> tuple[bytes, TaskCost]:
-        task_id, executor, values = "", "", b""
+        task_id, executor, values, price = "", "", b"", 0
         async with room, aclosing(self._ask(account, asked, tokens)) as events:
             async for event in events:
                 if isinstance(event, Started):
                     task_id, executor = event.task_id.hex(), self._context.peers.name_of(event.executor)
+                    price = event.token_price
                 elif isinstance(event, VectorFrame):
                     values = event.values
         if not values:
             raise UpstreamFailed("the executor sent no vector")
-        cost = compute_task_cost(tokens, 0, self._context.params.token_price)
+        cost = compute_task_cost(tokens, 0, price)
         return values, TaskCost(task_id=task_id, executor=executor, cost_nicoin=cost)
 
     def _ask(
@@ -174,19 +175,18 @@ class NodeGateway:
     async def _answer_one(
         self, account: Account, asked: AnswerRequest, prompt_tokens: int
     ) -> AsyncGenerator[ChatEvent, None]:
-        task_id = executor = ""
+        task_id, executor, price = "", "", 0
         # Every accepted key bills the one account whose key this node holds; the name keeps its share of the line.
         async with aclosing(self._ask(account, asked, prompt_tokens)) as events:
             async for event in events:
                 if isinstance(event, Started):
                     executor, is_first = self._context.peers.name_of(event.executor), not task_id
-                    task_id = event.task_id.hex()
+                    task_id, price = event.task_id.hex(), event.token_price
                     if is_first:
                         yield ChatStart(task_id=task_id, executor=executor, model=asked.model, choice=asked.choice)
                 elif isinstance(event, TextFrame):
                     yield show_delta(event, asked.choice)
                 elif isinstance(event, EndFrame):
-                    price = self._context.params.token_price
                     yield ChatEnd(
                         finish_reason="length" if event.finish_reason == "length" else "stop",
                         prompt_tokens=event.prompt_tokens,
@@ -274,7 +274,7 @@ class NodeGateway:
             owner="paceline",
             created_unix_seconds=self._started_unix_seconds,
             context_tokens=model.context_tokens if model is not None else 0,
-            price_nicoin=self._context.params.token_price,
+            price_nicoin=prices.get_token_price(self._context.chain.read(), self._context.params, name),
             precision=BF16 if model is not None else "",
             hosts=tuple(sorted(hosts)),
         )

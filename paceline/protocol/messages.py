@@ -13,6 +13,7 @@ from paceline.base.hashing import hash_parts
 from paceline.protocol.channels import CHANNEL_DUTIES, ChannelMessage
 from paceline.protocol.codec import Record, decode, encode
 from paceline.protocol.dummies import RevealDummies, SubmitMarked
+from paceline.protocol.prices import VotePrice
 from paceline.protocol.proposals import SubmitProposal, VoteProposal
 from paceline.protocol.traps import NO_SEAL, ShowDraws
 
@@ -404,6 +405,7 @@ Message = (
     | DescribeNode
     | LeaveNetwork
     | PlanUpgrade
+    | VotePrice
     | CancelUpgrade
     | CommitRace
     | OpenRace
@@ -463,6 +465,7 @@ DUTIES = (
     JudgeUpdate,
     ReportState,
     VoteProposal,
+    VotePrice,
 )
 
 BACKGROUND = (PostPartials, PostDealing, PostComplaint)

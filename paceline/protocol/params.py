@@ -71,8 +71,8 @@ class TaskParams(Record, kw_only=True, frozen=True):
     """Share of its drawn work that a node may miss for its maintenance; three deviations and one task come on top."""
     unused_blocks: int = 1_200
     """How long an index may stay unused after a later one has its receipt."""
-    unused_charge: int = 8_000_000
-    """Nicoin that an unused index pays to the node that was drawn for it."""
+    unused_tokens: int = 8
+    """As many tokens' price an unused index pays to the node that was drawn for it."""
     least_indices: int = 4
     """Indices that a drawn session pays for in any case."""
     reveal_blocks: int = 60
@@ -201,8 +201,8 @@ class NetworkParams(Record, kw_only=True, frozen=True):
     duty_window_blocks: int
     duty_limit: int
     """Free duty messages of one key per window."""
-    token_price: int
-    """Nicoin per token, prompt and answer alike."""
+    unit_price: int
+    """Nicoin a unit of compute until the first epoch ends; then hosts vote. A token is one unit, but for models in the registry."""
     session_blocks: int
     """Life of a session in heights."""
     session_tasks: int
@@ -269,7 +269,7 @@ TINY = NetworkParams(
     node_deposit=10 * NICOIN_PER_COIN,
     duty_window_blocks=100,
     duty_limit=400,
-    token_price=1_000_000,
+    unit_price=1_000_000,
     session_blocks=6_000,
     session_tasks=256,
     check_floor_ppm=10_000,

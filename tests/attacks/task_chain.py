@@ -15,7 +15,7 @@ DEPOSIT = 10**11
 BATCH = 64
 # The floor issuance would drown what answers pay, and whoever loses a share of its pay loses that share of it as well.
 FEES_ONLY = msgspec.structs.replace(PARAMS, epoch_blocks=160, blocks_per_day=10**18)
-FEE = 30 * FEES_ONLY.token_price
+FEE = 30 * FEES_ONLY.unit_price
 """What a task of `Chain.receipt` costs."""
 
 

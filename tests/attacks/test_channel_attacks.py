@@ -115,7 +115,7 @@ def test_a_user_that_closes_with_an_old_state_pays_for_the_last():
     assert close_with_old_state(SHORT) == 10 * COST
     # The defence off: without a window the old state is the account, above the least that any channel pays.
     without = set_params({"dispute_blocks": 0})
-    assert close_with_old_state(without) == max(COST, compute_reserve(without, DEPOSIT)) < 10 * COST
+    assert close_with_old_state(without) == max(COST, compute_reserve(without, DEPOSIT, PRICE)) < 10 * COST
 
 
 def test_a_forged_total_moves_nothing(monkeypatch):
@@ -211,7 +211,7 @@ def rob_by_passing_on():
 def test_a_former_executor_cannot_have_the_owner_forfeit_what_is_left(monkeypatch):
     codes, back = rob_by_passing_on()
     assert codes == ["wrong-executor", "wrong-executor", "bad-state", "not-yours"]
-    assert back == DEPOSIT - max(33 * PRICE, compute_reserve(SHORT, DEPOSIT))
+    assert back == DEPOSIT - max(33 * PRICE, compute_reserve(SHORT, DEPOSIT, PRICE))
     # The defence off: two honest states of one count are a contradiction, and the whole deposit is gone.
     monkeypatch.setattr(channel_closes, "_require_seated", lambda *_: None)
     codes, back = rob_by_passing_on()
@@ -330,10 +330,10 @@ def test_user_and_executor_who_pay_each_other_gain_nothing_beyond_their_own_mone
     assert earned > paid * 9 // 10
 
 
-@pytest.mark.parametrize(("unused_charge", "counted"), [(8_000_000, 10), (0, 40)])
-def test_answers_that_cost_nothing_do_not_count_as_work(unused_charge, counted):
+@pytest.mark.parametrize(("unused_tokens", "counted"), [(8, 10), (0, 40)])
+def test_answers_that_cost_nothing_do_not_count_as_work(unused_tokens, counted):
     """With the charge at nothing forty answers of two tokens would cover for two tasks that were missed elsewhere."""
-    chain = make_chain(set_params(tasks={"unused_charge": unused_charge}))
+    chain = make_chain(set_params(tasks={"unused_tokens": unused_tokens}))
     account = Account(chain, deposit=DEPOSIT)
     for _ in range(40):
         account.serve(tokens=2)
@@ -364,7 +364,7 @@ def test_steer_to_own_node_by_throwing_channels_away_costs_more_than_the_fund_ta
     paid, thrown = open_until_drawn(SHORT)
     fees = (2 * thrown + 1) * SHORT.transfer_fee
     assert thrown > 0
-    assert paid == thrown * compute_reserve(SHORT, DEPOSIT) + fees
+    assert paid == thrown * compute_reserve(SHORT, DEPOSIT, PRICE) + fees
     # The defence off: nothing but fees.
     free = set_params({"reserve_ppm": 0}, {"least_indices": 0})
     paid, thrown = open_until_drawn(free)

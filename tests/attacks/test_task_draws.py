@@ -107,7 +107,7 @@ def test_steer_to_own_node_by_picking_indices_loses_at_short_answers_and_pays_at
 
 
 def test_steer_to_own_node_by_picking_indices_wins_when_unused_ones_are_free():
-    gain, _ = gain_by_indices(change_tasks(unused_charge=0))
+    gain, _ = gain_by_indices(change_tasks(unused_tokens=0))
     assert gain > PICKED * SHARE // 6
 
 
@@ -119,7 +119,7 @@ def test_picked_indices_at_a_ninth_of_the_draw_pay_from_ninety_tokens_on():
         task = compute_task_id(bytes(16), index)
         first = derive_executors(b"s" * 32, dict.fromkeys(nodes, 100), nodes, nodes[RELAY], task)[0]
         kept, wasted = (kept + 1, wasted) if first == nodes[FRIEND] else (kept, wasted + 1)
-    charged = wasted / kept * TINY.tasks.unused_charge / TINY.token_price
+    charged = wasted / kept * TINY.tasks.unused_tokens
     assert 7 * 8 < charged < 9 * 8
     # An honest draw gives the friend a ninth of all tasks anyway.
     assert 80 < charged / (8 / 9 * (PPM - TINY.fund_ppm) / PPM) < 100

@@ -139,7 +139,7 @@ def test_invalid_openings(chain):
 
     assert send(relay=b"u" * 20) == "unknown-relay"
     assert send(model="other") == "unknown-model"
-    assert send(deposit=SHORT.token_price - 1) == "small-deposit"
+    assert send(deposit=SHORT.unit_price - 1) == "small-deposit"
     assert send(blocks=SHORT.channels.most_blocks + 1) == "long-channel"
 
 
@@ -187,7 +187,7 @@ def test_an_unused_channel_costs_the_reserve_and_its_executor_has_nothing_of_it(
     earned, fund = find_node(chain, executor).earned, balance(chain, TRAINING_FUND)
     chain.send(chain.user, account.close())
     chain.run_until(lambda: account.record is None)
-    reserve = compute_reserve(SHORT, DEPOSIT)
+    reserve = compute_reserve(SHORT, DEPOSIT, PRICE)
     assert reserve == DEPOSIT // 20
     assert balance(chain, chain.user.address) == before - SHORT.transfer_fee + DEPOSIT - reserve
     assert find_node(chain, executor).earned == earned
@@ -205,8 +205,8 @@ def test_the_reserve_covers_what_answers_lack(chain, tokens, missing):
 
 
 def test_the_reserve_of_a_small_deposit_is_the_deposit():
-    assert compute_reserve(SHORT, 5 * PRICE) == 5 * PRICE
-    assert compute_reserve(SHORT, 33 * PRICE) == SHORT.tasks.least_indices * SHORT.tasks.unused_charge
+    assert compute_reserve(SHORT, 5 * PRICE, PRICE) == 5 * PRICE
+    assert compute_reserve(SHORT, 33 * PRICE, PRICE) == SHORT.tasks.least_indices * SHORT.tasks.unused_tokens * PRICE
 
 
 def test_the_later_state_counts_whoever_shows_it(chain):
@@ -344,7 +344,7 @@ def test_withheld_leaves_are_guilt_and_return_the_whole_channel(chain):
     assert find_node(chain, executor).guilty == 0
     # What it has not claimed in another channel it loses as well; the fund keeps what six answers lack.
     assert other.record is None
-    lacking = compute_reserve(SHORT, DEPOSIT) - 6 * COST
+    lacking = compute_reserve(SHORT, DEPOSIT, PRICE) - 6 * COST
     assert balance(chain, chain.user.address) == before + 2 * DEPOSIT - lacking
     assert (balance(chain, HELD_PAY), balance(chain, SESSION_ESCROW)) == (0, 0)
 

@@ -269,7 +269,7 @@ def test_what_a_session_does_not_spend_returns(chain):
     fee = chain.params.transfer_fee
     chain.run_until(lambda: SESSIONS.get(chain.state, session_id) is None, limit=GRACE_BLOCKS + 5)
     # The first few indices of a drawn session are paid for, used or not.
-    charged = (chain.params.tasks.least_indices - 1) * chain.params.tasks.unused_charge
+    charged = (chain.params.tasks.least_indices - 1) * chain.params.tasks.unused_tokens * chain.params.unit_price
     assert get_account(chain.state, chain.user.address).balance == before + 10**10 - COST - charged - fee
 
 

@@ -162,7 +162,7 @@ def test_an_unused_index_pays_the_node_that_was_drawn_for_it(chain):
     before, fund = get_account(chain.state, drawn).balance, get_account(chain.state, TRAINING_FUND).balance
     submit(chain, session_id, 1)
     chain.run_until(lambda: is_paid(chain.state, session_id, 0), limit=SHORT.tasks.unused_blocks + 1)
-    charge = SHORT.tasks.unused_charge
+    charge = SHORT.tasks.unused_tokens * SHORT.unit_price
     assert get_account(chain.state, drawn).balance - before == charge * 4 // 5
     assert get_account(chain.state, TRAINING_FUND).balance - fund == charge // 5
     executor = key_of(chain, drawn)
@@ -179,7 +179,7 @@ def test_a_receipt_just_in_time_is_no_unused_index(chain):
     submit(chain, session_id, 0)
     for _ in range(5):
         chain.tick()
-    assert left - SESSIONS.get(chain.state, session_id).left == 30 * SHORT.token_price
+    assert left - SESSIONS.get(chain.state, session_id).left == 30 * SHORT.unit_price
 
 
 def test_honest_vouchers_never_contradict_each_other(chain):
@@ -220,7 +220,7 @@ def test_two_vouchers_for_one_index_forfeit_the_rest_of_the_deposit(chain):
     chain.run_until(lambda: SESSIONS.get(chain.state, session_id) is None, limit=GRACE_BLOCKS + 3)
     assert get_account(chain.state, chain.user.address).balance == owner
     bounty = get_account(chain.state, accuser.address).balance - before + SHORT.transfer_fee
-    assert SHORT.race.bounty <= bounty <= SHORT.race.bounty + 3 * SHORT.tasks.unused_charge
+    assert SHORT.race.bounty <= bounty <= SHORT.race.bounty + 3 * SHORT.tasks.unused_tokens * SHORT.unit_price
     assert get_account(chain.state, RESERVE).balance > reserve + 10**10 * 9 // 10
 
 

@@ -49,8 +49,9 @@ from paceline.protocol.channels import (
 from paceline.protocol.params import NICOIN_PER_COIN, TINY
 
 PROMPT_TOKENS = 5
-MAX_COST = (PROMPT_TOKENS + REQUEST.max_tokens) * TINY.token_price
-COST = (PROMPT_TOKENS + 3) * TINY.token_price
+MOST_TOKENS = PROMPT_TOKENS + REQUEST.max_tokens
+MAX_COST = MOST_TOKENS * TINY.unit_price
+COST = (PROMPT_TOKENS + 3) * TINY.unit_price
 
 
 class LedgerChain(FakeChain):
@@ -71,7 +72,7 @@ class LedgerChain(FakeChain):
             case ClaimChannel():
                 channel_closes.apply_claim(self.state, TINY, CHAIN_ID, sender, message)
             case OpenLeaves():
-                channel_closes.apply_leaves(self.state, TINY, sender, message, 0)
+                channel_closes.apply_leaves(self.state, sender, message, 0)
             case PassChannel():
                 channels.apply_pass(self.state, TINY, CHAIN_ID, sender, message, 0)
         return reply
@@ -111,7 +112,7 @@ class Setting:
         self.seat()
         self.relay = RelayRole(self.relay_context, MODEL, USER, channels=1)
         self.relay.sessions.current = OpenedSession(self.session_id, SESSIONS.get(self.state, self.session_id))
-        self.lane = Lane(self.channel_id, self.key.address, self.record.deposit)
+        self.lane = Lane(self.channel_id, self.key.address, self.record.deposit, self.record.token_price)
         self.relay.channels._lanes[self.channel_id] = self.lane
 
     @property

@@ -169,7 +169,7 @@ def test_invalid_orders(setting):
     setting.state.height -= 1
     setting.change(status=CLOSING)
     assert refuse() == "channel-over"
-    setting.change(status=OPEN, deposit=(PROMPT_TOKENS + REQUEST.max_tokens) * TINY.token_price - 1)
+    setting.change(status=OPEN, deposit=(PROMPT_TOKENS + REQUEST.max_tokens) * TINY.unit_price - 1)
     assert refuse() == "over-maximum"
     setting.executor.book.refuse(setting.channel_id)
     assert refuse() == "channel-refused"

@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 import pytest
-from channel_relay_setup import COST, MAX_COST, draw, make_setting, open_channel
+from channel_relay_setup import COST, MOST_TOKENS, draw, make_setting, open_channel
 from role_setup import KEYS, MODEL, RELAY, USER
 
 from paceline.base.errors import ConfigError, Invalid, InvalidTransaction, TransportError
@@ -51,12 +51,12 @@ async def fail_to_ask(setting):
 
 
 def test_a_second_request_at_the_same_time_goes_to_the_session(setting):
-    assert setting.relay.channels.take(MAX_COST) is setting.lane
-    assert setting.relay.channels.take(MAX_COST) is None
+    assert setting.relay.channels.take(MOST_TOKENS) is setting.lane
+    assert setting.relay.channels.take(MOST_TOKENS) is None
     setting.lane.busy = False
-    assert setting.relay.channels.take(setting.lane.left + 1) is None
+    assert setting.relay.channels.take(setting.lane.left // setting.lane.token_price + 1) is None
     setting.change(status=CLOSING)
-    assert setting.relay.channels.take(MAX_COST) is None
+    assert setting.relay.channels.take(MOST_TOKENS) is None
 
 
 def test_lanes_are_opened_up_to_their_number_and_closed_when_used_up(setting):
@@ -125,12 +125,12 @@ def test_a_channel_on_its_way_to_the_next_executor_is_not_handed_out(setting):
     async def story():
         await fail_to_ask(setting)
         assert not setting.lane.busy
-        assert setting.relay.channels.take(MAX_COST) is None
+        assert setting.relay.channels.take(MOST_TOKENS) is None
         setting.relay.channels.prepare()
-        assert setting.relay.channels.take(MAX_COST) is None
+        assert setting.relay.channels.take(MOST_TOKENS) is None
         await setting.do_duties()
         # The ledger has named the next one; the lane is still the former one's.
-        assert setting.relay.channels.take(MAX_COST) is None
+        assert setting.relay.channels.take(MOST_TOKENS) is None
 
     setting.run(story)
     assert [type(m) for m in setting.relay_context.chain.sent] == [PassChannel]
@@ -164,9 +164,9 @@ def test_invalid_state_of_an_executor_that_lost_the_channel_while_it_answered(se
     commit = type(setting.host)._commit
     other = next(key for key in KEYS if key not in (setting.key, RELAY))
 
-    def lose(receipt):
+    def lose(token_price, receipt):
         setting.change(executor=other.address)
-        return commit(setting.host, receipt)
+        return commit(setting.host, token_price, receipt)
 
     monkeypatch.setattr(setting.host, "_commit", lose)
     setting.run(lambda: fail_to_ask(setting))
@@ -185,7 +185,7 @@ def test_a_pass_that_the_ledger_refuses_leaves_the_channel_as_it_was(setting):
         await fail_to_ask(setting)
         with pytest.raises(InvalidTransaction, match="too-late"):
             await setting.do_duties()
-        assert setting.relay.channels.take(MAX_COST) is setting.lane
+        assert setting.relay.channels.take(MOST_TOKENS) is setting.lane
 
     setting.run(story)
 
@@ -236,7 +236,7 @@ def test_a_restarted_relay_closes_what_it_forgot_and_the_executor_is_paid_all_th
     pool = restart(setting, size=1)
     pool._undrawn.add(OPENED)
     pool.prepare()
-    assert pool.take(MAX_COST) is None
+    assert pool.take(MOST_TOKENS) is None
     do_duties(setting)
     assert CloseChannel(setting.channel_id, None) in setting.relay_context.chain.sent
     setting.host.on_block(setting.state)

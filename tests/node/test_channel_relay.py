@@ -47,7 +47,9 @@ def test_answers_flow_beside_the_ledger_and_both_sign_after_each(setting):
     async def story():
         for index in range(3):
             events = await setting.ask()
-            assert events[0] == Started(compute_task_id(setting.channel_id, index), setting.key.address)
+            assert events[0] == Started(
+                compute_task_id(setting.channel_id, index), setting.key.address, TINY.unit_price
+            )
             assert "".join(e.text for e in events if isinstance(e, TextFrame)) == "ab"
             assert isinstance(events[-1], EndFrame)
         await setting.do_duties()
@@ -81,8 +83,8 @@ def forge(setting, monkeypatch, **changes):
     def add(book, channel, leaf):
         return honest(book, channel, msgspec.structs.replace(leaf, **changes))
 
-    def commit(receipt):
-        frame = type(setting.host)._commit(setting.host, receipt)
+    def commit(token_price, receipt):
+        frame = type(setting.host)._commit(setting.host, token_price, receipt)
         return StateFrame(msgspec.structs.replace(frame.leaf, **changes), frame.signature)
 
     monkeypatch.setattr(ChannelBook, "add_leaf", add)
@@ -93,7 +95,7 @@ def forge(setting, monkeypatch, **changes):
     "changes",
     [
         {"cost": COST + 1, "total": COST + 1},
-        {"prompt_tokens": 50, "cost": 53 * TINY.token_price, "total": 53 * TINY.token_price},
+        {"prompt_tokens": 50, "cost": 53 * TINY.unit_price, "total": 53 * TINY.unit_price},
         {"prompt_hash": bytes(32)},
         {"payload_hash": bytes(32)},
     ],

@@ -261,7 +261,7 @@ def test_an_embedding_is_a_vector_and_costs_its_prompt(setting, small_model, mon
     monkeypatch.setattr(executor, "plan_vector", lambda _, prompt: VectorPlan(prompt.token_ids))
     monkeypatch.setattr(answering, "compute_vector", lambda _, tokens: bytes(tokens) + b"\x00")
     monkeypatch.setattr(answering, "claim_vector", lambda _, tokens, values: b"claim of " + values)
-    cost = 3 * TINY.token_price
+    cost = 3 * TINY.unit_price
     less = make_order(setting.session_id, setting.executor, request=request, max_cost=cost - 1)
     with pytest.raises(Invalid, match="over-maximum"):
         asyncio.run(collect(setting.role.serve(receive(setting, less))))
@@ -276,7 +276,7 @@ def test_an_embedding_is_a_vector_and_costs_its_prompt(setting, small_model, mon
 
 
 def test_invalid_maximum_below_prompt_and_answer(setting, small_model):
-    enough = (5 + REQUEST.max_tokens) * TINY.token_price
+    enough = (5 + REQUEST.max_tokens) * TINY.unit_price
     less = make_order(setting.session_id, setting.executor, max_cost=enough - 1)
     with pytest.raises(Invalid, match="over-maximum"):
         asyncio.run(collect(setting.role.serve(receive(setting, less))))

@@ -64,7 +64,7 @@ class ScriptedRelay:
         assert user
         self.open += 1
         try:
-            yield Started(bytes([len(self.asked)]) * 32, b"e" * 20)
+            yield Started(bytes([len(self.asked)]) * 32, b"e" * 20, TINY.unit_price)
             if not hasattr(request, "choice"):
                 if self.vectors:
                     yield VectorFrame(bytes(8))
@@ -182,7 +182,7 @@ def test_answers_of_several_choices(tmp_path):
             -1.5,
             ((b"ho", -2.0),),
         )
-        assert end.cost_nicoin == 6 * TINY.token_price
+        assert end.cost_nicoin == 6 * TINY.unit_price
     assert len({event.task_id for event in events if isinstance(event, ChatStart)}) == 2
 
 
@@ -191,7 +191,7 @@ def test_embeddings_stand_in_order(tmp_path):
     asked = EmbedViewRequest(model="letters", inputs=("a", (1, 2)))
     found = asyncio.run(gateway.embed(gateway.authenticate(None), asked))
     assert (len(found.vectors), found.prompt_tokens) == (2, 3)
-    assert [task.cost_nicoin for task in found.tasks] == [TINY.token_price, 2 * TINY.token_price]
+    assert [task.cost_nicoin for task in found.tasks] == [TINY.unit_price, 2 * TINY.unit_price]
     relay.vectors = False
     with pytest.raises(UpstreamFailed):
         asyncio.run(gateway.embed(gateway.authenticate(None), asked))

@@ -90,7 +90,7 @@ def test_an_answer_costs_its_usage_and_comes_from_the_drawn_node(client, observe
     assert 1 <= usage.completion_tokens <= 24
     task = observer.task(receipt["task"])
     assert (task.prompt_tokens, task.completion_tokens) == (usage.prompt_tokens, usage.completion_tokens)
-    assert task.cost == receipt["cost_nicoin"] == usage.total_tokens * observer.params.token_price
+    assert task.cost == receipt["cost_nicoin"] == usage.total_tokens * observer.params.unit_price
     assert task.executor == observer.addresses[receipt["executor"]]
     assert task.relay == observer.addresses["node-1"] != task.executor
 
@@ -105,7 +105,7 @@ def test_a_streamed_answer_equals_its_twin_and_adds_up(client, observer):
     assert usage == whole.usage
     receipts = [chunk.paceline for chunk in chunks if getattr(chunk, "paceline", None)]
     assert len(receipts) == 1
-    assert observer.task(receipts[0]["task"]).cost == usage.total_tokens * observer.params.token_price
+    assert observer.task(receipts[0]["task"]).cost == usage.total_tokens * observer.params.unit_price
 
 
 def test_anyone_can_recompute_who_had_to_answer(client, observer):
@@ -223,7 +223,7 @@ def test_a_client_that_leaves_stops_the_work_and_pays_for_what_was_made(net, cli
     stream.close()
     task = observer.task(raw.headers["x-paceline-task"])
     assert 1 <= task.completion_tokens < full.usage.completion_tokens // 2
-    assert task.cost == (task.prompt_tokens + task.completion_tokens) * observer.params.token_price
+    assert task.cost == (task.prompt_tokens + task.completion_tokens) * observer.params.unit_price
     # Sessions that ended unused paid for their first indices, as the ledger says of each.
     after = observer.holdings(user.address) + observer.charged.get(user.address, 0)
     assert before - after == task.cost

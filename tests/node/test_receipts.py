@@ -146,7 +146,7 @@ def test_a_receipt_shows_prompt_answer_draw_checker_and_cost(receipt):
     assert (report.place_in_draw, report.relay) == (1, "node-1")
     [checker] = report.checkers
     assert (checker.drawn, checker.outcome) == (True, "accepted")
-    assert report.cost_nicoin == 5 * TINY.token_price
+    assert report.cost_nicoin == 5 * TINY.unit_price
     assert not report.repeatable
 
 

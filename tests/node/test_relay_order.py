@@ -36,7 +36,7 @@ from paceline.protocol.messages import BUSY, LATE, CloseSession, OpenSession, Sk
 from paceline.protocol.params import TINY
 
 PROMPT_TOKENS = 10
-MAX_COST = (PROMPT_TOKENS + REQUEST.max_tokens) * TINY.token_price
+MAX_COST = (PROMPT_TOKENS + REQUEST.max_tokens) * TINY.unit_price
 END = EndFrame("stop", PROMPT_TOKENS, 2, bytes(32))
 
 
@@ -104,7 +104,7 @@ def setting(tmp_path) -> Setting:
 def test_the_first_drawn_node_answers(setting):
     first = setting.order()[0]
     task_id = compute_task_id(setting.session_id, 0)
-    assert setting.ask() == [Started(task_id, first), TextFrame("hi"), END]
+    assert setting.ask() == [Started(task_id, first, TINY.unit_price), TextFrame("hi"), END]
     assert setting.asked() == [first]
     assert RELAY.address not in setting.order()
     assert 'relay_requests_total{outcome="answered"} 1' in setting.context.metrics.render()
@@ -124,7 +124,7 @@ def test_who_does_not_answer_is_followed_by_the_next_drawn(setting):
     setting.peers.scripts = {first: [TransportError("gone")], second: [FailFrame("work-failed", "no model")]}
     events = setting.ask()
     assert setting.asked() == [first, second, third]
-    assert events[0] == Started(compute_task_id(setting.session_id, 0), third)
+    assert events[0] == Started(compute_task_id(setting.session_id, 0), third, TINY.unit_price)
     voucher = setting.peers.asked[-1][1].voucher
     assert [(skip.node, skip.kind) for skip in voucher.skips] == [(first, LATE), (second, LATE)]
     check_place(setting.state, "roles-1", setting.opened.session, voucher)
@@ -190,11 +190,12 @@ def test_invalid_moment_in_which_everybody_is_full(setting):
 def test_only_what_was_used_stays_promised(setting):
     before = setting.opened.left
     setting.ask()
-    cost = (END.prompt_tokens + END.completion_tokens) * TINY.token_price
+    cost = (END.prompt_tokens + END.completion_tokens) * TINY.unit_price
     assert before - setting.opened.left == MAX_COST
     # What the receipt leaves of the maximum comes back with it.
     change_session(setting.state, setting.session_id, freed=MAX_COST - cost)
-    assert before - setting.role.sessions.count_left(setting.opened) == cost
+    assert setting.role.sessions.count_left(setting.opened) == (before - cost) // TINY.unit_price
+    assert before - setting.opened.left == cost
     assert setting.opened.active == 0
 
 
@@ -262,7 +263,7 @@ def test_invalid_account_without_coins_is_told_before_anything_is_sent(setting):
 
 def test_a_dear_request_opens_a_session_that_can_pay_for_it(setting):
     setting.role.sessions.current = None
-    deposit = relay_sessions.DEPOSIT + 1
+    tokens = relay_sessions.DEPOSIT // TINY.unit_price + 1
     seen = []
 
     async def send(message, *, key):
@@ -272,5 +273,5 @@ def test_a_dear_request_opens_a_session_that_can_pay_for_it(setting):
 
     setting.context.chain.send = send
     with pytest.raises(UpstreamFailed, match="stop here"):
-        asyncio.run(setting.role.sessions._open(deposit))
-    assert seen == [OpenSession(RELAY.address, MODEL, deposit, seen[0].dummies_root)]
+        asyncio.run(setting.role.sessions._open(tokens))
+    assert seen == [OpenSession(RELAY.address, MODEL, tokens * TINY.unit_price, seen[0].dummies_root)]

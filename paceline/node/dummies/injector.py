@@ -18,7 +18,6 @@ import msgspec
 
 from paceline.base.integers import PPM, mul_div_floor
 from paceline.base.keys import AccountKey
-from paceline.economy.pay import compute_task_cost
 from paceline.ledger import clock, dummies, nodes
 from paceline.ledger.accounts import get_account
 from paceline.ledger.sessions import SESSIONS, Session, compute_task_id
@@ -67,7 +66,8 @@ class Dummy:
     """One that goes out now."""
 
     request: Request
-    max_cost: int
+    tokens: int
+    """Of the prompt and, at most, of the answer."""
 
 
 class NoDummies:
@@ -94,7 +94,7 @@ class NoDummies:
         """No index carries a dummy."""
         return False
 
-    def take(self, _session_id: bytes, _index: int, _executors: list[bytes], _left: int, /) -> Dummy | None:
+    def take(self, _session_id: bytes, _index: int, _executors: list[bytes], _most_tokens: int, /) -> Dummy | None:
         """There is none."""
         return None
 
@@ -176,23 +176,22 @@ class Injector(NoDummies):
         point = compute_point(self._draw_key, chain_id, session_id, session, index)
         return dummies.is_drawn(point, self._context.params)
 
-    def take(self, session_id: bytes, index: int, executors: list[bytes], left: int) -> Dummy | None:
-        """The dummy for a drawn index, when the nicoin left pay for it; noted on disk as sent."""
+    def take(self, session_id: bytes, index: int, executors: list[bytes], most_tokens: int) -> Dummy | None:
+        """The dummy for a drawn index, when the session pays for its tokens; noted on disk as sent."""
         waiting = self._waiting[session_id]
         chosen = self.traffic.choose(waiting.items(), executors[0]) if executors else None
         if chosen is None:
             return None
         place, candidate = chosen
-        price = self._context.params.token_price
-        max_cost = compute_task_cost(candidate.prompt_tokens, candidate.request.max_tokens, price)
-        if max_cost > left:
+        tokens = candidate.prompt_tokens + candidate.request.max_tokens
+        if tokens > most_tokens:
             return None
         del waiting[place]
         if candidate.source is not None:
             # Whoever sees it now has seen it from now on.
             self._follow(compute_task_id(session_id, index), candidate.source)
         self._plans.add_used(session_id, index, place)
-        return Dummy(candidate.request, max_cost)
+        return Dummy(candidate.request, tokens)
 
     def sample_hold_seconds(self) -> float:
         """How long a user's request follows behind a dummy."""

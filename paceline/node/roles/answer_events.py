@@ -23,10 +23,11 @@ STALL_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Started:
-    """First event of an answer: who does it."""
+    """First event of an answer: who does it, and for how many nicoin a token."""
 
     task_id: bytes
     executor: bytes
+    token_price: int
 
 
 class FullError(TransportError):

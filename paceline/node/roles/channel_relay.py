@@ -68,6 +68,7 @@ class Lane:
     channel_id: bytes
     executor: bytes
     deposit: int
+    token_price: int
     tree: GrowingTree = field(default_factory=GrowingTree)
     total: int = 0
     owed: Countersigned | None = None
@@ -130,14 +131,14 @@ class ChannelPool:
         if missing and rich and nodes.is_served(state, self._model_id):
             self._context.duties.start(("open-channel", self._model_id), self.open)
 
-    def take(self, max_cost: int) -> Lane | None:
-        """A free channel that can pay so much, now busy; None when there is none."""
+    def take(self, tokens: int) -> Lane | None:
+        """A free channel that can pay for so many tokens, now busy; None when there is none."""
         state = self._context.chain.read()
         for lane in self.lanes:
             channel = CHANNELS.get(state, lane.channel_id)
             if channel is None or channel.status != OPEN or channel.executor != lane.executor or channel.is_doubted:
                 continue
-            if not lane.busy and lane.passing is None and lane.left >= max_cost:
+            if not lane.busy and lane.passing is None and lane.left >= tokens * lane.token_price:
                 lane.busy = True
                 return lane
         return None
@@ -194,7 +195,7 @@ class ChannelPool:
         if channel is None or channel.status != OPEN:
             self._lanes.pop(lane.channel_id, None)
         elif channel.executor != lane.executor:
-            self._lanes[lane.channel_id] = Lane(lane.channel_id, channel.executor, channel.deposit)
+            self._lanes[lane.channel_id] = Lane(lane.channel_id, channel.executor, channel.deposit, channel.token_price)
         elif lane.passing is not None:
             self._send_pass(lane, lane.passing)
         elif not lane.busy and self._is_used_up(lane, channel):
@@ -207,7 +208,7 @@ class ChannelPool:
                 continue
             self._undrawn.discard(channel_id)
             if channel is not None and channel.status == OPEN:
-                self._lanes[channel_id] = Lane(channel_id, channel.executor, channel.deposit)
+                self._lanes[channel_id] = Lane(channel_id, channel.executor, channel.deposit, channel.token_price)
 
     def _find_forgotten(self, state: State) -> None:
         """Channels of ours that an earlier run opened, or this one without learning of it. Their executors claim what they hold."""
@@ -280,10 +281,9 @@ class ChannelPool:
         if channel is None or channel.executor != lane.executor:
             raise TransportError("the ledger gave the channel to another executor, or to nobody")
         leaf = told.leaf
-        price = self._context.params.token_price
         if (leaf.index, leaf.total) != (lane.tree.count, lane.total + leaf.cost):
             raise _CheatError(f"leaf {leaf.index} for {leaf.total} follows {lane.tree.count} for {lane.total}")
-        if leaf.cost != compute_task_cost(leaf.prompt_tokens, leaf.completion_tokens, price):
+        if leaf.cost != compute_task_cost(leaf.prompt_tokens, leaf.completion_tokens, channel.token_price):
             raise _CheatError(f"{leaf.cost} is not the price of the tokens")
         if leaf.cost > lane.asked.get(leaf.prompt_hash, -1):
             raise _CheatError("the leaf is of another request, or above its maximum")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 
 from paceline.base.errors import Invalid
 from paceline.base.keys import verify_signature
@@ -162,12 +163,12 @@ class ChannelHost:
             total=channel.deposit,
             signature=bytes(64),
         )
-        return Place(TaskOrder(voucher, order.request), channel, self._commit)
+        return Place(TaskOrder(voucher, order.request), channel, partial(self._commit, channel.token_price))
 
-    def _commit(self, receipt: Receipt) -> StateFrame:
+    def _commit(self, token_price: int, receipt: Receipt) -> StateFrame:
         """On the answer's thread: the leaf, kept and signed."""
-        voucher, params = receipt.voucher, self._context.params
-        cost = compute_task_cost(receipt.prompt_tokens, receipt.completion_tokens, params.token_price)
+        voucher = receipt.voucher
+        cost = compute_task_cost(receipt.prompt_tokens, receipt.completion_tokens, token_price)
         leaf = Leaf(
             index=voucher.index,
             prompt_hash=voucher.prompt_hash,

@@ -162,7 +162,8 @@ class ExecutorRole:
             return
         model = await self._host.get(order.request.model, cheap=self._context.settings.cheat == CHEAP_MODEL)
         generation = _plan(model, order.request, _derive_seed(session, task_id, order.request), backend.engine)
-        if self._compute_cost(len(generation.prompt_tokens), order.request.max_tokens) > order.voucher.max_cost:
+        most = compute_task_cost(len(generation.prompt_tokens), order.request.max_tokens, session.token_price)
+        if most > order.voucher.max_cost:
             raise Invalid("over-maximum", "the voucher does not pay for prompt and max_tokens")
         # Marked before the wait, or the same order sent again meanwhile would be answered twice.
         self._check_undone(self._context.chain.read(), order.voucher, task_id)
@@ -318,9 +319,6 @@ class ExecutorRole:
                 return
             LOG.warning("receipt %s is refused: %s", names[0], problem)
             (self._receipts / names[0]).rename(self._receipts / f"{names[0]}.refused")
-
-    def _compute_cost(self, prompt_tokens: int, completion_tokens: int) -> int:
-        return compute_task_cost(prompt_tokens, completion_tokens, self._context.params.token_price)
 
 
 def _is_ready(backend: Backend) -> bool:

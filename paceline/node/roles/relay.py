@@ -19,7 +19,6 @@ import msgspec
 
 from paceline.base.errors import Invalid, TransportError
 from paceline.base.keys import AccountKey, verify_signature
-from paceline.economy.pay import compute_task_cost
 from paceline.ledger import attendance, clock, nodes
 from paceline.ledger.accounts import get_account
 from paceline.ledger.sessions import compute_task_id, get_executors
@@ -118,12 +117,12 @@ class RelayRole:
     async def _ask_now(
         self, request: Request, prompt_tokens: int, *, shares: bool
     ) -> AsyncGenerator[AnswerEvent, None]:
-        max_cost = compute_task_cost(prompt_tokens, request.max_tokens, self._context.params.token_price)
-        lane = self.channels.take(max_cost)
+        tokens = prompt_tokens + request.max_tokens
+        lane = self.channels.take(tokens)
         if lane is not None:
             sent = Continuation()
             try:
-                async with aclosing(read_ahead(self._ask_lane(lane, request, max_cost, sent), BUFFERING)) as answer:
+                async with aclosing(read_ahead(self._ask_lane(lane, request, tokens, sent), BUFFERING)) as answer:
                     async for event in answer:
                         yield event
             except (TransportError, Invalid) as problem:
@@ -134,7 +133,7 @@ class RelayRole:
         kept = self._injector.note_arrival(request, prompt_tokens, shares=shares)
         if self._send_dummy():
             await asyncio.sleep(self._injector.sample_hold_seconds())
-        placed = await self.sessions.place(max_cost)
+        placed = await self.sessions.place(tokens)
         self._injector.note_placed(kept, placed.task_id)
         self._await_quiet()
         try:
@@ -145,15 +144,15 @@ class RelayRole:
             self.sessions.release(placed)
 
     async def _ask_lane(
-        self, lane: Lane, request: Request, max_cost: int, sent: Continuation
+        self, lane: Lane, request: Request, tokens: int, sent: Continuation
     ) -> AsyncGenerator[AnswerEvent, None]:
         """An answer beside the ledger. Errors: TransportError; a session may answer as long as nothing was sent."""
         task_id, executor, started = lane.task_id, lane.executor, False
-        async with aclosing(self.channels.ask(lane, request, max_cost)) as frames:
+        async with aclosing(self.channels.ask(lane, request, tokens * lane.token_price)) as frames:
             async for frame in frames:
                 if not started:
                     started = True
-                    yield Started(task_id, executor)
+                    yield Started(task_id, executor, lane.token_price)
                 if isinstance(frame, TextFrame):
                     sent.admit(frame)
                 yield frame
@@ -200,7 +199,7 @@ class RelayRole:
         dummy = self._injector.take(session_id, index, executors, self.sessions.count_left(opened))
         if dummy is None:
             return False
-        placed = self.sessions.take_index(opened, dummy.max_cost)
+        placed = self.sessions.take_index(opened, dummy.tokens)
         self._context.duties.start(("dummy", placed.task_id), lambda: self._ask_dummy(placed, dummy.request))
         self._await_quiet()
         return True
@@ -257,7 +256,7 @@ class RelayRole:
             async for frame in frames:
                 if not started:
                     started = True
-                    yield Started(placed.task_id, executor)
+                    yield Started(placed.task_id, executor, placed.opened.token_price)
                 if isinstance(frame, EndFrame):
                     sent.end()
                     yield frame

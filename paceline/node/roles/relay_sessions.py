@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from paceline.base.errors import InvalidTransaction, TransportError
 from paceline.base.keys import AccountKey
-from paceline.ledger import nodes
+from paceline.ledger import nodes, prices
 from paceline.ledger.accounts import get_account
 from paceline.ledger.sessions import SESSIONS, Session, compute_session_id, compute_task_id, get_executors
 from paceline.node.context import Context
@@ -53,6 +53,11 @@ class OpenedSession:
     def left(self) -> int:
         """Nicoin not yet promised."""
         return self.session.deposit + self.freed - self.total
+
+    @property
+    def token_price(self) -> int:
+        """Nicoin a token, to the session's end."""
+        return self.session.token_price
 
     @property
     def tasks_left(self) -> int:
@@ -95,19 +100,20 @@ class SessionPool:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
 
-    async def place(self, max_cost: int) -> Placed:
-        """An index for a request of this cost, with its drawn order, in a session that is opened if none can pay.
+    async def place(self, tokens: int) -> Placed:
+        """An index for a request of at most so many tokens, with its drawn order, in a session that is opened if none can pay.
 
         Errors: OutOfFunds, UpstreamFailed, Busy.
         """
         opened = self.current
-        if opened is None or not self.is_usable(opened) or self.count_left(opened) < max_cost:
-            opened = await self._open(max_cost)
+        if opened is None or not self.is_usable(opened) or self.count_left(opened) < tokens:
+            opened = await self._open(tokens)
             self._take_over(opened)
-        return self.take_index(opened, max_cost)
+        return self.take_index(opened, tokens)
 
-    def take_index(self, opened: OpenedSession, max_cost: int) -> Placed:
-        """The next index of a session, promised to a request."""
+    def take_index(self, opened: OpenedSession, tokens: int) -> Placed:
+        """The next index of a session, promised to a request of at most so many tokens."""
+        max_cost = tokens * opened.token_price
         index = opened.next_index
         opened.next_index += 1
         opened.active += 1
@@ -130,11 +136,11 @@ class SessionPool:
         return opened.session.expires_at if session is None else session.expires_at
 
     def count_left(self, opened: OpenedSession) -> int:
-        """Nicoin that further requests may cost, by what the ledger says of the former ones."""
+        """Tokens that the session pays for, by what the ledger says of former requests."""
         session = SESSIONS.get(self._context.chain.read(), opened.session_id)
         if session is not None:
             opened.freed = session.freed
-        return opened.left
+        return opened.left // opened.token_price
 
     def open_ahead(self) -> None:
         """Open another session in the background when this one runs low."""
@@ -143,7 +149,7 @@ class SessionPool:
         if opened is not None and not low:
             low = (
                 opened.tasks_left * REOPEN_SHARE < opened.session.max_tasks
-                or self.count_left(opened) * REOPEN_SHARE < DEPOSIT
+                or self.count_left(opened) * opened.token_price * REOPEN_SHARE < DEPOSIT
             )
         if low and self._opening is None:
             self._opening = asyncio.create_task(self._open_session(DEPOSIT))
@@ -175,12 +181,16 @@ class SessionPool:
     async def _close(self, closing: CloseSession) -> None:
         await self._context.chain.send(closing, key=self._user)
 
-    async def _open(self, max_cost: int) -> OpenedSession:
+    async def _open(self, tokens: int) -> OpenedSession:
         if self._opening is not None:
             opened = await asyncio.shield(self._opening)
-            if opened.left >= max_cost:
+            if self.count_left(opened) >= tokens:
                 return opened
-        return await self._open_session(max(DEPOSIT, max_cost))
+        price = prices.get_token_price(self._context.chain.read(), self._context.params, self._model_id)
+        opened = await self._open_session(max(DEPOSIT, tokens * price))
+        if self.count_left(opened) < tokens:
+            raise Busy("the price rose while a session was opened", RETRY_AFTER_SECONDS)
+        return opened
 
     async def _open_session(self, deposit: int) -> OpenedSession:
         chain = self._context.chain
