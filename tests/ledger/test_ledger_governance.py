@@ -426,8 +426,12 @@ def test_an_experiment_that_the_fund_can_no_longer_pay_fails_whole():
 def test_a_budget_that_is_not_used_returns_and_its_method_is_forgotten_last():
     chain = GovernedChain()
     method, _ = chain.decide(METHOD)
+    assert experiments.get_method(chain.state, method).until == 2
     chain.end_epoch()
     number, _ = chain.decide(make_experiment(method))
+    assert (
+        experiments.get_method(chain.state, method).until == experiments.get_experiment(chain.state, number).until == 3
+    )
     chain.end_epoch()
     chain.end_epoch()
     assert experiments.get_experiment(chain.state, number) is not None
