@@ -90,7 +90,7 @@ def reserve_budget(
     method = require_citable(state, author, action.method)
     require_in_fund(state, action.budget)
     move_coins(state, TRAINING_FUND, EXPERIMENTS, action.budget)
-    cited = msgspec.structs.replace(method, until=max(method.until, epoch + params.governance.method_epochs))
+    cited = msgspec.structs.replace(method, until=epoch + params.governance.method_epochs)
     METHODS.put(state, action.method.to_bytes(8, "big"), cited)
     experiment = Experiment(
         author=author,

@@ -112,6 +112,10 @@ class Table(Generic[T]):
         """Remove a value."""
         state.delete(self._prefix + key)
 
+    def list_written(self, state: State) -> list[bytes]:
+        """Keys that this layer of the state wrote or removed, sorted."""
+        return sorted(key[len(self._prefix) :] for key in state.changes if key.startswith(self._prefix))
+
     def items(self, state: State, prefix: bytes = b"") -> list[tuple[bytes, T]]:
         """All (key, value) pairs under a key prefix, sorted by key."""
         return list(self.scan(state, prefix))

@@ -1,6 +1,6 @@
 """What commands on this machine may ask of a running network, guarded by the operator's token.
 
-Reports, where upgrades stand, passing on what was signed here, opening a training run, a sample of its text, ordering blocks without pause. JSON over HTTP.
+Reports, where upgrades and proposals stand, trying and passing on what was signed here, opening a training run, a sample of its text, ordering blocks without pause. JSON over HTTP.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from paceline.ledger.tasks import TASKS
 from paceline.models.byte_gpt import sample_text
 from paceline.node.answers.receipts import ReceiptMaker
 from paceline.node.answers.reports import build_report
+from paceline.node.chains.proposals import build_governance_status
+from paceline.node.chains.trial import try_transaction
 from paceline.node.chains.upgrades import build_upgrade_status
 from paceline.node.context import Context
 from paceline.node.gateway import NodeGateway
@@ -145,7 +147,9 @@ class Control:
                 Route("/report-answer", self._guard(self._report_answer), methods=["POST"]),
                 Route("/leave", self._guard(self._leave), methods=["POST"]),
                 Route("/transaction", self._guard(self._transaction), methods=["POST"]),
+                Route("/trial", self._guard(self._trial), methods=["POST"]),
                 Route("/upgrade", self._guard(self._upgrade), methods=["GET"]),
+                Route("/governance", self._guard(self._governance), methods=["GET"]),
                 Route("/advance", self._guard(self._advance), methods=["POST"]),
             ]
         )
@@ -260,6 +264,14 @@ class Control:
         _, body = decode_transaction(data)
         included = await self._context.chain.send_signed(data, body.expires_at)
         return Sent(height=included.height)
+
+    async def _trial(self, request: Request) -> object:
+        """What a signed transaction would do; it is not sent."""
+        return try_transaction(self._context.chain.application, await request.body())
+
+    async def _governance(self, _: Request) -> object:
+        chain = self._context.chain
+        return build_governance_status(chain.read(), chain.application.genesis.params)
 
     async def _upgrade(self, _: Request) -> object:
         chain = self._context.chain

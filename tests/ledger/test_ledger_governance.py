@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import msgspec
 import pytest
 from governed_chain import DEPOSIT, ENTRY, EPOCH, FUND, GOVERNED, VOTING, GovernedChain, submit
@@ -315,6 +318,19 @@ def test_what_is_out_of_bounds_by_the_time_it_is_due_fails(monkeypatch):
     assert chain.application.params == chain.params
 
 
+def test_the_protocol_page_lists_the_parameters_with_their_bounds():
+    page = (Path(__file__).parents[2] / "docs" / "PROTOCOL.md").read_text()
+    page = page.partition("\n## Proposals\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([a-z._]+)` \| ([0-9,.]+)(?: (\w+))? to ([0-9,.]+)(?: (\w+))? \|", page, re.MULTILINE)
+    units = {"": 1, "nicoin": 1, "coins": 10**9}
+
+    def read(number, unit):
+        return int(float(number.replace(",", "")) * units[unit])
+
+    listed = {name: (read(low, unit or ends), read(high, ends)) for name, low, unit, high, ends in rows}
+    assert listed == {name: (bounds.low, bounds.high) for name, bounds in parameters.PARAMETERS.items()}
+
+
 # Models
 
 
@@ -410,8 +426,12 @@ def test_an_experiment_that_the_fund_can_no_longer_pay_fails_whole():
 def test_a_budget_that_is_not_used_returns_and_its_method_is_forgotten_last():
     chain = GovernedChain()
     method, _ = chain.decide(METHOD)
+    assert experiments.get_method(chain.state, method).until == 2
     chain.end_epoch()
     number, _ = chain.decide(make_experiment(method))
+    assert (
+        experiments.get_method(chain.state, method).until == experiments.get_experiment(chain.state, number).until == 3
+    )
     chain.end_epoch()
     chain.end_epoch()
     assert experiments.get_experiment(chain.state, number) is not None

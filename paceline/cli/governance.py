@@ -1,0 +1,246 @@
+"""What `propose`, `vote` and `proposals` do: sign with a key of the home, try, ask, send, and print how votes stand.
+
+The ledger's own rules say what would happen, on the running node; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from paceline.base.errors import ConfigError, InvalidTransaction
+from paceline.base.keys import AccountKey
+from paceline.cli.network import ControlClient
+from paceline.cli.printing import print_found
+from paceline.cli.propose import ProposeOptions
+from paceline.cli.sponsor import require_running
+from paceline.ledger.state import State
+from paceline.node.chains.chain import EXPIRY_BLOCKS, sign_unordered
+from paceline.node.chains.proposals import GovernanceStatus, ParameterLine, ProposalLine, build_governance_status
+from paceline.node.chains.trial import Trial
+from paceline.node.control import Sent
+from paceline.node.home import Home
+from paceline.protocol import proposals as p
+from paceline.protocol.codec import decode, encode
+from paceline.protocol.genesis import compute_chain_id
+from paceline.protocol.messages import MAX_TRANSACTION_BYTES
+from paceline.protocol.params import NICOIN_PER_COIN
+from paceline.store.state import MemoryStateStore, SqliteStateStore
+
+USER = "user"
+OWN_POOLS = {"proposal deposits": "the proposal's deposit", "core reserve": "the fee"}
+
+
+def send_proposal(options: ProposeOptions, action: p.Action, console: Console) -> None:
+    """Show what moves, ask, send.
+
+    Errors: ConfigError when nothing runs here, the home has no such key, a field is not well formed or the ledger refuses;
+    TransportError when the network does not answer.
+    """
+    home = Home(options.home)
+    key = _load_key(home, options.author)
+    message = _require_form(p.SubmitProposal(options.title, options.text, action))
+    with closing(ControlClient(require_running(home).web_url, home.load_token())) as client:
+        status = client.get("/governance", GovernanceStatus)
+        signed = _sign(home, key, message, status)
+        trial = client.post("/trial", signed, Trial)
+        for line in _describe_trial(trial, status, action):
+            console.print(line, markup=False, highlight=False)
+        if trial.code != "ok":
+            raise ConfigError(f"the ledger would refuse this: {trial.code}: {trial.message}")
+        if options.dry_run or not (options.yes or typer.confirm("Propose it?")):
+            console.print("Nothing was sent.")
+            return
+        height = client.post("/transaction", signed, Sent).height
+        found = _find_own(client.get("/governance", GovernanceStatus), options, key, height)
+    console.print(f"Proposal {found.number} is voted on up to height {found.ends_at} (block {height})", highlight=False)
+
+
+def send_vote(path: Path, name: str | None, message: p.VoteProposal, *, dry_run: bool) -> None:
+    """Vote with a node's key; `dry_run` only asks what the ledger would say.
+
+    Errors: as `send_proposal`.
+    """
+    if message.choice not in {p.YES, p.NO, p.ABSTAIN, p.VETO}:
+        raise ConfigError(f"{message.choice!r} is no vote: yes, no, abstain or veto")
+    home = Home(path)
+    home.load_genesis()
+    voter = name or home.get_first_name()
+    if voter not in home.node_names():
+        raise ConfigError(f"--name {voter}: this home has {', '.join(home.node_names())}")
+    _require_form(message)
+    with closing(ControlClient(require_running(home).web_url, home.load_token())) as client:
+        status = client.get("/governance", GovernanceStatus)
+        signed = _sign(home, home.load_key(voter), message, status)
+        if dry_run:
+            trial = client.post("/trial", signed, Trial)
+            if trial.code != "ok":
+                raise ConfigError(f"the ledger would refuse this: {trial.code}: {trial.message}")
+            print(
+                f"{voter} would vote {message.choice} on proposal {message.proposal}; no coins move. Nothing was sent."
+            )
+            return
+        height = client.post("/transaction", signed, Sent).height
+    print(f"{voter} voted {message.choice} on proposal {message.proposal} (block {height})")
+
+
+def print_governance(path: Path, number: int | None, *, show_parameters: bool, as_json: bool) -> None:
+    """Print proposals, or the numbers that a vote may change.
+
+    Errors: ConfigError when the folder holds no network or no such proposal is kept; TransportError when the network runs
+    but does not answer.
+    """
+    if show_parameters and number is not None:
+        raise ConfigError("--parameters lists numbers, not a proposal: leave one of the two out")
+    status = load_governance(Home(path))
+    if number is None:
+        describe = _describe_parameters if show_parameters else _describe_status
+        print_found(status, describe, as_json=as_json)
+        return
+    found = [line for line in status.proposals if line.number == number]
+    if not found:
+        raise ConfigError(f"no proposal of number {number} is kept; `paceline proposals` lists those that are")
+    print_found(found[0], lambda line: _describe_proposal(line, status), as_json=as_json)
+
+
+def load_governance(home: Home) -> GovernanceStatus:
+    """What the running network says, or what the stores of the node that got furthest hold when nothing runs.
+
+    Errors: ConfigError when the folder holds no network; TransportError when it runs but does not answer.
+    """
+    genesis = home.load_genesis()
+    running = home.load_running()
+    if running is not None:
+        with closing(ControlClient(running.web_url, home.load_token())) as client:
+            return client.get("/governance", GovernanceStatus)
+    best = build_governance_status(State(MemoryStateStore(), height=0), genesis.params)
+    for name in home.node_names():
+        path = home.node_path(name) / "chain.sqlite"
+        if path.exists():
+            with closing(SqliteStateStore(path, durable=False)) as store:
+                found = build_governance_status(State(store, height=store.height), genesis.params)
+            best = max(best, found, key=lambda status: status.height)
+    return best
+
+
+def format_coins(nicoin: int) -> str:
+    """An amount in coins, exactly."""
+    whole, rest = divmod(abs(nicoin), NICOIN_PER_COIN)
+    decimals = f".{rest:09}".rstrip("0") if rest else ""
+    return f"{'-' if nicoin < 0 else ''}{whole:,}{decimals} coins"
+
+
+def _sign(home: Home, key: AccountKey, message: p.SubmitProposal | p.VoteProposal, status: GovernanceStatus) -> bytes:
+    chain_id = compute_chain_id(home.load_genesis())
+    return sign_unordered(message, key, chain_id, status.height + EXPIRY_BLOCKS)
+
+
+def _load_key(home: Home, name: str) -> AccountKey:
+    home.load_genesis()
+    names = home.node_names()
+    if name != USER and name not in names:
+        raise ConfigError(f"--from {name}: this home has {', '.join((USER, *names))}")
+    return home.load_key(name)
+
+
+def _require_form(message: p.SubmitProposal | p.VoteProposal) -> p.SubmitProposal | p.VoteProposal:
+    """What a node would decode, so that a wrong field is named before anything is signed."""
+    if isinstance(message, p.SubmitProposal):
+        _require_printable(message.title, p.MAX_TITLE, "--title", least=1)
+        _require_printable(message.text.replace("\n", " "), p.MAX_TEXT, "--text", least=0)
+    try:
+        return decode(type(message), encode(message), limit_bytes=MAX_TRANSACTION_BYTES)
+    except (InvalidTransaction, OverflowError) as problem:
+        raise ConfigError(f"this cannot be proposed as it stands: {problem}") from None
+
+
+def _require_printable(text: str, most: int, what: str, *, least: int) -> None:
+    if (
+        not least <= len(text) <= most
+        or not all(" " <= sign <= "~" for sign in text)
+        or (least and text != text.strip())
+    ):
+        raise ConfigError(f"{what} must be {least} to {most} printable ASCII characters, without spaces at the ends")
+
+
+def _find_own(status: GovernanceStatus, options: ProposeOptions, key: AccountKey, height: int) -> ProposalLine:
+    authors = {options.author, key.address.hex()}
+    mine = [line for line in status.proposals if line.opened_at == height and line.author in authors]
+    found = [line for line in mine if line.title == options.title]
+    if not found:
+        raise ConfigError(f"the block {height} holds no such proposal; look at `paceline proposals`")
+    return found[-1]
+
+
+def _describe_trial(trial: Trial, status: GovernanceStatus, action: p.Action) -> Iterator[str]:
+    yield f"Proposal  {_summarise(action)}"
+    for line in status.parameters:
+        if isinstance(action, p.ChangeParameter) and line.name == action.name:
+            yield f"Bounds    {line.low:,} to {line.high:,} {line.unit}; {line.value:,} holds; {line.sentence}"
+    for move in trial.moves:
+        what = OWN_POOLS.get(move.account)
+        told = f"  {what}" if what else ""
+        yield f"Moves     {format_coins(move.change):>24}  {move.account}{told}"
+    yield (
+        f"Voting    {status.voting_blocks:,} heights; at least {status.quorum_ppm / 10_000:g} % of all weight must vote. The "
+        "deposit is lost without them, or when a third of the votes is a veto, and returns otherwise"
+    )
+
+
+def _summarise(action: p.Action) -> str:
+    told = "text"
+    match action:
+        case p.ChangeParameter(name, value):
+            told = f"parameter {name} = {value:,} from the first height of an epoch on"
+        case p.EnterModel(entry):
+            told = f"model {entry.name}: {entry.micro_units / 1_000_000:g} units of compute a token, {entry.licence}"
+        case p.PayGrant(to, amount):
+            told = f"grant of {format_coins(amount)} of the training fund to {to.hex()}"
+        case p.ApproveMethod(_, locator):
+            told = f"method {locator}"
+        case p.FundExperiment(method, _, _, budget):
+            told = f"experiment by the method of proposal {method} for {format_coins(budget)} of the training fund"
+        case p.SetUpgrade(name, height):
+            told = f"upgrade {name} at height {height:,}"
+    return told
+
+
+def _describe_status(status: GovernanceStatus) -> Iterator[str]:
+    yield f"height    {status.height:,}; the next epoch begins at {status.edge:,}"
+    yield f"fund      {format_coins(status.fund)}"
+    for line in status.proposals:
+        yield f"{line.number:<8}  {line.status:<10} {line.kind:<10} {line.title}"
+    for found in status.experiments:
+        yield f"reserved  {format_coins(found.reserved)} for the experiment of proposal {found.proposal}, up to epoch {found.until}"
+    for entry in status.models:
+        yield f"model     {entry['name']}: {entry['micro_units'] / 1_000_000:g} units of compute a token, {entry['licence']}"
+
+
+def _describe_proposal(line: ProposalLine, status: GovernanceStatus) -> Iterator[str]:
+    yield f"proposal  {line.number}: {line.title}"
+    yield f"status    {line.status}{f' ({line.reason})' if line.reason else ''}"
+    yield f"kind      {line.kind}" + "".join(f", {name} {value}" for name, value in line.action.items())
+    yield f"author    {line.author}, deposit {format_coins(line.deposit)}"
+    left = f", {line.ends_at - status.height:,} from here" if line.ends_at > status.height else ""
+    yield f"voting    height {line.opened_at:,} to {line.ends_at:,}{left}"
+    shares = line.shares
+    parts = (("yes", shares.yes_ppm), ("no", shares.no_ppm), ("abstain", shares.abstain_ppm), ("veto", shares.veto_ppm))
+    yield "weight    " + ", ".join(f"{name} {share / 10_000:.2f} %" for name, share in parts)
+    for cast in line.votes:
+        yield f"vote      {cast.node}: {cast.choice} ({cast.weight_ppm / 10_000:.2f} %)"
+    for part in line.text.splitlines():
+        yield f"text      {part}"
+
+
+def _describe_parameters(status: GovernanceStatus) -> Iterator[str]:
+    for line in status.parameters:
+        yield _describe_parameter(line)
+
+
+def _describe_parameter(line: ParameterLine) -> str:
+    voted = "" if line.value == line.genesis_value else f" (genesis: {line.genesis_value:,})"
+    return f"{line.name:<22} {line.value:,} {line.unit}{voted}; {line.low:,} to {line.high:,}: {line.sentence}"

@@ -1,0 +1,272 @@
+"""`paceline propose`, `vote` and `proposals`: words of the command line become messages. Parses and wires, decides nothing."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+
+from paceline.base.errors import ConfigError
+from paceline.cli.command import run_command
+from paceline.cli.environment import get_default_home
+from paceline.protocol import proposals as p
+from paceline.protocol.params import NICOIN_PER_COIN
+
+propose_app = typer.Typer(
+    no_args_is_help=True, help="Ask the network to decide. A deposit stands beside each proposal until its voting ends."
+)
+
+Title = Annotated[str, typer.Option("--title", help="One line, up to 100 printable ASCII characters.")]
+Text = Annotated[str, typer.Option("--text", help="The reasons, up to 2,000 printable ASCII characters.")]
+Author = Annotated[
+    str, typer.Option("--from", help="Who proposes and pays the deposit: a node of the home, or `user`, its account.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would move and what the ledger would say; send nothing.")
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Pay without asking.")]
+Home = Annotated[Path | None, typer.Option("--home", help="Folder of the network. Default: ~/.paceline")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposeOptions:
+    """What the command line asked for."""
+
+    home: Path
+    author: str
+    title: str
+    text: str
+    dry_run: bool
+    yes: bool
+
+
+class ModelFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A model as a TOML file describes it. Units: `memory_mib` by precision; `million_params` in millions."""
+
+    name: str
+    licence: str
+    context_tokens: int
+    million_params: int
+    micro_units: int
+    memory_mib: dict[str, int]
+
+
+@propose_app.command("parameter")
+def propose_parameter(
+    *,
+    name: Annotated[str, typer.Argument(help="Its name, as `paceline proposals --parameters` lists it.")],
+    value: Annotated[int, typer.Argument(help="The number that shall hold from an epoch on.")],
+    title: Title,
+    text: Text = "",
+    author: Author = "user",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    home: Home = None,
+) -> None:
+    """Change one of the network's numbers, within its bounds, from the next epoch on."""
+    options = _collect(home, author, title, text, dry_run=dry_run, yes=yes)
+    run_command(lambda: _propose(options, p.ChangeParameter(name, value)))
+
+
+@propose_app.command("model")
+def propose_model(
+    *,
+    file: Annotated[
+        Path, typer.Argument(help="TOML: name, licence, context_tokens, million_params, micro_units, memory_mib.")
+    ],
+    title: Title,
+    text: Text = "",
+    author: Author = "user",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    home: Home = None,
+) -> None:
+    """Enter a model into the registry, or replace its entry."""
+    options = _collect(home, author, title, text, dry_run=dry_run, yes=yes)
+    run_command(lambda: _propose(options, p.EnterModel(read_model_file(file))))
+
+
+@propose_app.command("grant")
+def propose_grant(
+    *,
+    address: Annotated[str, typer.Argument(help="The account that gets it: 40 hex digits.")],
+    coins: Annotated[str, typer.Argument(help="How many coins, with up to nine decimals.")],
+    title: Title,
+    text: Text = "",
+    author: Author = "user",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    home: Home = None,
+) -> None:
+    """Pay coins of the training fund to an account."""
+    options = _collect(home, author, title, text, dry_run=dry_run, yes=yes)
+    run_command(lambda: _propose(options, p.PayGrant(parse_hex(address, 20, "ADDRESS"), parse_coins(coins, "COINS"))))
+
+
+@propose_app.command("method")
+def propose_method(
+    *,
+    code_hash: Annotated[str, typer.Argument(help="Hash of the code: 64 hex digits.")],
+    locator: Annotated[str, typer.Argument(help="Where to read it, without spaces.")],
+    title: Title,
+    text: Text = "",
+    author: Author = "user",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    home: Home = None,
+) -> None:
+    """Approve a way of training, as code. The same account may then propose experiments with it."""
+    options = _collect(home, author, title, text, dry_run=dry_run, yes=yes)
+    run_command(lambda: _propose(options, p.ApproveMethod(parse_hex(code_hash, 32, "CODE_HASH"), locator)))
+
+
+@propose_app.command("experiment")
+def propose_experiment(
+    *,
+    method: Annotated[int, typer.Argument(help="Number of the proposal that approved the method.")],
+    data: Annotated[str, typer.Option("--data", help="Hash of the data: 64 hex digits.")],
+    plan: Annotated[Path, typer.Option("--plan", help="File with the run's plan, up to 4,096 bytes.")],
+    budget: Annotated[str, typer.Option("--budget", help="Coins of the training fund that are reserved for it.")],
+    title: Title,
+    text: Text = "",
+    author: Author = "user",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    home: Home = None,
+) -> None:
+    """Pay for a training run by an approved method of the same account."""
+    options = _collect(home, author, title, text, dry_run=dry_run, yes=yes)
+
+    def run() -> None:
+        amount, digest = parse_coins(budget, "--budget"), parse_hex(data, 32, "--data")
+        _propose(options, p.FundExperiment(method, digest, read_file(plan, p.MAX_PLAN_BYTES), amount))
+
+    run_command(run)
+
+
+@propose_app.command("upgrade")
+def propose_upgrade(
+    *,
+    name: Annotated[str, typer.Argument(help="Name of the upgrade, as its release tells it.")],
+    height: Annotated[int, typer.Argument(min=1, help="First height of the new rules.")],
+    title: Title,
+    text: Text = "",
+    author: Author = "user",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    home: Home = None,
+) -> None:
+    """Plan new rules from a height on; more than two thirds of all weight must say yes."""
+    options = _collect(home, author, title, text, dry_run=dry_run, yes=yes)
+    run_command(lambda: _propose(options, p.SetUpgrade(name, height)))
+
+
+@propose_app.command("text")
+def propose_text(
+    *,
+    title: Title,
+    text: Text,
+    author: Author = "user",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    home: Home = None,
+) -> None:
+    """Put a statement on record; nothing else follows from it."""
+    options = _collect(home, author, title, text, dry_run=dry_run, yes=yes)
+    run_command(lambda: _propose(options, p.Statement()))
+
+
+def vote(
+    *,
+    number: Annotated[int, typer.Argument(help="Number of the proposal.")],
+    choice: Annotated[str, typer.Argument(help="yes, no, abstain or veto.")],
+    node: Annotated[str | None, typer.Option("--name", help="Node that votes. Default: the home's first.")] = None,
+    dry_run: DryRun = False,
+    home: Home = None,
+) -> None:
+    """Vote on a proposal with a node's key: once, counted by its weight when the voting ends."""
+    from paceline.cli.governance import send_vote  # noqa: PLC0415 - loads the node
+
+    message = p.VoteProposal(number, choice)
+    run_command(lambda: send_vote(home or get_default_home(), node, message, dry_run=dry_run))
+
+
+def proposals(
+    *,
+    number: Annotated[int | None, typer.Argument(help="Number of one proposal. Default: all that are kept.")] = None,
+    parameters: Annotated[
+        bool, typer.Option("--parameters", help="Instead list the numbers that a vote may change, with their bounds.")
+    ] = False,
+    home: Home = None,
+    json: JsonFlag = False,
+) -> None:
+    """Proposals, their votes and what became of them."""
+    from paceline.cli.governance import print_governance  # noqa: PLC0415 - loads the node
+
+    run_command(lambda: print_governance(home or get_default_home(), number, show_parameters=parameters, as_json=json))
+
+
+def read_model_file(path: Path) -> p.ModelEntry:
+    """A model's entry from its file. Errors: ConfigError naming the file and what is wrong."""
+    try:
+        described = msgspec.convert(tomllib.loads(read_file(path, 64 * 1024).decode("utf-8")), ModelFile)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as problem:
+        raise ConfigError(f"{path}: {problem}") from None
+    return p.ModelEntry(
+        name=described.name,
+        licence=described.licence,
+        context_tokens=described.context_tokens,
+        million_params=described.million_params,
+        memory=tuple(p.Memory(name, described.memory_mib[name]) for name in sorted(described.memory_mib)),
+        micro_units=described.micro_units,
+    )
+
+
+def read_file(path: Path, limit_bytes: int) -> bytes:
+    """Errors: ConfigError when it cannot be read or is too large."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit_bytes + 1)
+    except OSError as problem:
+        raise ConfigError(f"{path} cannot be read: {problem.strerror}") from None
+    if len(data) > limit_bytes:
+        raise ConfigError(f"{path} has more than {limit_bytes} bytes")
+    return data
+
+
+def parse_hex(text: str, size: int, what: str) -> bytes:
+    """Bytes from hex digits. Errors: ConfigError naming what was to be given."""
+    if not re.fullmatch(f"[0-9a-fA-F]{{{2 * size}}}", text):
+        raise ConfigError(f"{what} must be {2 * size} hex digits")
+    return bytes.fromhex(text)
+
+
+def parse_coins(text: str, what: str) -> int:
+    """Nicoin of an amount in coins. Errors: ConfigError."""
+    try:
+        nicoin = Decimal(text) * NICOIN_PER_COIN
+        whole = nicoin.is_finite() and nicoin == int(nicoin)
+    except InvalidOperation:
+        whole, nicoin = False, Decimal(0)
+    if not whole or nicoin <= 0:
+        raise ConfigError(f"{what}: {text!r} is no amount of coins above 0 with up to nine decimals")
+    return int(nicoin)
+
+
+def _collect(home: Path | None, author: str, title: str, text: str, *, dry_run: bool, yes: bool) -> ProposeOptions:
+    place = home or get_default_home()
+    return ProposeOptions(home=place, author=author, title=title, text=text, dry_run=dry_run, yes=yes)
+
+
+def _propose(options: ProposeOptions, action: p.Action) -> None:
+    from paceline.cli.governance import send_proposal  # noqa: PLC0415 - loads the node
+
+    send_proposal(options, action, Console(soft_wrap=True))
