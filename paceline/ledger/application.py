@@ -26,6 +26,7 @@ from paceline.ledger import (
     indices,
     inquiries,
     nodes,
+    pools,
     race,
     registration,
     sessions,
@@ -210,6 +211,7 @@ class Application:
 
     def _apply_genesis(self, state: State) -> None:
         accounts.apply_genesis(state, self.genesis)
+        pools.apply_genesis(state, self.genesis)
         nodes.apply_genesis(state, self.genesis)
         evidence.apply_genesis(state, self.genesis)
         groups.apply_genesis(state, self.genesis)
@@ -228,6 +230,7 @@ class Application:
         if clock.is_last(self.params, state.height):
             settlement.settle_epoch(state, self.params, epoch)
             registration.remove_left(state, epoch)
+        pools.end_block(state, self.params)
         upgrades.end_block(state, self.params)
         forget_expired(state)
         return updates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from paceline.ledger import (
     accounts,
+    asset,
     beacon,
     ceremony,
     channel_closes,
@@ -12,6 +13,7 @@ from paceline.ledger import (
     clock,
     dummies,
     inquiries,
+    liquidity,
     marked,
     nodes,
     race,
@@ -31,6 +33,7 @@ from paceline.ledger.admission import Admitted
 from paceline.ledger.state import State
 from paceline.protocol import channels as c
 from paceline.protocol import messages as m
+from paceline.protocol import pools as p
 from paceline.protocol.dummies import RevealDummies, SubmitMarked
 from paceline.protocol.params import NetworkParams
 from paceline.protocol.traps import ShowDraws
@@ -43,7 +46,8 @@ def execute_message(state: State, params: NetworkParams, chain_id: str, admitted
     """
     if _execute_on_power(state, params, chain_id, admitted) or _execute_on_channels(state, params, chain_id, admitted):
         return
-    _execute_on_work(state, params, chain_id, admitted)
+    if not _execute_on_pools(state, params, admitted):
+        _execute_on_work(state, params, chain_id, admitted)
 
 
 def _execute_on_power(  # noqa: C901, PLR0912 - one arm per message
@@ -114,6 +118,21 @@ def _execute_on_channels(state: State, params: NetworkParams, chain_id: str, adm
             channel_closes.apply_proof(state, params, chain_id, sender, message)
         case c.OpenLeaves():
             channel_closes.apply_leaves(state, params, sender, message, epoch)
+        case _:
+            return False
+    return True
+
+
+def _execute_on_pools(state: State, params: NetworkParams, admitted: Admitted) -> bool:
+    """Messages on the liquidity pool and the test asset; False for any other."""
+    sender, message = admitted.sender, admitted.body.message
+    match message:
+        case p.TransferAsset():
+            asset.apply_transfer(state, sender, message)
+        case p.BuyCoins():
+            liquidity.apply_buy(state, params, sender, message)
+        case p.RedeemCoins():
+            liquidity.apply_redeem(state, params, sender, message)
         case _:
             return False
     return True

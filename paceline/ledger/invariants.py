@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from paceline.economy.supply import TOTAL_SUPPLY
+from paceline.ledger import pools
 from paceline.ledger.accounts import (
     ACCOUNTS,
     HELD_PAY,
@@ -50,6 +51,7 @@ def find_violations(state: State, params: NetworkParams) -> list[str]:
         if has != due
     ]
     found += [f"account {a.hex()} is negative" for a, account in ACCOUNTS.items(state) if account.balance < 0]
+    found += pools.find_violations(state, params)
     power = sum(node.voting_power for _, node in NODES.items(state))
     if power != params.power_total:
         found.append(f"voting powers add up to {power}, not {params.power_total}")

@@ -13,7 +13,7 @@ import msgspec
 from paceline.base.integers import PPM, mul_div_floor, split_proportionally
 from paceline.economy.pay import Pay, compute_criterion_ppm, compute_pay, compute_work_criterion_ppm
 from paceline.economy.supply import compute_floor_issuance
-from paceline.ledger import attendance, bonds, dummies, nodes, task_pay, task_reports, traps
+from paceline.ledger import attendance, bonds, dummies, earnings, nodes, task_pay, task_reports, traps
 from paceline.ledger.accounts import HELD_PAY, RESERVE, TRAINING_FUND, get_account, move_coins
 from paceline.ledger.evidence import take_missed
 from paceline.ledger.nodes import NODES
@@ -139,6 +139,8 @@ def _settle_node(
     move_coins(state, HELD_PAY, address, released)
     move_coins(state, HELD_PAY, RESERVE, due - released)
     move_coins(state, RESERVE, address, issued)
+    earnings.note_issued(state, address, issued)
+    earnings.note_paid(state, address, released + issued)
     bonds.collect_debt(state, address, released + issued)
     earned, forfeited = released + issued, node.refunded + due - released
     line = Line(

@@ -5,6 +5,10 @@ Block counts are heights, amounts are nicoin, shares are parts per million. Noth
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from paceline.protocol.codec import Record
 
 NICOIN_PER_COIN = 1_000_000_000
@@ -142,6 +146,23 @@ class DummyParams(Record, kw_only=True, frozen=True):
     """Longest answer of a marked task; the shortest limit drawn is a quarter of it."""
 
 
+class PoolParams(Record, kw_only=True, frozen=True):
+    """How the coins outside the core reserve come free (decision 037). Days are those of `blocks_per_day`."""
+
+    founders_cliff_days: Annotated[int, Meta(ge=0, le=36_500)] = 365
+    """Nothing of the founders' share comes free before; then all that the days so far make up."""
+    founders_days: Annotated[int, Meta(ge=1, le=36_500)] = 1_460
+    """All of it is free after so many days."""
+    top_host_weight: Annotated[int, Meta(ge=0, le=2**63)] = 0
+    """Race weight of 1,000 A100: what one seat of the top hosts' reward asks for; 0 leaves the reward locked."""
+    top_host_seats: Annotated[int, Meta(ge=1, le=100)] = 10
+    """Seats that the reward is shared by."""
+    top_host_grace_days: Annotated[int, Meta(ge=0, le=365)] = 7
+    """Days below the weight after which a place is lost; none of them is paid."""
+    least_coins: Annotated[int, Meta(ge=1, le=10**18)] = 1_000_000
+    """Nicoin that a trade with the liquidity pool has at least."""
+
+
 class NetworkParams(Record, kw_only=True, frozen=True):
     """All shared numbers of a network."""
 
@@ -210,6 +231,7 @@ class NetworkParams(Record, kw_only=True, frozen=True):
     tasks: TaskParams = TaskParams()
     channels: ChannelParams = ChannelParams()
     dummies: DummyParams = DummyParams()
+    pools: PoolParams = PoolParams()
 
 
 TINY = NetworkParams(
