@@ -153,7 +153,7 @@ class PoolParams(Record, kw_only=True, frozen=True):
     """Nothing of the founders' share comes free before; then all that the days so far make up."""
     founders_days: Annotated[int, Meta(ge=1, le=36_500)] = 1_460
     """All of it is free after so many days."""
-    top_host_weight: Annotated[int, Meta(ge=0, le=2**63)] = 0
+    top_host_weight: Annotated[int, Meta(ge=0, le=2**48)] = 0
     """Race weight of 1,000 A100: what one seat of the top hosts' reward asks for; 0 leaves the reward locked."""
     top_host_seats: Annotated[int, Meta(ge=1, le=100)] = 10
     """Seats that the reward is shared by."""
