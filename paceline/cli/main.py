@@ -14,6 +14,7 @@ from paceline.cli.command import run_command
 from paceline.cli.econ import econ_app
 from paceline.cli.environment import get_default_home
 from paceline.cli.keys import keys_app
+from paceline.cli.pool import pool_app
 from paceline.cli.race import race_app
 from paceline.cli.state import state_app
 from paceline.cli.train import train_app
@@ -34,6 +35,7 @@ app.add_typer(econ_app, name="econ")
 app.add_typer(train_app, name="train")
 app.add_typer(api_key_app, name="api-key")
 app.add_typer(state_app, name="state")
+app.add_typer(pool_app, name="pool")
 receipt = typer.Typer(no_args_is_help=True, help="Proof of single answers.")
 app.add_typer(receipt, name="receipt")
 upgrade = typer.Typer(no_args_is_help=True, help="Planned changes of the network's rules.")
