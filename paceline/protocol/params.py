@@ -279,6 +279,7 @@ TINY = NetworkParams(
     audit_segments=2,
     auditors=2,
     tasks=TaskParams(forced_error_ppm=20_000),
+    pools=PoolParams(top_host_weight=1_000_000_000),
 )
 
 PRESETS = {"tiny": TINY}
