@@ -14,6 +14,7 @@ from paceline.cli.command import run_command
 from paceline.cli.econ import econ_app
 from paceline.cli.environment import get_default_home
 from paceline.cli.keys import keys_app
+from paceline.cli.pool import pool_app
 from paceline.cli.propose import proposals, propose_app, vote
 from paceline.cli.race import race_app
 from paceline.cli.state import state_app
@@ -38,6 +39,7 @@ app.add_typer(state_app, name="state")
 app.add_typer(propose_app, name="propose")
 app.command()(vote)
 app.command()(proposals)
+app.add_typer(pool_app, name="pool")
 receipt = typer.Typer(no_args_is_help=True, help="Proof of single answers.")
 app.add_typer(receipt, name="receipt")
 upgrade = typer.Typer(no_args_is_help=True, help="Planned changes of the network's rules.")

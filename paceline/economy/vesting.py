@@ -1,7 +1,8 @@
 """Coins that are somebody's but come free later: in equal parts, one a period, until then forfeitable as a whole.
 
-Released rewards vest over the next cycles, so that who cheats early still has something to lose; founders' coins vest alike
-over years. It knows periods and amounts, not what a period is. Invariant: parts add up to the amount, to the unit.
+Released rewards vest over the next cycles, so that who cheats early still has something to lose; founders' coins vest
+over years, and nothing of them before a cliff. It knows periods and amounts, not what a period is. Invariant: parts add up to
+the amount, to the unit.
 
 Source: SPEC sections 1 and 3.
 """
@@ -9,6 +10,8 @@ Source: SPEC sections 1 and 3.
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from paceline.base.integers import mul_div_floor
 
 Part = tuple[int, int]
 """(period in which it comes free, nicoin)."""
@@ -38,3 +41,9 @@ def take_vested(held: Sequence[Part], now: int) -> tuple[int, tuple[Part, ...]]:
 def compute_vesting(held: Sequence[Part]) -> int:
     """Nicoin not yet free: what a forfeit takes."""
     return sum(amount for _, amount in held)
+
+
+def compute_vested(total: int, passed: int, cliff: int, periods: int) -> int:
+    """Nicoin of a total that are free after so many periods: nothing before the cliff, else their share, in the end all."""
+    assert total >= 0 and passed >= 0 and periods > 0
+    return 0 if passed < cliff else mul_div_floor(total, min(passed, periods), periods)

@@ -5,6 +5,8 @@ Pools and escrows are accounts too, with addresses nobody has a key for; so the 
 
 from __future__ import annotations
 
+import msgspec
+
 from paceline.base.errors import InvalidTransaction
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import ADDRESS_BYTES
@@ -20,6 +22,8 @@ class Account(Record, frozen=True):
 
     balance: int = 0
     sequence: int = 0
+    redeemable: int = 0
+    """Nicoin of the balance that were issued to this account for hosting: they lose that when they leave it."""
 
 
 ACCOUNTS: Table[Account] = Table("accounts", Account)
@@ -41,11 +45,14 @@ REPORT_FEES = pool_address("report-fees")
 NODE_DEPOSITS = pool_address("node-deposits")
 PROPOSAL_DEPOSITS = pool_address("proposal-deposits")
 EXPERIMENTS = pool_address("experiments")
+TOP_HOSTS_POOL = pool_address("top-hosts")
+LIQUIDITY = pool_address("liquidity-pool")
+FOUNDERS_POOL = pool_address("founders")
 POOLS = {
     "core reserve": RESERVE,
-    "top hosts": pool_address("top-hosts"),
-    "liquidity pool": pool_address("liquidity-pool"),
-    "founders": pool_address("founders"),
+    "top hosts": TOP_HOSTS_POOL,
+    "liquidity pool": LIQUIDITY,
+    "founders": FOUNDERS_POOL,
     "training fund": TRAINING_FUND,
     "session escrow": SESSION_ESCROW,
     "held pay": HELD_PAY,
@@ -64,9 +71,9 @@ def apply_genesis(state: State, genesis: Genesis) -> None:
     given = sum(account.amount for account in genesis.accounts)
     amounts = {
         RESERVE: CORE_RESERVE,
-        POOLS["top hosts"]: TOP_HOSTS,
-        POOLS["liquidity pool"]: LIQUIDITY_POOL,
-        POOLS["founders"]: FOUNDERS - given,
+        TOP_HOSTS_POOL: TOP_HOSTS,
+        LIQUIDITY: LIQUIDITY_POOL,
+        FOUNDERS_POOL: FOUNDERS - given,
     }
     for account in genesis.accounts:
         amounts[account.address] = amounts.get(account.address, 0) + account.amount
@@ -89,9 +96,10 @@ def move_coins(state: State, source: bytes, to: bytes, amount: int) -> None:
         raise InvalidTransaction("over-balance", f"needs {amount} nicoin, the account holds {payer.balance}")
     if amount == 0 or source == to:
         return
-    ACCOUNTS.put(state, source, Account(payer.balance - amount, payer.sequence))
+    left = payer.balance - amount
+    ACCOUNTS.put(state, source, Account(left, payer.sequence, min(payer.redeemable, left)))
     payee = get_account(state, to)
-    ACCOUNTS.put(state, to, Account(payee.balance + amount, payee.sequence))
+    ACCOUNTS.put(state, to, msgspec.structs.replace(payee, balance=payee.balance + amount))
 
 
 def apply_transfer(state: State, sender: bytes, message: Transfer) -> None:

@@ -6,10 +6,12 @@ Duties of nodes pay no fee and are limited per key and window; everything else p
 
 from __future__ import annotations
 
+import msgspec
+
 from paceline.base.errors import InvalidTransaction
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import compute_address, verify_signature
-from paceline.ledger.accounts import ACCOUNTS, RESERVE, Account, get_account, move_coins
+from paceline.ledger.accounts import ACCOUNTS, RESERVE, get_account, move_coins
 from paceline.ledger.nodes import NODES
 from paceline.ledger.state import State, Table
 from paceline.protocol.codec import Record
@@ -72,7 +74,7 @@ class Admitted:
             raise InvalidTransaction("wrong-sequence", f"sequence {sequence} is given, {account.sequence} is next")
         if self.body.expires_at < state.height:
             raise InvalidTransaction("expired", f"expired at height {self.body.expires_at}")
-        ACCOUNTS.put(state, self.sender, Account(account.balance, account.sequence + 1))
+        ACCOUNTS.put(state, self.sender, msgspec.structs.replace(account, sequence=sequence + 1))
 
     def _remember(self, state: State) -> None:
         expires_at = self.body.expires_at

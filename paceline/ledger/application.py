@@ -28,6 +28,7 @@ from paceline.ledger import (
     inquiries,
     nodes,
     parameters,
+    pools,
     race,
     registration,
     sessions,
@@ -221,6 +222,7 @@ class Application:
 
     def _apply_genesis(self, state: State) -> None:
         accounts.apply_genesis(state, self.genesis)
+        pools.apply_genesis(state, self.genesis)
         nodes.apply_genesis(state, self.genesis)
         evidence.apply_genesis(state, self.genesis)
         groups.apply_genesis(state, self.genesis)
@@ -240,6 +242,7 @@ class Application:
             settlement.settle_epoch(state, self.params, epoch)
             registration.remove_left(state, epoch)
         governance.end_block(state, self.params)
+        pools.end_block(state, self.params)
         upgrades.end_block(state, self.params)
         forget_expired(state)
         return updates

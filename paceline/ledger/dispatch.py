@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from paceline.ledger import (
     accounts,
+    asset,
     beacon,
     ceremony,
     channel_closes,
@@ -12,6 +13,7 @@ from paceline.ledger import (
     clock,
     dummies,
     inquiries,
+    liquidity,
     marked,
     nodes,
     prices,
@@ -33,6 +35,7 @@ from paceline.ledger.admission import Admitted
 from paceline.ledger.state import State
 from paceline.protocol import channels as c
 from paceline.protocol import messages as m
+from paceline.protocol import pools as p
 from paceline.protocol.dummies import RevealDummies, SubmitMarked
 from paceline.protocol.params import NetworkParams
 from paceline.protocol.prices import VotePrice
@@ -47,7 +50,7 @@ def execute_message(state: State, params: NetworkParams, chain_id: str, admitted
     """
     if _execute_on_power(state, params, chain_id, admitted) or _execute_on_channels(state, params, chain_id, admitted):
         return
-    if not _execute_on_proposals(state, params, admitted):
+    if not _execute_on_proposals(state, params, admitted) and not _execute_on_pools(state, params, admitted):
         _execute_on_work(state, params, chain_id, admitted)
 
 
@@ -133,6 +136,21 @@ def _execute_on_proposals(state: State, params: NetworkParams, admitted: Admitte
             proposals.apply_vote(state, admitted.sender, message)
         case VotePrice() as message:
             prices.apply_vote(state, admitted.sender, message)
+        case _:
+            return False
+    return True
+
+
+def _execute_on_pools(state: State, params: NetworkParams, admitted: Admitted) -> bool:
+    """Messages on the liquidity pool and the test asset; False for any other."""
+    sender, message = admitted.sender, admitted.body.message
+    match message:
+        case p.TransferAsset():
+            asset.apply_transfer(state, sender, message)
+        case p.BuyCoins():
+            liquidity.apply_buy(state, params, sender, message)
+        case p.RedeemCoins():
+            liquidity.apply_redeem(state, params, sender, message)
         case _:
             return False
     return True

@@ -12,6 +12,8 @@ Source: seed 001, Appendix F; SPEC section 3; decision 035.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
 
 from paceline.base.integers import PPM, mul_div_floor, split_proportionally
 from paceline.economy.issuance import Epoch, Issued, compute_issuance
@@ -28,29 +30,35 @@ def get_issued(state: State) -> Issued:
     return ISSUED.get(state) or Issued()
 
 
-def issue_coins(
-    state: State, params: NetworkParams, epoch: int, fees: int, weights: Mapping[bytes, int]
-) -> dict[bytes, int]:
-    """Issue an epoch's coins by the fees of its drawn work; what each who worked may get, by weight.
+class NewCoins(NamedTuple):
+    """What an epoch issued beyond the fund's share, by who worked. Units: nicoin."""
 
-    Units: nicoin. Nobody worked: nothing is issued.
-    """
-    coins, issued = compute_issuance(
-        get_issued(state),
-        Epoch(
-            fees=fees,
-            reserve=get_account(state, RESERVE).balance,
-            worked=bool(weights),
-            first_height=clock.compute_first_height(params, epoch),
-            epoch_blocks=params.epoch_blocks,
-            blocks_per_day=params.blocks_per_day,
-            reduction_ppm=params.reduction_ppm,
-        ),
+    shares: dict[bytes, int]
+    by_floor: dict[bytes, int]
+    """Of these, what would have been issued without any fee."""
+
+
+def issue_coins(state: State, params: NetworkParams, epoch: int, fees: int, weights: Mapping[bytes, int]) -> NewCoins:
+    """Issue an epoch's coins by the fees of its drawn work, for those who worked by weight. Nobody worked: none are issued."""
+    rules = Epoch(
+        fees=fees,
+        reserve=get_account(state, RESERVE).balance,
+        worked=bool(weights),
+        first_height=clock.compute_first_height(params, epoch),
+        epoch_blocks=params.epoch_blocks,
+        blocks_per_day=params.blocks_per_day,
+        reduction_ppm=params.reduction_ppm,
     )
-    if not weights or not coins:
-        return {}
+    coins, issued = compute_issuance(get_issued(state), rules)
+    if not coins:
+        return NewCoins({}, {})
+    floor, _ = compute_issuance(get_issued(state), replace(rules, fees=0))
     ISSUED.put(state, b"", issued)
     fund = mul_div_floor(coins, params.fund_ppm, PPM)
     move_coins(state, RESERVE, TRAINING_FUND, fund)
     state.emit("issued", epoch=epoch, coins=coins, fees=fees, batch=issued.batch)
-    return split_proportionally(coins - fund, weights)
+    rest = coins - fund
+    return NewCoins(
+        split_proportionally(rest, weights),
+        split_proportionally(min(rest, floor - mul_div_floor(floor, params.fund_ppm, PPM)), weights),
+    )

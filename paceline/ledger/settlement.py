@@ -15,9 +15,22 @@ import msgspec
 from paceline.base.integers import PPM, mul_div_floor
 from paceline.economy.pay import Pay, compute_pay
 from paceline.economy.rewards import Conduct, Criteria, compute_criteria
-from paceline.ledger import attendance, bonds, dummies, issuance, nodes, prices, task_pay, task_reports, traps, vesting
+from paceline.ledger import (
+    attendance,
+    bonds,
+    dummies,
+    earnings,
+    issuance,
+    nodes,
+    prices,
+    task_pay,
+    task_reports,
+    traps,
+    vesting,
+)
 from paceline.ledger.accounts import HELD_PAY, RESERVE, TRAINING_FUND, move_coins
 from paceline.ledger.evidence import take_missed
+from paceline.ledger.issuance import NewCoins
 from paceline.ledger.nodes import NODES, Node
 from paceline.ledger.state import State, Table
 from paceline.ledger.training import DISPUTES, ENDED, ID_BYTES, RUNS, STARTS, UPDATES
@@ -73,14 +86,14 @@ def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     task_reports.end_epoch(state)
     due, fees = _collect_due(state, params)
     dummies.end_epoch(state)
-    shares = issuance.issue_coins(state, params, epoch, fees, _weigh_honest_work(state, due, epoch))
+    coins = issuance.issue_coins(state, params, epoch, fees, _weigh_honest_work(state, due, epoch))
     # The guilty first: what would come free by this very settlement is lost, too.
     lost = {a: vesting.forfeit_rewards(state, a) for a, _ in NODES.items(state) if _is_guilty(state, a, epoch)}
     freed = vesting.free_rewards(state, epoch)
     had = {address: node.earned for address, node in NODES.items(state)}
     _pay_bounties(state, params, due, epoch)
     traps.pay_jackpots(state, params, due, epoch)
-    settled = _Settled(params=params, epoch=epoch, due=due, shares=shares, freed=freed, lost=lost)
+    settled = _Settled(params=params, epoch=epoch, due=due, coins=coins, freed=freed, lost=lost)
     lines = [_settle_node(state, settled, address, before) for address, before in had.items()]
     SETTLED.put(state, epoch.to_bytes(8, "big"), tuple(lines))
     if epoch >= KEPT_EPOCHS:
@@ -142,7 +155,7 @@ class _Settled:
     params: NetworkParams
     epoch: int
     due: dict[bytes, int]
-    shares: dict[bytes, int]
+    coins: NewCoins
     freed: dict[bytes, int]
     lost: dict[bytes, int]
 
@@ -153,6 +166,8 @@ def _settle_node(state: State, settled: _Settled, address: bytes, had: int) -> L
     released = mul_div_floor(reward.due, reward.criteria.share_ppm, PPM)
     issued = mul_div_floor(reward.share, reward.criteria.share_ppm, PPM)
     move_coins(state, HELD_PAY, RESERVE, reward.due - released)
+    by_floor = mul_div_floor(settled.coins.by_floor.get(address, 0), reward.criteria.share_ppm, PPM)
+    earnings.note_issued(state, address, by_floor)
     vesting.hold_reward(state, settled.params, HELD_PAY, address, released, settled.epoch)
     vesting.hold_reward(state, settled.params, RESERVE, address, issued, settled.epoch)
     at_once = released + issued if settled.params.vesting_epochs == 0 else 0
@@ -193,7 +208,7 @@ def _compute_reward(state: State, settled: _Settled, address: bytes) -> Reward:
     )
     return Reward(
         due=settled.due.get(address, 0),
-        share=settled.shares.get(address, 0),
+        share=settled.coins.shares.get(address, 0),
         conduct=conduct,
         criteria=compute_criteria(conduct),
         freed=settled.freed.get(address, 0),

@@ -9,6 +9,7 @@ Source: SPEC sections 1 and 3; decision 035.
 from __future__ import annotations
 
 from paceline.economy.vesting import Part, add_vesting, compute_vesting, take_vested
+from paceline.ledger import earnings
 from paceline.ledger.accounts import RESERVE, VESTING_PAY, move_coins
 from paceline.ledger.nodes import NODES, update_node
 from paceline.ledger.state import State, Table
@@ -26,6 +27,7 @@ def hold_reward(state: State, params: NetworkParams, source: bytes, address: byt
     """Take a reward of an epoch out of an account; with no vesting periods it is free at once."""
     if params.vesting_epochs == 0:
         move_coins(state, source, address, amount)
+        earnings.note_paid(state, address, amount)
         return
     move_coins(state, source, VESTING_PAY, amount)
     _put(state, address, add_vesting(VESTING.get(state, address) or (), amount, epoch, params.vesting_epochs))
@@ -39,6 +41,7 @@ def free_rewards(state: State, epoch: int) -> dict[bytes, int]:
         if free:
             move_coins(state, VESTING_PAY, address, free)
             freed[address] = free
+            earnings.note_paid(state, address, free)
             _put(state, address, left)
     return freed
 
@@ -47,6 +50,7 @@ def forfeit_rewards(state: State, address: bytes) -> int:
     """A node is guilty: what is not free yet goes back to the reserve; how much that was."""
     lost = get_vesting(state, address)
     move_coins(state, VESTING_PAY, RESERVE, lost)
+    earnings.forget_issued(state, address)
     _put(state, address, ())
     return lost
 

@@ -1,6 +1,7 @@
 """What commands on this machine may ask of a running network, guarded by the operator's token.
 
-Reports, where upgrades and proposals stand, trying and passing on what was signed here, opening a training run, a sample of its text, ordering blocks without pause. JSON over HTTP.
+Reports, where upgrades, proposals and the liquidity pool stand, trying and passing on what was signed here, opening a training run, a sample of its
+text, ordering blocks without pause. JSON over HTTP.
 """
 
 from __future__ import annotations
@@ -23,13 +24,22 @@ from paceline.ledger.tasks import TASKS
 from paceline.models.byte_gpt import sample_text
 from paceline.node.answers.receipts import ReceiptMaker
 from paceline.node.answers.reports import build_report
+from paceline.node.chains.pools import Side, build_pool_status, build_quote
 from paceline.node.chains.proposals import build_governance_status
 from paceline.node.chains.trial import try_transaction
 from paceline.node.chains.upgrades import build_upgrade_status
 from paceline.node.context import Context
 from paceline.node.gateway import NodeGateway
 from paceline.protocol.codec import decode, encode
-from paceline.protocol.messages import LeaveNetwork, OpenRun, RegisterNode, Registration, ReportTask, decode_transaction
+from paceline.protocol.messages import (
+    MAX_SUPPLY,
+    LeaveNetwork,
+    OpenRun,
+    RegisterNode,
+    Registration,
+    ReportTask,
+    decode_transaction,
+)
 from paceline.protocol.params import NICOIN_PER_COIN
 from paceline.training.claim import build_initial_state, decode_global_state
 from paceline.training.plan import TrainingPlan, decode_plan, encode_plan
@@ -85,6 +95,14 @@ class Sponsored(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     height: int
+
+
+class QuoteOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A trade with the liquidity pool to try, by the account of this address in hex digits. Units: nicoin."""
+
+    side: Side
+    coins: Annotated[int, msgspec.Meta(ge=0, le=MAX_SUPPLY)]
+    account: str
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,6 +168,8 @@ class Control:
                 Route("/trial", self._guard(self._trial), methods=["POST"]),
                 Route("/upgrade", self._guard(self._upgrade), methods=["GET"]),
                 Route("/governance", self._guard(self._governance), methods=["GET"]),
+                Route("/pool", self._guard(self._pool), methods=["GET"]),
+                Route("/pool/quote", self._guard(self._quote), methods=["POST"]),
                 Route("/advance", self._guard(self._advance), methods=["POST"]),
             ]
         )
@@ -276,6 +296,15 @@ class Control:
     async def _upgrade(self, _: Request) -> object:
         chain = self._context.chain
         return build_upgrade_status(chain.read(), chain.application.has_handler)
+
+    async def _pool(self, request: Request) -> object:
+        account = _parse_digest(request.query_params.get("account", ""), "account")
+        return build_pool_status(self._context.chain.read(), account)
+
+    async def _quote(self, request: Request) -> object:
+        order = msgspec.json.decode(await request.body(), type=QuoteOrder)
+        chain, account = self._context.chain, _parse_digest(order.account, "account")
+        return build_quote(chain.read(), chain.application.params, order.side, account, order.coins)
 
     async def _advance(self, request: Request) -> object:
         order = msgspec.json.decode(await request.body(), type=AdvanceOrder)

@@ -21,11 +21,13 @@ from paceline.node.ceremony import CeremonyKey
 from paceline.node.chains.founding import Founder, Founding, build_genesis
 from paceline.node.settings import ENGINES, SOLO, NodeSettings, PeerEntry, encode_settings
 from paceline.protocol.codec import decode, encode
-from paceline.protocol.genesis import Genesis, GenesisAccount
+from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisDollars
 from paceline.protocol.params import NICOIN_PER_COIN, PRESETS
 
 MAX_GENESIS_BYTES = 16 * 1024 * 1024
 USER_FUNDS = 100_000 * NICOIN_PER_COIN
+USER_TEST_DOLLARS = 1_000 * 1_000_000
+"""Micro-dollars of the test asset, to try the liquidity pool with."""
 GENESIS_WEIGHT = 1_000
 
 
@@ -188,6 +190,7 @@ def create_home(path: Path, new: NewHome) -> Home:
                 for name in names
             ],
             accounts=(GenesisAccount(user.address, USER_FUNDS),),
+            test_dollars=(GenesisDollars(user.address, USER_TEST_DOLLARS),),
             bootstrap=_make_secret(new.seed, "bootstrap"),
         )
     )

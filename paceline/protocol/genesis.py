@@ -36,6 +36,13 @@ class GenesisAccount(Record, frozen=True):
     amount: Amount
 
 
+class GenesisDollars(Record, frozen=True):
+    """Micro-dollars of the stable test asset that an account starts with."""
+
+    address: AddressBytes
+    amount: Amount
+
+
 class Genesis(Record, frozen=True, kw_only=True):
     """Everything the first state is made from."""
 
@@ -49,6 +56,10 @@ class Genesis(Record, frozen=True, kw_only=True):
     """Bootstrap value that stands for the beacon before its first one."""
     dealings: tuple[bytes, ...]
     """The recorded ceremony of the first group: one dealing from each of its members, in their order."""
+    beneficiary: AddressBytes | None = None
+    """Account that the founders' share vests to; without one that share stays locked."""
+    test_dollars: tuple[GenesisDollars, ...] = ()
+    """Balances of the stable test asset, for networks without a bridge."""
 
 
 def compute_chain_id(genesis: Genesis) -> str:

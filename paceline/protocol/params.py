@@ -6,6 +6,10 @@ but what `paceline/ledger/parameters.py` lists, by vote: read these numbers from
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from paceline.protocol.codec import Record
 
 NICOIN_PER_COIN = 1_000_000_000
@@ -164,6 +168,23 @@ class GovernanceParams(Record, kw_only=True, frozen=True):
     """How long an experiment's budget is reserved; what is left then returns to the training fund."""
 
 
+class PoolParams(Record, kw_only=True, frozen=True):
+    """How the coins outside the core reserve come free (decision 037). Days are those of `blocks_per_day`."""
+
+    founders_cliff_days: Annotated[int, Meta(ge=0, le=36_500)] = 365
+    """Nothing of the founders' share comes free before; then all that the days so far make up."""
+    founders_days: Annotated[int, Meta(ge=1, le=36_500)] = 1_460
+    """All of it is free after so many days."""
+    top_host_weight: Annotated[int, Meta(ge=0, le=2**48)] = 0
+    """Race weight of 1,000 A100: what one seat of the top hosts' reward asks for; 0 leaves the reward locked."""
+    top_host_seats: Annotated[int, Meta(ge=1, le=100)] = 10
+    """Seats that the reward is shared by."""
+    top_host_grace_days: Annotated[int, Meta(ge=0, le=365)] = 7
+    """Days below the weight after which a place is lost; none of them is paid."""
+    least_coins: Annotated[int, Meta(ge=1, le=10**18)] = 1_000_000
+    """Nicoin that a trade with the liquidity pool has at least."""
+
+
 class NetworkParams(Record, kw_only=True, frozen=True):
     """All shared numbers of a network."""
 
@@ -237,6 +258,7 @@ class NetworkParams(Record, kw_only=True, frozen=True):
     reduction_ppm: int = 200_000
     """How much the subsidy falls where one batch of issuance ends and the next begins; no batch under way is touched."""
     governance: GovernanceParams = GovernanceParams()
+    pools: PoolParams = PoolParams()
 
 
 TINY = NetworkParams(
@@ -284,6 +306,7 @@ TINY = NetworkParams(
     audit_segments=2,
     auditors=2,
     tasks=TaskParams(forced_error_ppm=20_000),
+    pools=PoolParams(top_host_weight=1_000_000_000),
 )
 
 PRESETS = {"tiny": TINY}

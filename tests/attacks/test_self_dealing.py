@@ -54,7 +54,8 @@ def test_self_dealing_with_a_tenth_wins_when_users_choose_who_gets_the_new_coins
     favourite = TaskChain(len(TENTH), params=PARAMS, weights=TENTH).keys[1].address
 
     def issue_to_one(*arguments, issue=issuance.issue_coins):
-        return {favourite: sum(issue(*arguments).values())}
+        found = issue(*arguments)
+        return found._replace(shares={favourite: sum(found.shares.values())})
 
     monkeypatch.setattr(issuance, "issue_coins", issue_to_one)
     gained, paid = ask_oneself(TENTH)

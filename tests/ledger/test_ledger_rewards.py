@@ -74,7 +74,8 @@ def settle(chain, epoch=0, *, guilty=()):
 
 def test_the_fund_takes_its_share_of_what_is_issued_and_the_rest_goes_by_weight():
     state, params = open_state(), daily()
-    shares = issue_coins(state, params, 0, 0, WEIGHTS)
+    shares, by_floor = issue_coins(state, params, 0, 0, WEIGHTS)
+    assert by_floor == shares
     floor = compute_floor_issuance(1, 100, 100, CORE_RESERVE)
     fund = mul_div_floor(floor, params.fund_ppm, PPM)
     assert get_account(state, TRAINING_FUND).balance == fund
@@ -86,7 +87,7 @@ def test_fees_issue_nine_times_as_much_in_the_first_batch():
     state, params = open_state(), daily(fund_ppm=0)
     floor = compute_floor_issuance(1, 100, 100, CORE_RESERVE)
     fees = floor // 3
-    assert sum(issue_coins(state, params, 0, fees, WEIGHTS).values()) == 9 * fees
+    assert sum(issue_coins(state, params, 0, fees, WEIGHTS).shares.values()) == 9 * fees
     assert get_issued(state).subsidy == FIRST_SUBSIDY
 
 
@@ -94,7 +95,7 @@ def test_a_batch_edge_lowers_the_subsidy_of_the_next_epoch():
     state, params = open_state(), daily(fund_ppm=0)
     ISSUED.put(state, b"", Issued(total=BATCH - 9))
     fees = compute_floor_issuance(1, 100, 100, CORE_RESERVE)
-    issued = sum(issue_coins(state, params, 0, fees, WEIGHTS).values())
+    issued = sum(issue_coins(state, params, 0, fees, WEIGHTS).shares.values())
     # One nicoin of fees issues the last nine of the batch, the others at 0.72 / 0.28 each.
     assert issued == 9 + (fees - 1) * 72 // 28
     assert get_issued(state).batch == 2
@@ -104,18 +105,18 @@ def test_a_batch_edge_lowers_the_subsidy_of_the_next_epoch():
 def test_an_empty_reserve_or_twelve_full_batches_issue_nothing(reserve, total):
     state = open_state(reserve)
     ISSUED.put(state, b"", Issued(total=total))
-    assert issue_coins(state, daily(), 0, 10**9, WEIGHTS) == {}
+    assert issue_coins(state, daily(), 0, 10**9, WEIGHTS).shares == {}
     assert get_account(state, RESERVE).balance == reserve
 
 
 def test_the_plan_never_promises_more_than_the_reserve_holds():
     state = open_state(1_000)
-    assert sum(issue_coins(state, daily(fund_ppm=0), 0, 10**18, WEIGHTS).values()) == 1_000
+    assert sum(issue_coins(state, daily(fund_ppm=0), 0, 10**18, WEIGHTS).shares.values()) == 1_000
 
 
 def test_without_work_nothing_is_issued():
     state = open_state()
-    assert issue_coins(state, daily(), 0, 10**9, {}) == {}
+    assert issue_coins(state, daily(), 0, 10**9, {}).shares == {}
     assert ISSUED.get(state) is None
 
 
@@ -123,7 +124,7 @@ def test_the_floor_halves_by_the_first_height_of_the_epoch():
     params, year = daily(fund_ppm=0), 365
     for epoch in (0, year - 1, year, 2 * year):
         state = open_state()
-        issued = sum(issue_coins(state, params, epoch, 0, WEIGHTS).values())
+        issued = sum(issue_coins(state, params, epoch, 0, WEIGHTS).shares.values())
         assert issued == compute_floor_issuance(clock.compute_first_height(params, epoch), 100, 100, CORE_RESERVE)
 
 

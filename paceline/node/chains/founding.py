@@ -12,7 +12,7 @@ from paceline.base.keys import AccountKey
 from paceline.economy.committee import choose_committee
 from paceline.ledger import groups
 from paceline.node.ceremony import CeremonyKey, make_dealing
-from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisNode
+from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisDollars, GenesisNode
 from paceline.protocol.params import NetworkParams
 
 
@@ -37,6 +37,7 @@ class Founding:
     founders: Sequence[Founder]
     accounts: tuple[GenesisAccount, ...]
     bootstrap: bytes
+    test_dollars: tuple[GenesisDollars, ...] = ()
 
 
 def build_genesis(founding: Founding) -> Genesis:
@@ -51,6 +52,7 @@ def build_genesis(founding: Founding) -> Genesis:
         sequencer=founding.founders[0].key.public_key,
         beacon=founding.bootstrap,
         dealings=_run_ceremony(founding, weights, keys),
+        test_dollars=founding.test_dollars,
     )
 
 

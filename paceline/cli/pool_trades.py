@@ -1,0 +1,184 @@
+"""What `paceline pool` does: asks the running network or the stores, signs, sends and prints.
+
+Every dollar here is of the stable test asset and is shown as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import typer
+
+from paceline.base.errors import ConfigError, Invalid
+from paceline.cli.network import ControlClient
+from paceline.cli.printing import print_found
+from paceline.cli.sponsor import require_running
+from paceline.economy.denominations import format_coins, format_dollars, parse_coins, parse_dollars
+from paceline.ledger.state import State
+from paceline.node.chains.chain import EXPIRY_BLOCKS, sign_unordered
+from paceline.node.chains.pools import Holding, PoolStatus, Quote, Side, build_pool_status, build_quote
+from paceline.node.control import QuoteOrder, Sent
+from paceline.node.home import Home
+from paceline.protocol.genesis import compute_chain_id
+from paceline.protocol.pools import BuyCoins, RedeemCoins
+from paceline.store.state import MemoryStateStore, SqliteStateStore
+
+Found = TypeVar("Found", PoolStatus, Quote)
+LABEL = "tUSD is a test asset: it has no value"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TradeOptions:
+    """What the command line asked for. `limit`: most to pay or least to get; without it what the trade costs now."""
+
+    home: Path
+    side: Side
+    coins: str
+    limit: str | None
+    name: str
+    dry_run: bool
+    yes: bool
+    as_json: bool
+
+
+def print_pool(path: Path, name: str, *, as_json: bool) -> None:
+    """Print where the pool stands.
+
+    Errors: ConfigError when the folder holds no network or no such node; TransportError when it runs but does not answer.
+    """
+    home = Home(path)
+    account = _find_account(home, name)
+    found = _ask(
+        home,
+        lambda client: client.get(f"/pool?account={account.hex()}", PoolStatus),
+        lambda state: build_pool_status(state, account),
+    )
+    print_found(found, lambda status: _describe_pool(status, name), as_json=as_json)
+
+
+def trade(options: TradeOptions) -> None:
+    """Show what moves; then ask, sign, hand over to the running network and wait for the block.
+
+    Errors: ConfigError when an amount is no amount, the ledger refuses or nothing runs here; TransportError when the network
+    does not answer.
+    """
+    if options.as_json and not (options.yes or options.dry_run):
+        raise ConfigError("--json asks nothing: add --yes, or --dry-run to look first")
+    home = Home(options.home)
+    account = _find_account(home, options.name)
+    coins, limit = _parse(options)
+    quote = _ask(
+        home,
+        lambda client: client.post("/pool/quote", _make_order(options.side, coins, account), Quote),
+        lambda state: build_quote(state, home.load_genesis().params, options.side, account, coins),
+    )
+    bound = quote.dollars if limit is None else limit
+    if options.dry_run or not options.as_json:
+        print_found(quote, lambda found: _describe_quote(found, bound), as_json=options.as_json)
+    if options.dry_run:
+        return
+    require_running(home)
+    if not options.yes and not typer.confirm("Do it?"):
+        print("Nothing moved.")
+        return
+    sent = _send(home, options.name, BuyCoins(coins, bound) if options.side == "buy" else RedeemCoins(coins, bound))
+    print_found(sent, lambda found: [f"Done at height {found.height}."], as_json=options.as_json)
+
+
+def _parse(options: TradeOptions) -> tuple[int, int | None]:
+    try:
+        return parse_coins(options.coins), None if options.limit is None else parse_dollars(options.limit)
+    except Invalid as problem:
+        raise ConfigError(problem.message) from None
+
+
+def _make_order(side: Side, coins: int, account: bytes) -> QuoteOrder:
+    return QuoteOrder(side=side, coins=coins, account=account.hex())
+
+
+def _find_account(home: Home, name: str) -> bytes:
+    home.load_genesis()
+    names = home.node_names()
+    if name != "user" and name not in names:
+        raise ConfigError(f"--name {name}: this home has {', '.join(names)}")
+    return home.load_key(name).address
+
+
+def _ask(home: Home, ask: Callable[[ControlClient], Found], read: Callable[[State], Found]) -> Found:
+    """What the running network says, or what the stores hold when nothing runs."""
+    running = home.load_running()
+    if running is None:
+        try:
+            return _read_stores(home, read)
+        except Invalid as problem:
+            raise ConfigError(str(problem)) from None
+    client = ControlClient(running.web_url, home.load_token())
+    try:
+        return ask(client)
+    finally:
+        client.close()
+
+
+def _read_stores(home: Home, read: Callable[[State], Found]) -> Found:
+    """By the node that got furthest; without any block nothing has moved yet."""
+    stores = [SqliteStateStore(path, durable=False) for path in _list_stores(home)]
+    try:
+        best = max(stores, key=lambda store: store.height, default=None)
+        if best is None:
+            return read(State(MemoryStateStore(), height=0))
+        return read(State(best, height=best.height))
+    finally:
+        for store in stores:
+            store.close()
+
+
+def _list_stores(home: Home) -> list[Path]:
+    paths = [home.node_path(name) / "chain.sqlite" for name in home.node_names()]
+    return [path for path in paths if path.exists()]
+
+
+def _send(home: Home, name: str, message: BuyCoins | RedeemCoins) -> Sent:
+    client = ControlClient(require_running(home).web_url, home.load_token())
+    account = home.load_key(name)
+    try:
+        height = client.get(f"/pool?account={account.address.hex()}", PoolStatus).height
+        chain_id = compute_chain_id(home.load_genesis())
+        return client.post("/transaction", sign_unordered(message, account, chain_id, height + EXPIRY_BLOCKS), Sent)
+    finally:
+        client.close()
+
+
+def _describe_pool(found: PoolStatus, name: str) -> Iterator[str]:
+    yield f"height     {found.height}"
+    yield f"price      {format_dollars(found.price)} an icon"
+    last = "nothing is sold yet" if not found.last_price else f"{format_dollars(found.last_price)} an icon"
+    yield f"redeem at  {last}"
+    yield f"sold       {format_coins(found.sold, 'icon')}, of these returned and on sale {format_coins(found.returned, 'icon')}"
+    yield f"on sale    {format_coins(found.left, 'icon')}"
+    yield f"balance    {format_dollars(found.balance)} of {format_dollars(found.asset_outstanding)} that exist"
+    covered = f"{found.coverage_ppm // 10_000}.{found.coverage_ppm % 10_000:04} %"
+    yield f"coverage   {covered} of {format_coins(found.redeemable, 'icon')} that hosts may give back"
+    yield f"{name:<10} {_describe_holding(found.account)}"
+    yield LABEL
+
+
+def _describe_quote(found: Quote, bound: int) -> Iterator[str]:
+    gives, gets = format_dollars(found.dollars), format_coins(found.coins)
+    if found.side == "redeem":
+        gives, gets = gets, gives
+    yield f"gives      {gives}"
+    yield f"gets       {gets}"
+    yield f"limit      {'at most' if found.side == 'buy' else 'at least'} {format_dollars(bound)}, or nothing moves"
+    yield f"fee        {format_coins(found.fee)}, also when nothing moves"
+    yield f"before     {_describe_holding(found.before)}"
+    yield f"after      {_describe_holding(found.after)}"
+    yield f"pool then  {format_dollars(found.price_after)} an icon, balance {format_dollars(found.balance_after)}"
+    yield LABEL
+
+
+def _describe_holding(found: Holding) -> str:
+    coins = f"{format_coins(found.coins, 'icon')}, of these redeemable {format_coins(found.redeemable, 'icon')}"
+    return f"{coins}; {format_dollars(found.dollars)}"
