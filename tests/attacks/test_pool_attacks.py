@@ -27,7 +27,7 @@ from paceline.protocol.pools import BuyCoins, RedeemCoins
 PRICE = FIRST_PRICE
 ANY = 10**18
 TASKS_ASKED, TASK_COIN = 24, 10 * COIN
-SHORT = msgspec.structs.replace(FEES_ONLY, epoch_blocks=160, token_price=TASK_COIN // 30)
+SHORT = msgspec.structs.replace(FEES_ONLY, epoch_blocks=160, unit_price=TASK_COIN // 30, vesting_epochs=0)
 
 
 class Laundry(PoolChain, TaskChain):

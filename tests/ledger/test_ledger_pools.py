@@ -282,7 +282,7 @@ def test_a_settlement_makes_issued_coins_redeemable_and_fees_not():
     chain.run_until(lambda: chain.height >= end, limit=500)
     account = get_account(chain.state, executor.address)
     node = next(chain.node(index) for index, key in enumerate(chain.keys) if key is executor)
-    fee = 30 * chain.params.token_price * 4 // 5
+    fee = 30 * chain.params.unit_price * 4 // 5
     assert 0 < account.redeemable == account.balance - fee and node.earned == account.balance
     chain.send(chain.user, BuyCoins(account.redeemable, RICH))
     chain.tick()
