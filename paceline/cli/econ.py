@@ -16,6 +16,7 @@ from paceline.base.errors import ConfigError
 from paceline.base.integers import PPM
 from paceline.cli.command import run_command
 from paceline.cli.hypothesis import hypothesis
+from paceline.cli.usefulness import usefulness
 from paceline.economy.issuance import BATCHES, Batch, compute_batch, to_coins
 from paceline.economy.supply import CORE_RESERVE
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 econ_app = typer.Typer(no_args_is_help=True, add_completion=False, help="The economy: issuance, and a simulator.")
 USUAL_FUND_PPM = 200_000
 econ_app.command()(hypothesis)
+econ_app.command()(usefulness)
 AMOUNTS = ("coins", "developer_fees", "paid_to_hosts", "to_training_fund", "net_to_hosts")
 
 
