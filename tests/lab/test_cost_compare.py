@@ -6,6 +6,7 @@ import math
 from datetime import date
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,9 +17,10 @@ from paceline.lab.cost import bill_cloud, bill_network
 from paceline.lab.cost_compare import Input, compare, compute_monthly_tokens, find_turn, get_values
 from paceline.lab.cost_inputs import KNOWN, TOKENS, Range, load_figures
 from paceline.lab.cost_prices import load_prices
-from paceline.lab.cost_request import Answer, Request, answer, compute_audits, compute_subsidy
+from paceline.lab.cost_request import SEGMENT_STEPS, Answer, Request, answer, compute_audits, compute_subsidy
 from paceline.lab.cost_words import list_sentences, make_json, show_dollars, show_number, write_csv
 from paceline.protocol.params import TINY
+from paceline.training.plan import TrainingPlan
 
 FOLDER = Path("examples/econ")
 TODAY = date(2026, 7, 1)
@@ -181,6 +183,31 @@ def test_a_model_that_no_machine_holds_is_said_and_not_priced():
 def test_audits_follow_the_rules_of_the_network():
     assert compute_audits(TINY, 500) == pytest.approx(2 * 2 * 10 / 500)
     assert compute_audits(TINY, 10) == 2.0
+
+
+def test_audits_replay_segments_as_long_as_a_run_has_them():
+    steps = next(field for field in msgspec.structs.fields(TrainingPlan) if field.name == "segment_steps")
+    assert steps.default == SEGMENT_STEPS
+
+
+@pytest.mark.parametrize(
+    ("work", "name", "values", "text"),
+    [
+        ("tokens", "network_checking", (0.0036, 0.0079, 0.089), ("0.36, 0.79, 2.8 %", "| 100 % | 8.9 % |")),
+        ("tokens", "network_efficiency", (0.6, 0.83, 0.95), ("pair by pair: 0.83 (0.60 to 0.95",)),
+        (
+            "train",
+            "network_efficiency",
+            (0.69, 0.82, 1.0),
+            ("| 0.82 (38,400 against 47,000 tokens/s)", "0.69 and 1.07"),
+        ),
+    ],
+)
+def test_measured_figures_are_those_of_the_bench(work, name, values, text):
+    found = load_figures(FOLDER / "cost.toml").inputs[work][name]
+    assert (found.low, found.median, found.high) == values and found.origin == "measured"
+    measured = Path("bench/README.md").read_text("utf-8")
+    assert all(words in measured for words in text)
 
 
 def test_subsidies_are_those_of_the_batches():

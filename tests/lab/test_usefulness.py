@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,8 @@ from typer.testing import CliRunner
 
 from paceline.base.errors import ConfigError
 from paceline.cli.main import app
-from paceline.lab.usefulness import INPUTS, compare_usefulness
+from paceline.economy.pay import compute_pay
+from paceline.lab.usefulness import CHECKERS_SHARE, INPUTS, compare_usefulness
 
 
 def run(*words):
@@ -75,6 +77,14 @@ def test_shares_add_up_to_one(values):
         for shares in (network.compute, network.rewards):
             assert sum(asdict(shares).values()) == pytest.approx(1.0)
             assert all(-1e-9 <= share <= 1 + 1e-9 for share in asdict(shares).values())
+
+
+def test_measured_inputs_and_rules_are_those_of_bench_and_ledger():
+    measured = Path("bench/README.md").read_text("utf-8")
+    for words in ("at most 1.96 %", "3.3, 7.8, 30 % | 0.36, 0.79, 2.8 %", "| 100 % | 8.9 % |"):
+        assert words in measured
+    pay = compute_pay(1000, [b"a", b"b"], 0)
+    assert sum(amount for _, amount in pay.checkers) == CHECKERS_SHARE * 1000
 
 
 @pytest.mark.parametrize("name", ["checking", "checked", "race_minutes", "dummies"])
