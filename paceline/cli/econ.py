@@ -15,6 +15,8 @@ from rich.table import Table
 from paceline.base.errors import ConfigError
 from paceline.base.integers import PPM
 from paceline.cli.command import run_command
+from paceline.cli.hypothesis import hypothesis
+from paceline.cli.usefulness import usefulness
 from paceline.economy.issuance import BATCHES, Batch, compute_batch, to_coins
 from paceline.economy.self_dealing import compute_most_gain, compute_self_dealing
 from paceline.economy.supply import CORE_RESERVE
@@ -26,6 +28,8 @@ econ_app = typer.Typer(no_args_is_help=True, add_completion=False, help="The eco
 USUAL_FUND_PPM = 200_000
 USUAL_COALITIONS = (10, 20, 33, 50)
 AMOUNTS = ("coins", "developer_fees", "paid_to_hosts", "to_training_fund", "net_to_hosts")
+econ_app.command()(hypothesis)
+econ_app.command()(usefulness)
 
 
 @econ_app.command()

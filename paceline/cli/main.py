@@ -11,6 +11,7 @@ from rich.console import Console
 from paceline.cli.api_keys import api_key_app
 from paceline.cli.audit import audit_app
 from paceline.cli.command import run_command
+from paceline.cli.cost import cost_app
 from paceline.cli.econ import econ_app
 from paceline.cli.environment import get_default_home
 from paceline.cli.keys import keys_app
@@ -33,6 +34,7 @@ app.add_typer(race_app, name="race")
 app.add_typer(audit_app, name="audit")
 app.add_typer(keys_app, name="keys")
 app.add_typer(econ_app, name="econ")
+app.add_typer(cost_app, name="cost")
 app.add_typer(train_app, name="train")
 app.add_typer(api_key_app, name="api-key")
 app.add_typer(state_app, name="state")

@@ -274,7 +274,7 @@ def test_new_coins_count_when_they_arrive_and_forfeited_ones_never(desk, chain):
 
 @pytest.mark.timeout(300)
 def test_a_settlement_makes_issued_coins_redeemable_and_fees_not():
-    chain = PoolChain()
+    chain = PoolChain(params=msgspec.structs.replace(PARAMS, vesting_epochs=0))
     session = chain.open_session()
     executor = chain.first_executor(session, 0)
     chain.send(executor, m.SubmitReceipts((chain.receipt(session, 0, executor),)))
