@@ -181,7 +181,7 @@ def run_channel(count: int, reputation: int) -> Tally:
     for at in range(0, len(opened), OPENED_AT_ONCE):
         part = c.OpenLeaves(channel_id, opened[at : at + OPENED_AT_ONCE])
         tally.add("opened leaves", executor, part)
-        channel_closes.apply_leaves(state, TINY, executor.address, part, 0)
+        channel_closes.apply_leaves(state, executor.address, part, 0)
     for task_id, task in TASKS.items(state):
         count_checks(tally, task_id, min(task.slots, len(NODES) - 2))
     return tally

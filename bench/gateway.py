@@ -250,6 +250,7 @@ def make_gateway(model: LanguageModel, executor_port: int, plan: Plan, folder: P
         owner_key=USER.public_key,
         relay=RELAY.address,
         model=MODEL,
+        token_price=TINY.unit_price,
         left=10**6 * NICOIN_PER_COIN,
         deposit=10**6 * NICOIN_PER_COIN,
         max_tasks=10**9,

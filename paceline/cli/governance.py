@@ -18,7 +18,8 @@ from paceline.cli.network import ControlClient
 from paceline.cli.printing import print_found
 from paceline.cli.propose import ProposeOptions
 from paceline.cli.sponsor import require_running
-from paceline.ledger.state import State
+from paceline.cli.standing import find_standing
+from paceline.economy.denominations import format_coins
 from paceline.node.chains.chain import EXPIRY_BLOCKS, sign_unordered
 from paceline.node.chains.proposals import GovernanceStatus, ParameterLine, ProposalLine, build_governance_status
 from paceline.node.chains.trial import Trial
@@ -28,8 +29,6 @@ from paceline.protocol import proposals as p
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.genesis import compute_chain_id
 from paceline.protocol.messages import MAX_TRANSACTION_BYTES
-from paceline.protocol.params import NICOIN_PER_COIN
-from paceline.store.state import MemoryStateStore, SqliteStateStore
 
 USER = "user"
 OWN_POOLS = {"proposal deposits": "the proposal's deposit", "core reserve": "the fee"}
@@ -112,26 +111,17 @@ def load_governance(home: Home) -> GovernanceStatus:
 
     Errors: ConfigError when the folder holds no network; TransportError when it runs but does not answer.
     """
-    genesis = home.load_genesis()
-    running = home.load_running()
-    if running is not None:
-        with closing(ControlClient(running.web_url, home.load_token())) as client:
-            return client.get("/governance", GovernanceStatus)
-    best = build_governance_status(State(MemoryStateStore(), height=0), genesis.params)
-    for name in home.node_names():
-        path = home.node_path(name) / "chain.sqlite"
-        if path.exists():
-            with closing(SqliteStateStore(path, durable=False)) as store:
-                found = build_governance_status(State(store, height=store.height), genesis.params)
-            best = max(best, found, key=lambda status: status.height)
-    return best
+    params = home.load_genesis().params
+    return find_standing(
+        home,
+        lambda client: client.get("/governance", GovernanceStatus),
+        lambda state: build_governance_status(state, params),
+    )
 
 
-def format_coins(nicoin: int) -> str:
-    """An amount in coins, exactly."""
-    whole, rest = divmod(abs(nicoin), NICOIN_PER_COIN)
-    decimals = f".{rest:09}".rstrip("0") if rest else ""
-    return f"{'-' if nicoin < 0 else ''}{whole:,}{decimals} coins"
+def format_change(nicoin: int) -> str:
+    """What an account gains, or loses behind a minus."""
+    return f"{'-' if nicoin < 0 else ''}{format_coins(abs(nicoin))}"
 
 
 def _sign(home: Home, key: AccountKey, message: p.SubmitProposal | p.VoteProposal, status: GovernanceStatus) -> bytes:
@@ -184,7 +174,7 @@ def _describe_trial(trial: Trial, status: GovernanceStatus, action: p.Action) ->
     for move in trial.moves:
         what = OWN_POOLS.get(move.account)
         told = f"  {what}" if what else ""
-        yield f"Moves     {format_coins(move.change):>24}  {move.account}{told}"
+        yield f"Moves     {format_change(move.change):>24}  {move.account}{told}"
     yield (
         f"Voting    {status.voting_blocks:,} heights; at least {status.quorum_ppm / 10_000:g} % of all weight must vote. The "
         "deposit is lost without them, or when a third of the votes is a veto, and returns otherwise"

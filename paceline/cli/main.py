@@ -44,6 +44,10 @@ app.command()(proposals)
 app.add_typer(pool_app, name="pool")
 receipt = typer.Typer(no_args_is_help=True, help="Proof of single answers.")
 app.add_typer(receipt, name="receipt")
+price = typer.Typer(no_args_is_help=True, help="The price of a unit of compute, on which hosts vote.")
+app.add_typer(price, name="price")
+rewards = typer.Typer(no_args_is_help=True, help="What hosts earn, and why.")
+app.add_typer(rewards, name="rewards")
 upgrade = typer.Typer(no_args_is_help=True, help="Planned changes of the network's rules.")
 app.add_typer(upgrade, name="upgrade")
 
@@ -329,6 +333,50 @@ def receipt_verify(
     from paceline.cli.receipt import print_receipt_verify  # noqa: PLC0415 - loads the node
 
     run_command(lambda: print_receipt_verify(file, home or get_default_home(), header_hash, as_json=json))
+
+
+@price.command("show")
+def price_show(*, home: HomeOption = None, json: JsonFlag = False) -> None:
+    """Price, votes, what the next price would be, and what a token of each model costs."""
+    from paceline.cli.economy import print_prices  # noqa: PLC0415 - loads the node
+
+    run_command(lambda: print_prices(home or get_default_home(), as_json=json))
+
+
+@price.command("vote")
+def price_vote(
+    *,
+    amount: Annotated[str, typer.Argument(help='Of a unit of compute, such as "2 micoin".')],
+    node: Annotated[str | None, typer.Option("--name", help="Node that votes. Default: the home's first.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the ledger would say; send nothing.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Say what a unit of compute should cost; the weighted median of all votes is the price of the next epoch."""
+    from paceline.cli.economy import vote_price  # noqa: PLC0415 - loads the node
+
+    run_command(lambda: vote_price(home or get_default_home(), node, amount, dry_run=dry_run))
+
+
+@rewards.command("explain")
+def rewards_explain(
+    *,
+    node: Annotated[str, typer.Argument(help="Name of the node.")],
+    epoch: Annotated[int | None, typer.Option(min=0, help="Which settlement. Default: the last one.")] = None,
+    home: HomeOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Explain with numbers what a node was released, and what it was not."""
+    from paceline.cli.economy import print_reward  # noqa: PLC0415 - loads the node
+
+    run_command(lambda: print_reward(home or get_default_home(), node, epoch, as_json=json))
+
+
+@app.command()
+def supply(*, home: HomeOption = None, json: JsonFlag = False) -> None:
+    """Where every coin is, and how far issuance has come."""
+    from paceline.cli.economy import print_economy  # noqa: PLC0415 - loads the node
+
+    run_command(lambda: print_economy(home or get_default_home(), as_json=json))
 
 
 @upgrade.command("vote")

@@ -16,6 +16,7 @@ from paceline.base.errors import ConfigError, Invalid
 from paceline.cli.network import ControlClient
 from paceline.cli.printing import print_found
 from paceline.cli.sponsor import require_running
+from paceline.cli.standing import find_standing
 from paceline.economy.denominations import format_coins, format_dollars, parse_coins, parse_dollars
 from paceline.ledger.state import State
 from paceline.node.chains.chain import EXPIRY_BLOCKS, sign_unordered
@@ -24,7 +25,6 @@ from paceline.node.control import QuoteOrder, Sent
 from paceline.node.home import Home
 from paceline.protocol.genesis import compute_chain_id
 from paceline.protocol.pools import BuyCoins, RedeemCoins
-from paceline.store.state import MemoryStateStore, SqliteStateStore
 
 Found = TypeVar("Found", PoolStatus, Quote)
 LABEL = "tUSD is a test asset: it has no value"
@@ -108,36 +108,10 @@ def _find_account(home: Home, name: str) -> bytes:
 
 
 def _ask(home: Home, ask: Callable[[ControlClient], Found], read: Callable[[State], Found]) -> Found:
-    """What the running network says, or what the stores hold when nothing runs."""
-    running = home.load_running()
-    if running is None:
-        try:
-            return _read_stores(home, read)
-        except Invalid as problem:
-            raise ConfigError(str(problem)) from None
-    client = ControlClient(running.web_url, home.load_token())
     try:
-        return ask(client)
-    finally:
-        client.close()
-
-
-def _read_stores(home: Home, read: Callable[[State], Found]) -> Found:
-    """By the node that got furthest; without any block nothing has moved yet."""
-    stores = [SqliteStateStore(path, durable=False) for path in _list_stores(home)]
-    try:
-        best = max(stores, key=lambda store: store.height, default=None)
-        if best is None:
-            return read(State(MemoryStateStore(), height=0))
-        return read(State(best, height=best.height))
-    finally:
-        for store in stores:
-            store.close()
-
-
-def _list_stores(home: Home) -> list[Path]:
-    paths = [home.node_path(name) / "chain.sqlite" for name in home.node_names()]
-    return [path for path in paths if path.exists()]
+        return find_standing(home, ask, read)
+    except Invalid as problem:
+        raise ConfigError(str(problem)) from None
 
 
 def _send(home: Home, name: str, message: BuyCoins | RedeemCoins) -> Sent:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +12,11 @@ import msgspec
 import typer
 from rich.console import Console
 
-from paceline.base.errors import ConfigError
+from paceline.base.errors import ConfigError, Invalid
 from paceline.cli.command import run_command
 from paceline.cli.environment import get_default_home
+from paceline.economy.denominations import parse_coins
 from paceline.protocol import proposals as p
-from paceline.protocol.params import NICOIN_PER_COIN
 
 propose_app = typer.Typer(
     no_args_is_help=True, help="Ask the network to decide. A deposit stands beside each proposal until its voting ends."
@@ -98,7 +97,7 @@ def propose_model(
 def propose_grant(
     *,
     address: Annotated[str, typer.Argument(help="The account that gets it: 40 hex digits.")],
-    coins: Annotated[str, typer.Argument(help="How many coins, with up to nine decimals.")],
+    coins: Annotated[str, typer.Argument(help='How much, such as "12.5 icon".')],
     title: Title,
     text: Text = "",
     author: Author = "user",
@@ -108,7 +107,7 @@ def propose_grant(
 ) -> None:
     """Pay coins of the training fund to an account."""
     options = _collect(home, author, title, text, dry_run=dry_run, yes=yes)
-    run_command(lambda: _propose(options, p.PayGrant(parse_hex(address, 20, "ADDRESS"), parse_coins(coins, "COINS"))))
+    run_command(lambda: _propose(options, p.PayGrant(parse_hex(address, 20, "ADDRESS"), read_amount(coins, "AMOUNT"))))
 
 
 @propose_app.command("method")
@@ -146,7 +145,7 @@ def propose_experiment(
     options = _collect(home, author, title, text, dry_run=dry_run, yes=yes)
 
     def run() -> None:
-        amount, digest = parse_coins(budget, "--budget"), parse_hex(data, 32, "--data")
+        amount, digest = read_amount(budget, "--budget"), parse_hex(data, 32, "--data")
         _propose(options, p.FundExperiment(method, digest, read_file(plan, p.MAX_PLAN_BYTES), amount))
 
     run_command(run)
@@ -249,16 +248,15 @@ def parse_hex(text: str, size: int, what: str) -> bytes:
     return bytes.fromhex(text)
 
 
-def parse_coins(text: str, what: str) -> int:
-    """Nicoin of an amount in coins. Errors: ConfigError."""
+def read_amount(text: str, what: str) -> int:
+    """Nicoin of an amount above 0 with its word. Errors: ConfigError naming what was to be given."""
     try:
-        nicoin = Decimal(text) * NICOIN_PER_COIN
-        whole = nicoin.is_finite() and nicoin == int(nicoin)
-    except InvalidOperation:
-        whole, nicoin = False, Decimal(0)
-    if not whole or nicoin <= 0:
-        raise ConfigError(f"{what}: {text!r} is no amount of coins above 0 with up to nine decimals")
-    return int(nicoin)
+        nicoin = parse_coins(text)
+    except Invalid as problem:
+        raise ConfigError(f"{what}: {problem.message}") from None
+    if nicoin == 0:
+        raise ConfigError(f"{what}: at least 1 nicoin is needed")
+    return nicoin
 
 
 def _collect(home: Path | None, author: str, title: str, text: str, *, dry_run: bool, yes: bool) -> ProposeOptions:

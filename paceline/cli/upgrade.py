@@ -10,7 +10,7 @@ from paceline.base.errors import ConfigError
 from paceline.cli.network import ControlClient
 from paceline.cli.printing import print_found
 from paceline.cli.sponsor import require_running
-from paceline.ledger.state import State
+from paceline.cli.standing import find_standing
 from paceline.ledger.upgrades import HANDLERS
 from paceline.node.chains.chain import EXPIRY_BLOCKS, sign_unordered
 from paceline.node.chains.upgrades import PlanLine, UpgradeStatus, build_upgrade_status
@@ -18,7 +18,6 @@ from paceline.node.control import Sent
 from paceline.node.home import Home
 from paceline.protocol.genesis import compute_chain_id
 from paceline.protocol.messages import CancelUpgrade, PlanUpgrade
-from paceline.store.state import MemoryStateStore, SqliteStateStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,31 +65,11 @@ def load_upgrade_status(home: Home) -> UpgradeStatus:
 
     Errors: ConfigError when the folder holds no network; TransportError when it runs but does not answer.
     """
-    home.load_genesis()
-    running = home.load_running()
-    if running is None:
-        return _read_stores(home)
-    client = ControlClient(running.web_url, home.load_token())
-    try:
-        return client.get("/upgrade", UpgradeStatus)
-    finally:
-        client.close()
-
-
-def _read_stores(home: Home) -> UpgradeStatus:
-    """The view of the node that got furthest: after a stop this is what its operator wants to know."""
-    best = build_upgrade_status(State(MemoryStateStore(), height=0), HANDLERS.__contains__)
-    for name in home.node_names():
-        path = home.node_path(name) / "chain.sqlite"
-        if not path.exists():
-            continue
-        store = SqliteStateStore(path, durable=False)
-        try:
-            found = build_upgrade_status(State(store, height=store.height), HANDLERS.__contains__)
-        finally:
-            store.close()
-        best = max(best, found, key=lambda view: view.height)
-    return best
+    return find_standing(
+        home,
+        lambda client: client.get("/upgrade", UpgradeStatus),
+        lambda state: build_upgrade_status(state, HANDLERS.__contains__),
+    )
 
 
 def _choose_node(home: Home, name: str | None) -> str:

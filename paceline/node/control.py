@@ -24,6 +24,7 @@ from paceline.ledger.tasks import TASKS
 from paceline.models.byte_gpt import sample_text
 from paceline.node.answers.receipts import ReceiptMaker
 from paceline.node.answers.reports import build_report
+from paceline.node.chains.economy import build_economy_status, build_reward
 from paceline.node.chains.pools import Side, build_pool_status, build_quote
 from paceline.node.chains.proposals import build_governance_status
 from paceline.node.chains.trial import try_transaction
@@ -168,6 +169,8 @@ class Control:
                 Route("/trial", self._guard(self._trial), methods=["POST"]),
                 Route("/upgrade", self._guard(self._upgrade), methods=["GET"]),
                 Route("/governance", self._guard(self._governance), methods=["GET"]),
+                Route("/economy", self._guard(self._economy), methods=["GET"]),
+                Route("/reward", self._guard(self._reward), methods=["GET"]),
                 Route("/pool", self._guard(self._pool), methods=["GET"]),
                 Route("/pool/quote", self._guard(self._quote), methods=["POST"]),
                 Route("/advance", self._guard(self._advance), methods=["POST"]),
@@ -296,6 +299,17 @@ class Control:
     async def _upgrade(self, _: Request) -> object:
         chain = self._context.chain
         return build_upgrade_status(chain.read(), chain.application.has_handler)
+
+    async def _economy(self, _: Request) -> object:
+        chain = self._context.chain
+        return build_economy_status(chain.read(), chain.application.params)
+
+    async def _reward(self, request: Request) -> object:
+        epoch = request.query_params.get("epoch", "")
+        if epoch and not epoch.isdecimal():
+            raise ConfigError(f"epoch: {epoch!r} is no number of an epoch")
+        name = request.query_params.get("node", "")
+        return build_reward(self._context.chain.read(), name, int(epoch) if epoch else None)
 
     async def _pool(self, request: Request) -> object:
         account = _parse_digest(request.query_params.get("account", ""), "account")

@@ -11,10 +11,10 @@ from joined_network import open_network, wait_for
 from typer.testing import CliRunner
 
 from paceline.base.errors import ConfigError
-from paceline.cli.governance import format_coins
+from paceline.cli.governance import format_change
 from paceline.cli.main import app
 from paceline.cli.network import ControlClient
-from paceline.cli.propose import parse_coins, read_model_file
+from paceline.cli.propose import read_amount, read_model_file
 from paceline.node.home import NewHome, create_home
 from paceline.node.settings import SOLO
 from paceline.protocol.params import GovernanceParams
@@ -78,11 +78,11 @@ def test_a_parameter_from_its_proposal_to_the_epoch_in_which_it_holds(tmp_path, 
 
         code, told = run(*words, "--dry-run")
         assert code == 0 and "Nothing was sent." in told, told
-        assert "100 to 10,000,000 nicoin; 1,000 holds" in told and "100 coins  proposal deposits" in told
-        assert "0.000001 coins  core reserve" in told and ask(home)["proposals"] == []
+        assert "100 to 10,000,000 nicoin; 1,000 holds" in told and "100 icon  proposal deposits" in told
+        assert "1 uicoin  core reserve" in told and ask(home)["proposals"] == []
         code, told = run("propose", "parameter", "transfer_fee", "99", "--title", "x", "--yes", *place)
         assert code == 2 and "would refuse this: out-of-bounds" in told
-        code, told = run("propose", "grant", "00" * 20, "0.5", "--title", "x", "--dry-run", *place)
+        code, told = run("propose", "grant", "00" * 20, "0.5 icon", "--title", "x", "--dry-run", *place)
         assert code == 2 and "over-fund" in told
         code, told = run("propose", "text", "--title", "x", "--text", "y", "--from", "node-1", "--yes", *place)
         assert code == 2 and "over-balance" in told
@@ -139,9 +139,9 @@ def test_an_idle_home_is_read_and_nothing_is_sent_from_it(idle_home):
         (("propose", "text", "--title", "é", "--text", "x"), "--title must be 1 to 100"),
         (("propose", "text", "--title", "x", "--text", "y" * 2_001), "--text must be 0 to 2000"),
         (("propose", "text", "--title", "x", "--text", "y", "--from", "node-9"), "this home has user, node-1, node-2"),
-        (("propose", "grant", "12", "5", "--title", "x"), "ADDRESS must be 40 hex digits"),
-        (("propose", "grant", "00" * 20, "0", "--title", "x"), "no amount of coins above 0"),
-        (("propose", "grant", "00" * 20, "2e9", "--title", "x"), "cannot be proposed as it stands"),
+        (("propose", "grant", "12", "5 icon", "--title", "x"), "ADDRESS must be 40 hex digits"),
+        (("propose", "grant", "00" * 20, "0 icon", "--title", "x"), "at least 1 nicoin"),
+        (("propose", "grant", "00" * 20, "2000000000 icon", "--title", "x"), "at most"),
         (("propose", "method", "zz", "here", "--title", "x"), "CODE_HASH must be 64 hex digits"),
         (("propose", "method", "00" * 32, "two words", "--title", "x"), "cannot be proposed as it stands"),
         (("propose", "model", "/nowhere.toml", "--title", "x"), "/nowhere.toml cannot be read"),
@@ -162,7 +162,7 @@ def test_invalid_experiment_plans(idle_home, tmp_path):
             "--plan",
             str(plan),
             "--budget",
-            "5",
+            "5 icon",
             "--title",
             "x",
             "--home",
@@ -202,18 +202,14 @@ def test_a_model_file_becomes_an_entry(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "nicoin"), [("5", 5 * 10**9), ("0.000000001", 1), ("1.5", 1_500_000_000), ("1e3", 10**12)]
+    ("text", "told"), [("5", "no amount"), ("0 icon", "at least 1 nicoin"), ("1.5 nicoin", "digits")]
 )
-def test_amounts_in_coins_are_exact(text, nicoin):
-    assert parse_coins(text, "COINS") == nicoin
+def test_invalid_amounts_name_what_was_to_be_given(text, told):
+    with pytest.raises(ConfigError, match=f"--budget: .*{told}"):
+        read_amount(text, "--budget")
 
 
-@pytest.mark.parametrize("text", ["", "-1", "0", "0.0000000001", "nan", "inf", "1,5", "five"])
-def test_invalid_amounts(text):
-    with pytest.raises(ConfigError, match="no amount of coins"):
-        parse_coins(text, "COINS")
-
-
-def test_amounts_are_shown_exactly():
-    assert format_coins(-100_000_001_000) == "-100.000001 coins"
-    assert format_coins(1_234 * 10**9) == "1,234 coins"
+def test_amounts_are_exact():
+    assert read_amount("0.000000001 icon", "AMOUNT") == 1
+    assert format_change(-100_000_001_000) == "-100.000001 icon"
+    assert format_change(1_234 * 10**9) == "1234 icon"

@@ -1,0 +1,151 @@
+"""What `paceline price` and `paceline rewards` do: ask the running network or the stores, and print in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from rich.console import Console
+
+from paceline.base.errors import ConfigError, Invalid
+from paceline.base.integers import PPM
+from paceline.cli.network import ControlClient
+from paceline.cli.printing import print_found
+from paceline.cli.sponsor import require_running
+from paceline.cli.standing import find_standing
+from paceline.economy.denominations import format_coins, parse_coins
+from paceline.economy.prices import require_price
+from paceline.ledger.parameters import get_params
+from paceline.node.chains.chain import EXPIRY_BLOCKS, sign_unordered
+from paceline.node.chains.economy import EconomyStatus, PriceStatus, RewardLine, build_economy_status, build_reward
+from paceline.node.chains.trial import Trial
+from paceline.node.control import Sent
+from paceline.node.home import Home
+from paceline.protocol.genesis import compute_chain_id
+from paceline.protocol.prices import VotePrice
+
+
+def print_prices(path: Path, *, as_json: bool) -> None:
+    """Print the price of a unit of compute, the votes, and what each model's token costs.
+
+    Errors: ConfigError when the folder holds no network; TransportError when it runs but does not answer.
+    """
+    found = _load_economy(Home(path)).prices
+    print_found(found, _describe_prices, as_json=as_json)
+
+
+def print_economy(path: Path, *, as_json: bool) -> None:
+    """Print where every coin is and how far issuance is. Errors: as `print_prices`."""
+    print_found(_load_economy(Home(path)), _describe_economy, as_json=as_json)
+
+
+def print_reward(path: Path, name: str, epoch: int | None, *, as_json: bool) -> None:
+    """Explain a node's reward with its numbers. Errors: as `print_prices`, and ConfigError without such a node or epoch."""
+    query = "" if epoch is None else f"&epoch={epoch}"
+    found = find_standing(
+        Home(path),
+        lambda client: client.get(f"/reward?node={name}{query}", RewardLine),
+        lambda state: build_reward(state, name, epoch),
+    )
+    print_found(found, _describe_reward, as_json=as_json)
+
+
+def vote_price(path: Path, name: str | None, amount: str, *, dry_run: bool) -> None:
+    """Vote with a node's key on the price of a unit of compute.
+
+    Errors: ConfigError when the amount is no price, nothing runs here, or the ledger refuses; TransportError when the network
+    does not answer.
+    """
+    try:
+        price = require_price(parse_coins(amount))
+    except Invalid as problem:
+        raise ConfigError(f"{amount}: {problem.message}") from None
+    home = Home(path)
+    home.load_genesis()
+    voter = name or home.get_first_name()
+    if voter not in home.node_names():
+        raise ConfigError(f"--name {voter}: this home has {', '.join(home.node_names())}")
+    with closing(ControlClient(require_running(home).web_url, home.load_token())) as client:
+        expires_at = client.get("/economy", EconomyStatus).height + EXPIRY_BLOCKS
+        signed = sign_unordered(
+            VotePrice(price), home.load_key(voter), compute_chain_id(home.load_genesis()), expires_at
+        )
+        console = Console(soft_wrap=True)
+        if dry_run:
+            trial = client.post("/trial", signed, Trial)
+            said = "would take" if trial.code == "ok" else f"would refuse ({trial.code}: {trial.message})"
+            console.print(
+                f"The ledger {said} this vote of {voter}; a vote moves no coins. Nothing was sent.", highlight=False
+            )
+            return
+        height = client.post("/transaction", signed, Sent).height
+    console.print(f"{voter} votes for {format_coins(price)} a unit of compute (block {height}).", highlight=False)
+
+
+def _load_economy(home: Home) -> EconomyStatus:
+    params = home.load_genesis().params
+    return find_standing(
+        home,
+        lambda client: client.get("/economy", EconomyStatus),
+        lambda state: build_economy_status(state, get_params(state, params)),
+    )
+
+
+def _describe_prices(found: PriceStatus) -> Iterator[str]:
+    yield f"epoch   {found.epoch}, which ends with height {found.epoch_ends} (now {found.height})"
+    yield f"price   {format_coins(found.unit_price)} a unit of compute"
+    yield f"next    {format_coins(found.next_price)}, if the epoch ended now"
+    for vote in found.votes:
+        price = format_coins(vote.price) if vote.price else "never voted: counts with the last price"
+        yield f"vote    {vote.node} ({vote.weight_ppm / 10_000:.2f} % of weight): {price}"
+    for model in found.models:
+        source = "" if model.listed else ", not in the registry"
+        units = f"{model.micro_units / PPM:g} units of compute a token{source}; {model.hosts} hosts"
+        yield f"model   {model.model}: {format_coins(model.token_price)} a token ({units})"
+
+
+def _describe_economy(found: EconomyStatus) -> Iterator[str]:
+    yield f"height    {found.height}"
+    for place in found.places:
+        yield f"{place.name:<18}  {format_coins(place.nicoin):>32}  {place.share_ppm / 10_000:8.4f} %"
+    yield f"{'all':<18}  {format_coins(sum(place.nicoin for place in found.places)):>32}"
+    issued = found.issuance
+    yield (
+        f"issuance  batch {issued.batch} of {issued.batches}, subsidy {issued.subsidy_ppm / 10_000:.2f} %: "
+        f"{format_coins(issued.issued)} issued, {format_coins(issued.left_in_batch)} left in the batch"
+    )
+    yield f"floor     {format_coins(issued.floor)} in this epoch"
+
+
+def _describe_reward(found: RewardLine) -> Iterator[str]:
+    yield f"{found.node}, epoch {found.epoch}: {found.tasks} answers and updates, {found.checks} checks"
+    yield f"  held      {format_coins(found.due)} for finished work, after the training fund's share"
+    yield f"  new coins {format_coins(found.share)}, its part by Race weight among those who worked"
+    yield f"  accuracy   {_percent(found.accuracy_ppm)}: {_describe_accuracy(found)}"
+    yield f"  checking   {_percent(found.validation_ppm)}: judged {found.fulfilled} of {found.duties} drawn checks, one is forgiven"
+    yield (
+        f"  work       {_percent(found.work_ppm)}: answered {max(0, found.answered)} of {found.drawn} drawn tasks; forgiven are "
+        f"{found.absence_ppm / 10_000:g} %, three deviations and one task"
+    )
+    missed = min(found.missed_blocks, found.epoch_blocks)
+    yield f"  presence   {_percent(found.presence_ppm)}: missed {missed} of {found.epoch_blocks} blocks"
+    yield f"  together   {_percent(found.share_ppm)} of what is held and of the new coins"
+    yield f"  released  {format_coins(found.released)} held pay and {format_coins(found.issued)} new coins, free over the next epochs"
+    if found.besides:
+        yield f"  besides   {format_coins(found.besides)} of bounties, jackpots and fees of reports, free at once"
+    if found.forfeited:
+        yield f"  lost      {format_coins(found.forfeited)}: what the criteria withheld, was refunded or no longer vests"
+    yield f"  vesting   {format_coins(found.freed)} of earlier epochs came free; {format_coins(found.still_vesting)} are not free yet"
+
+
+def _describe_accuracy(found: RewardLine) -> str:
+    if found.is_guilty:
+        return "a majority of all weight found a result false; everything held is lost"
+    if found.is_fooled:
+        return "it passed forced errors, so its checks are worth nothing"
+    return "no result was found false"
+
+
+def _percent(ppm: int) -> str:
+    return f"{ppm / 10_000:5.1f} %"
