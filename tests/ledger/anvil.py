@@ -70,8 +70,16 @@ class Anvil:
         order = {"from": sender, "data": data}
         if to is not None:
             self.call("eth_call", {**order, "to": to}, "latest")
-        found = self.call("eth_getTransactionReceipt", self.submit(sender, to, data))
+        found = self.wait(self.submit(sender, to, data))
         assert found["status"] == "0x1", found
+        return found
+
+    def wait(self, transaction):
+        """The receipt, once the block is made: the node answers before that."""
+        deadline = time.monotonic() + START_SECONDS
+        while (found := self.call("eth_getTransactionReceipt", transaction)) is None:
+            assert time.monotonic() < deadline, "no block is made"
+            time.sleep(0.02)
         return found
 
     def read(self, to, data):

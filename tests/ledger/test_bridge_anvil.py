@@ -15,6 +15,8 @@ from paceline.protocol.params import TINY, BridgeParams
 from paceline.protocol.pools import BuyCoins, TransferAsset
 
 DEPOSITORS = 20
+SMALL = hex(200_000)
+"""Gas, so that all of them fit into a block."""
 ATTESTERS = (1, 2, 3, 4)
 MINT, APPROVE = "mint(address,uint256)", "approve(address,uint256)"
 DEPOSIT, RELEASE = "deposit(bytes20,uint256)", "release(uint256,address,uint256,bytes[])"
@@ -51,8 +53,8 @@ class Sides:
         self.node.call("evm_setAutomine", False)
         for place, amount in enumerate(amounts):
             if place == len(amounts) // 2:
-                self.node.submit(sender, self.contract, call_data(DEPOSIT, bytes([99]) * 20, 0))
-            self.node.submit(sender, self.contract, call_data(DEPOSIT, bytes([place + 1]) * 20, amount))
+                self.node.submit(sender, self.contract, call_data(DEPOSIT, bytes([99]) * 20, 0), gas=SMALL)
+            self.node.submit(sender, self.contract, call_data(DEPOSIT, bytes([place + 1]) * 20, amount), gas=SMALL)
         self.node.call("evm_mine")
         self.node.call("evm_setAutomine", True)
         return int(self.node.call("eth_blockNumber"), 16)
