@@ -6,6 +6,7 @@ from paceline.ledger import (
     accounts,
     asset,
     beacon,
+    bridge,
     ceremony,
     channel_closes,
     channels,
@@ -33,6 +34,7 @@ from paceline.ledger import (
 )
 from paceline.ledger.admission import Admitted
 from paceline.ledger.state import State
+from paceline.protocol import bridge as b
 from paceline.protocol import channels as c
 from paceline.protocol import messages as m
 from paceline.protocol import pools as p
@@ -142,7 +144,7 @@ def _execute_on_proposals(state: State, params: NetworkParams, admitted: Admitte
 
 
 def _execute_on_pools(state: State, params: NetworkParams, admitted: Admitted) -> bool:
-    """Messages on the liquidity pool and the test asset; False for any other."""
+    """Messages on the liquidity pool, the test asset and the bridge; False for any other."""
     sender, message = admitted.sender, admitted.body.message
     match message:
         case p.TransferAsset():
@@ -151,6 +153,12 @@ def _execute_on_pools(state: State, params: NetworkParams, admitted: Admitted) -
             liquidity.apply_buy(state, params, sender, message)
         case p.RedeemCoins():
             liquidity.apply_redeem(state, params, sender, message)
+        case b.AttestHeader():
+            bridge.apply_attestation(state, params, sender, message)
+        case b.ClaimDeposit():
+            bridge.apply_claim(state, params, message)
+        case b.WithdrawAsset():
+            bridge.apply_withdrawal(state, params, sender, message)
         case _:
             return False
     return True

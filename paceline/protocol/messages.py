@@ -13,7 +13,7 @@ from paceline.base.hashing import hash_parts
 from paceline.protocol.channels import CHANNEL_DUTIES, ChannelMessage
 from paceline.protocol.codec import Record, decode, encode
 from paceline.protocol.dummies import RevealDummies, SubmitMarked
-from paceline.protocol.pools import PoolMessage
+from paceline.protocol.pools import POOL_DUTIES, PoolMessage
 from paceline.protocol.prices import VotePrice
 from paceline.protocol.proposals import SubmitProposal, VoteProposal
 from paceline.protocol.traps import NO_SEAL, ShowDraws
@@ -462,6 +462,7 @@ DUTIES = (
     ShowDraws,
     JudgeNode,
     *CHANNEL_DUTIES,
+    *POOL_DUTIES,
     JoinRun,
     CommitUpdate,
     JudgeUpdate,

@@ -187,6 +187,17 @@ class PoolParams(Record, kw_only=True, frozen=True):
     """Nicoin that a trade with the liquidity pool has at least."""
 
 
+class BridgeParams(Record, kw_only=True, frozen=True):
+    """Where dollars of the test asset come in from another chain, and go out to (decision 039)."""
+
+    chain: Annotated[int, Meta(ge=0, le=2**48)] = 0
+    """Chain id of the other chain, as its transactions carry it."""
+    contract: Annotated[bytes, Meta(max_length=20)] = b""
+    """20 bytes; empty for a network without a bridge."""
+    open_votes: Annotated[int, Meta(ge=1, le=1_024)] = 64
+    """Headers without a majority that one node may have attested; the oldest vote goes first."""
+
+
 class NetworkParams(Record, kw_only=True, frozen=True):
     """All shared numbers of a network."""
 
@@ -261,6 +272,7 @@ class NetworkParams(Record, kw_only=True, frozen=True):
     """How much the subsidy falls where one batch of issuance ends and the next begins; no batch under way is touched."""
     governance: GovernanceParams = GovernanceParams()
     pools: PoolParams = PoolParams()
+    bridge: BridgeParams = BridgeParams()
 
 
 TINY = NetworkParams(

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from paceline.protocol.bridge import AttestHeader, ClaimDeposit, WithdrawAsset
 from paceline.protocol.codec import Record
 
 _Address = Annotated[bytes, Meta(min_length=20, max_length=20)]
@@ -37,4 +38,5 @@ class RedeemCoins(Record, frozen=True, tag="redeem-coins"):
     least: _Amount
 
 
-PoolMessage = TransferAsset | BuyCoins | RedeemCoins
+PoolMessage = TransferAsset | BuyCoins | RedeemCoins | AttestHeader | ClaimDeposit | WithdrawAsset
+POOL_DUTIES = (AttestHeader,)
