@@ -11,26 +11,22 @@ from typing import Annotated
 from msgspec import Meta
 
 from paceline.protocol.codec import Record
+from paceline.protocol.fields import Amount, Count, Digest, Height
 
 MAX_PROOF_NODES = 16
 """A key of a receipt has at most six nibbles; each node of its path takes one or more."""
 
-_Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
 _Foreign = Annotated[bytes, Meta(min_length=20, max_length=20)]
-_Chain = Annotated[int, Meta(ge=0, le=2**48)]
-_Number = Annotated[int, Meta(ge=0, le=2**48)]
-_Count = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-_Amount = Annotated[int, Meta(ge=0, le=10**18)]
 _Node = Annotated[bytes, Meta(max_length=64 * 1024)]
 
 
 class AttestHeader(Record, frozen=True, tag="attest-header"):
     """A node saw this final header on the bridge's other chain."""
 
-    chain: _Chain
-    number: _Number
-    block_hash: _Digest
-    receipts_root: _Digest
+    chain: Height
+    number: Height
+    block_hash: Digest
+    receipts_root: Digest
 
 
 class ClaimDeposit(Record, frozen=True, tag="claim-deposit"):
@@ -39,9 +35,9 @@ class ClaimDeposit(Record, frozen=True, tag="claim-deposit"):
     The path's last node holds the receipt itself.
     """
 
-    number: _Number
-    transaction: _Count
-    log: _Count
+    number: Height
+    transaction: Count
+    log: Count
     proof: Annotated[tuple[_Node, ...], Meta(min_length=1, max_length=MAX_PROOF_NODES)]
 
 
@@ -49,4 +45,4 @@ class WithdrawAsset(Record, frozen=True, tag="withdraw-asset"):
     """Burn micro-dollars here, to be paid to an account of the other chain."""
 
     to: _Foreign
-    amount: _Amount
+    amount: Amount

@@ -10,37 +10,36 @@ from typing import Annotated
 from msgspec import Meta
 
 from paceline.base.hashing import hash_parts
-from paceline.protocol.channels import CHANNEL_DUTIES, ChannelMessage
+from paceline.protocol.channels import ChannelMessage
 from paceline.protocol.codec import Record, decode, encode
 from paceline.protocol.dummies import RevealDummies, SubmitMarked
-from paceline.protocol.pools import POOL_DUTIES, PoolMessage
+from paceline.protocol.fields import (
+    AddressBytes,
+    Amount,
+    Count,
+    Digest,
+    GroupKeyBytes,
+    Height,
+    Id,
+    KeyBytes,
+    Link,
+    Name,
+    Outcome,
+    PartialBytes,
+    ProofBytes,
+    Reason,
+    SignatureBytes,
+    Url,
+    Word,
+)
+from paceline.protocol.pools import PoolMessage
 from paceline.protocol.prices import VotePrice
 from paceline.protocol.proposals import SubmitProposal, VoteProposal
 from paceline.protocol.traps import NO_SEAL, ShowDraws
 
 MAX_TRANSACTION_BYTES = 256 * 1024
-MAX_SUPPLY = 10**18
-PARTIAL_BYTES = 48
 MAX_SKIPS = 32
 BUSY, LATE = "busy", "late"
-
-AddressBytes = Annotated[bytes, Meta(min_length=20, max_length=20)]
-Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
-KeyBytes = Annotated[bytes, Meta(min_length=32, max_length=32)]
-GroupKeyBytes = Annotated[bytes, Meta(min_length=48, max_length=48)]
-ProofBytes = Annotated[bytes, Meta(min_length=64, max_length=64)]
-PartialBytes = Annotated[bytes, Meta(min_length=PARTIAL_BYTES, max_length=PARTIAL_BYTES)]
-SignatureBytes = Annotated[bytes, Meta(min_length=64, max_length=64)]
-Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
-Amount = Annotated[int, Meta(ge=0, le=MAX_SUPPLY)]
-Height = Annotated[int, Meta(ge=0, le=2**48)]
-Count = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-Word = Annotated[int, Meta(ge=0)]
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern="^[a-z0-9][a-z0-9._-]*$")]
-Url = Annotated[str, Meta(max_length=200, pattern="^(https?://[!-~]+)?$")]
-Link = Annotated[str, Meta(max_length=200, pattern="^([0-9a-f]{40}@[!-~]+)?$")]
-Outcome = Annotated[str, Meta(pattern="^(accepted|rejected|undecided)$")]
-Reason = Annotated[str, Meta(max_length=160, pattern="^[ -~]*$")]
 
 ACCEPTED, REJECTED, UNDECIDED = "accepted", "rejected", "undecided"
 
@@ -77,7 +76,7 @@ class RevealSeed(Record, frozen=True, tag="reveal-seed"):
 class PostPartials(Record, frozen=True, tag="post-partials"):
     """A member's partial signatures, one per slot: for a beacon index (`height`) or an epoch (`race`)."""
 
-    kind: Annotated[str, Meta(pattern="^(height|race)$")]
+    kind: Annotated[str, Meta(pattern=r"^(height|race)\Z")]
     number: Count
     group: Count
     partials: Annotated[tuple[PartialBytes, ...], Meta(min_length=1, max_length=1_024)]
@@ -264,7 +263,7 @@ class Skip(Record, frozen=True):
     """Why a node that was drawn earlier does not do a task: `busy` in its own words, `late` in the relay's."""
 
     node: AddressBytes
-    kind: Annotated[str, Meta(pattern="^(busy|late)$")]
+    kind: Annotated[str, Meta(pattern=r"^(busy|late)\Z")]
     height: Height
     signature: SignatureBytes
 
@@ -436,43 +435,6 @@ Message = (
     | SubmitProposal
     | VoteProposal
 )
-
-DUTIES = (
-    CommitSeed,
-    RevealSeed,
-    PostPartials,
-    PostDealing,
-    PostComplaint,
-    RegisterGroupKey,
-    DescribeNode,
-    PlanUpgrade,
-    CancelUpgrade,
-    CommitRace,
-    OpenRace,
-    ReportRace,
-    AccuseRace,
-    JudgeRace,
-    AccuseReport,
-    JudgeReport,
-    SubmitReceipts,
-    RevealDummies,
-    SubmitMarked,
-    CommitVerdict,
-    JudgeTask,
-    ShowDraws,
-    JudgeNode,
-    *CHANNEL_DUTIES,
-    *POOL_DUTIES,
-    JoinRun,
-    CommitUpdate,
-    JudgeUpdate,
-    ReportState,
-    VoteProposal,
-    VotePrice,
-)
-
-BACKGROUND = (PostPartials, PostDealing, PostComplaint)
-"""Duties that hurry nobody by themselves: whoever waits for what they bring about has left a mark on the ledger."""
 
 
 class TransactionBody(Record, frozen=True, kw_only=True):

@@ -73,7 +73,7 @@ class Backup(Record, frozen=True, kw_only=True):
 
     genesis: bytes
     user: Secret | None
-    token: Annotated[str, Meta(pattern="^[!-~]{1,512}$")] | None
+    token: Annotated[str, Meta(pattern=r"^[!-~]{1,512}\Z")] | None
     nodes: Annotated[tuple[NodeBackup, ...], Meta(min_length=1, max_length=1024)]
 
 

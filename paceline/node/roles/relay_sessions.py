@@ -19,7 +19,8 @@ from paceline.ledger.sessions import SESSIONS, Session, compute_session_id, comp
 from paceline.node.context import Context
 from paceline.node.dummies.injector import NoDummies
 from paceline.node.views import Busy, OutOfFunds, UpstreamFailed
-from paceline.protocol.messages import MAX_SKIPS, MAX_SUPPLY, CloseSession, OpenSession
+from paceline.protocol.fields import MAX_SUPPLY
+from paceline.protocol.messages import MAX_SKIPS, CloseSession, OpenSession
 from paceline.protocol.params import NICOIN_PER_COIN
 
 LOG = logging.getLogger(__name__)
