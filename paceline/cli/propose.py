@@ -16,6 +16,7 @@ from paceline.base.errors import ConfigError, Invalid
 from paceline.cli.command import run_command
 from paceline.cli.environment import get_default_home
 from paceline.economy.denominations import parse_coins
+from paceline.models.open_models import load_open_models
 from paceline.protocol import proposals as p
 
 propose_app = typer.Typer(
@@ -78,8 +79,12 @@ def propose_parameter(
 @propose_app.command("model")
 def propose_model(
     *,
-    file: Annotated[
-        Path, typer.Argument(help="TOML: name, licence, context_tokens, million_params, micro_units, memory_mib.")
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A known open model (`paceline doctor` lists them), or a TOML file with name, licence, context_tokens, "
+            "million_params, micro_units, memory_mib."
+        ),
     ],
     title: Title,
     text: Text = "",
@@ -90,7 +95,7 @@ def propose_model(
 ) -> None:
     """Enter a model into the registry, or replace its entry."""
     options = _collect(home, author, title, text, dry_run=dry_run, yes=yes)
-    run_command(lambda: _propose(options, p.EnterModel(read_model_file(file))))
+    run_command(lambda: _propose(options, p.EnterModel(find_model(model))))
 
 
 @propose_app.command("grant")
@@ -211,6 +216,16 @@ def proposals(
     from paceline.cli.governance import print_governance  # noqa: PLC0415 - loads the node
 
     run_command(lambda: print_governance(home or get_default_home(), number, show_parameters=parameters, as_json=json))
+
+
+def find_model(model: str) -> p.ModelEntry:
+    """The entry of a known open model, or of a file. Errors: ConfigError, naming what is known or what is wrong with the file."""
+    known = load_open_models()
+    if model in known:
+        return known[model]
+    if not Path(model).exists():
+        raise ConfigError(f"{model} is neither a file nor one of {', '.join(known)}")
+    return read_model_file(Path(model))
 
 
 def read_model_file(path: Path) -> p.ModelEntry:

@@ -20,7 +20,7 @@ from paceline.economy.self_dealing import compute_most_gain, compute_self_dealin
 from paceline.lab.economy import HONEST, Economy, Floats, compute_gini
 
 Z95 = 1.96
-COALITIONS_PPM = (200_000, 333_333, 500_000)
+COALITIONS_PPM = (200_000, 330_000, 500_000)
 
 
 @dataclass(frozen=True, kw_only=True)
