@@ -18,6 +18,7 @@ from paceline.economy.rewards import Conduct, Criteria, compute_criteria
 from paceline.ledger import (
     attendance,
     bonds,
+    compute_credits,
     dummies,
     earnings,
     forfeits,
@@ -101,6 +102,7 @@ def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     if epoch >= KEPT_EPOCHS:
         SETTLED.delete(state, (epoch - KEPT_EPOCHS).to_bytes(8, "big"))
     prices.end_epoch(state, params)
+    compute_credits.end_epoch(state, params, epoch)
     state.emit("settled", epoch=epoch)
 
 

@@ -12,6 +12,7 @@ from msgspec import Meta
 from paceline.base.hashing import hash_parts
 from paceline.protocol.channels import ChannelMessage
 from paceline.protocol.codec import Record, decode, encode
+from paceline.protocol.credits import CreditMessage
 from paceline.protocol.dummies import RevealDummies, SubmitMarked
 from paceline.protocol.fields import (
     AddressBytes,
@@ -32,6 +33,7 @@ from paceline.protocol.fields import (
     Url,
     Word,
 )
+from paceline.protocol.openings import OpenRun, OpenSession
 from paceline.protocol.pools import PoolMessage
 from paceline.protocol.prices import VotePrice
 from paceline.protocol.proposals import SubmitProposal, VoteProposal
@@ -243,16 +245,6 @@ class JudgeReport(Record, frozen=True, tag="judge-report"):
     verdict: Verdict
 
 
-class OpenSession(Record, frozen=True, tag="open-session"):
-    """Put a deposit in escrow for tasks of one model through one relay."""
-
-    relay: AddressBytes
-    model: Name
-    deposit: Amount
-    dummies_root: Digest = bytes(32)
-    """Root over the prompts of dummies that the relay may mix in; random bytes when it has none."""
-
-
 class CloseSession(Record, frozen=True, tag="close-session"):
     """Return what a session did not spend."""
 
@@ -347,18 +339,6 @@ class ReportTask(Record, frozen=True, tag="report-task"):
     task: Digest
 
 
-class OpenRun(Record, frozen=True, tag="open-run"):
-    """Open a training run: what to train on which data, with whom, for how much."""
-
-    plan: Annotated[bytes, Meta(max_length=4096)]
-    data_hash: Digest
-    state_hash: Digest
-    rounds: Annotated[int, Meta(ge=1, le=10_000)]
-    trainers: Annotated[int, Meta(ge=1, le=64)]
-    segments: Annotated[int, Meta(ge=1, le=1_000)]
-    budget: Amount
-
-
 class JoinRun(Record, frozen=True, tag="join-run"):
     """Offer to train in a run."""
 
@@ -427,6 +407,7 @@ Message = (
     | ReportTask
     | ChannelMessage
     | PoolMessage
+    | CreditMessage
     | OpenRun
     | JoinRun
     | CommitUpdate

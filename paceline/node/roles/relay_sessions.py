@@ -20,7 +20,8 @@ from paceline.node.context import Context
 from paceline.node.dummies.injector import NoDummies
 from paceline.node.views import Busy, OutOfFunds, UpstreamFailed
 from paceline.protocol.fields import MAX_SUPPLY
-from paceline.protocol.messages import MAX_SKIPS, CloseSession, OpenSession
+from paceline.protocol.messages import MAX_SKIPS, CloseSession
+from paceline.protocol.openings import OpenSession
 from paceline.protocol.params import NICOIN_PER_COIN
 
 LOG = logging.getLogger(__name__)
