@@ -38,12 +38,11 @@ def find_account(home: Home, text: str, what: str) -> Account:
         return Account(address, describe_address(home, address))
     if text in contacts:
         return Account(contacts[text], f"contact {text}")
-    if home.exists:
-        if text in account_names(home):
-            return Account(home.load_key(text).address, f"{text} of this home")
-        node = _find_node(home, text)
-        if node is not None:
-            return Account(node, f"node {text}")
+    if text in account_names(home):
+        return Account(home.load_key(text).address, f"{text} of this home")
+    node = _find_node(home, text) if home.exists else None
+    if node is not None:
+        return Account(node, f"node {text}")
     raise ConfigError(f"{what} must be 40 hex digits, a contact, an account of this home or a node; {text!r} is none")
 
 

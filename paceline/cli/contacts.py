@@ -32,8 +32,7 @@ def add(
 
     def command() -> None:
         where = Home(home or get_default_home())
-        taken = account_names(where) if where.exists else where.key_names()
-        print(f"{name} is {add_contact(where, name, address, taken).hex()}")
+        print(f"{name} is {add_contact(where, name, address, account_names(where)).hex()}")
 
     run_command(command)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from paceline.cli.account_keys import export_key, import_key, new_key
 from paceline.cli.api_keys import api_key_app
 from paceline.cli.audit import audit_app
 from paceline.cli.command import run_command
@@ -34,6 +35,9 @@ beacon = typer.Typer(no_args_is_help=True, help="Verify the network's chance.")
 app.add_typer(beacon, name="beacon")
 app.add_typer(race_app, name="race")
 app.add_typer(audit_app, name="audit")
+keys_app.command("new")(new_key)
+keys_app.command("import")(import_key)
+keys_app.command("export")(export_key)
 app.add_typer(keys_app, name="keys")
 app.add_typer(econ_app, name="econ")
 app.add_typer(cost_app, name="cost")

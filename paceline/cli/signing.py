@@ -29,16 +29,23 @@ REFUSED = "the ledger would refuse this"
 
 
 def account_names(home: Home) -> list[str]:
-    """Names of all accounts that this home has a key for. Errors: ConfigError when the folder holds no network."""
-    nodes, keys = home.node_names(), home.key_names()
-    return [USER, *nodes, *(name for name in keys if name != USER and name not in nodes)]
+    """Names of all accounts that this home has a key for; where no network lives they can only sign what was brought."""
+    nodes = home.node_names() if home.exists else []
+    keys = [name for name in home.key_names() if name != USER]
+    return [*([USER] if home.exists else []), *nodes, *(name for name in keys if name not in nodes)]
 
 
 def load_signer(home: Home, name: str, option: str = "--from") -> AccountKey:
-    """The key of an account of this home. Errors: ConfigError naming those it has."""
+    """The key of an account of this home. Errors: ConfigError naming those it has, or when the folder holds no network."""
+    home.load_genesis()
+    return load_own_key(home, name, option)
+
+
+def load_own_key(home: Home, name: str, option: str) -> AccountKey:
+    """The same, also where no network lives. Errors: ConfigError naming the accounts that there are."""
     names = account_names(home)
     if name not in names:
-        raise ConfigError(f"{option} {name}: this home has {', '.join(names)}")
+        raise ConfigError(f"{option} {name}: this home has {', '.join(names) or 'no key'}")
     return home.load_key(name)
 
 
