@@ -101,7 +101,7 @@ def propose_model(
 @propose_app.command("grant")
 def propose_grant(
     *,
-    address: Annotated[str, typer.Argument(help="The account that gets it: 40 hex digits.")],
+    address: Annotated[str, typer.Argument(help="Who gets it: 40 hex digits, a contact, a name of this home, a node.")],
     coins: Annotated[str, typer.Argument(help='How much, such as "12.5 icon".')],
     title: Title,
     text: Text = "",
@@ -112,7 +112,15 @@ def propose_grant(
 ) -> None:
     """Pay coins of the training fund to an account."""
     options = _collect(home, author, title, text, dry_run=dry_run, yes=yes)
-    run_command(lambda: _propose(options, p.PayGrant(parse_hex(address, 20, "ADDRESS"), read_amount(coins, "AMOUNT"))))
+
+    def run() -> None:
+        from paceline.cli.addresses import find_account  # noqa: PLC0415 - loads the node
+        from paceline.node.home import Home as Folder  # noqa: PLC0415 - loads the node
+
+        found = find_account(Folder(options.home), address, "ADDRESS")
+        _propose(options, p.PayGrant(found.address, read_amount(coins, "AMOUNT")))
+
+    run_command(run)
 
 
 @propose_app.command("method")
