@@ -14,6 +14,7 @@ from paceline.cli.audit import audit_app
 from paceline.cli.command import run_command
 from paceline.cli.contacts import contacts_app
 from paceline.cli.cost import cost_app
+from paceline.cli.credits import credits_app
 from paceline.cli.econ import econ_app
 from paceline.cli.environment import get_default_home
 from paceline.cli.keys import keys_app
@@ -39,6 +40,7 @@ keys_app.command("new")(new_key)
 keys_app.command("import")(import_key)
 keys_app.command("export")(export_key)
 app.add_typer(keys_app, name="keys")
+app.add_typer(credits_app, name="credits")
 app.add_typer(econ_app, name="econ")
 app.add_typer(cost_app, name="cost")
 app.add_typer(train_app, name="train")

@@ -19,6 +19,7 @@ from paceline.ledger.accounts import CREDIT_ESCROW, move_coins
 from paceline.ledger.channel_records import CHANNELS, compute_channel_id, put_channel
 from paceline.ledger.sessions import SESSIONS, compute_session_id
 from paceline.ledger.state import State, Table
+from paceline.protocol.channels import OpenChannel
 from paceline.protocol.codec import Record
 from paceline.protocol.credits import DOLLARS, BuyCredits, UseCredits
 from paceline.protocol.openings import OpenRun, OpenSession
@@ -115,6 +116,20 @@ def end_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     for owner, had in CREDITS.items(state):
         if epoch >= had.epoch + params.credit_epochs:
             _return(state, owner, had)
+
+
+def pay_with(state: State, owner: bytes, opening: OpenSession | OpenChannel) -> OpenSession | OpenChannel | UseCredits:
+    """The message by which an account opens: out of its credits where they cover it, since they end and coins do not."""
+    had = CREDITS.get(state, owner)
+    return UseCredits(opening) if had is not None and had.nicoin >= opening.deposit else opening
+
+
+def get_token_price(state: State, params: NetworkParams, owner: bytes, model: str) -> int:
+    """Nicoin a token that an account's next session costs at most: what hosts ask, or what its credits were paid at."""
+    had, price = CREDITS.get(state, owner), prices.get_token_price(state, params, model)
+    if had is None:
+        return price
+    return max(price, compute_token_price(had.unit_price, model_registry.get_micro_units(state, model)))
 
 
 def compute_backing(state: State) -> int:

@@ -14,6 +14,7 @@ from paceline.base.keys import ADDRESS_BYTES
 from paceline.ledger import nodes
 from paceline.ledger.accounts import POOLS, get_account
 from paceline.ledger.asset import get_dollars
+from paceline.ledger.compute_credits import CREDITS
 from paceline.ledger.state import State
 
 HEX_ADDRESS = f"[0-9a-fA-F]{{{2 * ADDRESS_BYTES}}}"
@@ -29,6 +30,10 @@ class AccountStatus(msgspec.Struct, frozen=True, kw_only=True):
     coins: int
     redeemable: int
     dollars: int
+    credit_micro_units: int
+    """Millionths of a unit of compute that it paid ahead."""
+    credit_coins: int
+    """Nicoin behind them."""
     sequence: int
     """What its next ordered transaction must carry."""
 
@@ -38,7 +43,7 @@ def build_account(state: State, wanted: str) -> AccountStatus:
     address = parse_address(wanted) or nodes.find_address(state, wanted)
     if address is None:
         raise ConfigError(f"{wanted!r} is neither an address nor a node of this network")
-    account = get_account(state, address)
+    account, credit = get_account(state, address), CREDITS.get(state, address)
     return AccountStatus(
         height=state.height,
         address=address.hex(),
@@ -46,6 +51,8 @@ def build_account(state: State, wanted: str) -> AccountStatus:
         coins=account.balance,
         redeemable=account.redeemable,
         dollars=get_dollars(state, address),
+        credit_micro_units=credit.micro_units if credit else 0,
+        credit_coins=credit.nicoin if credit else 0,
         sequence=account.sequence,
     )
 
