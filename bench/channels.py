@@ -29,6 +29,7 @@ from paceline.protocol import channels as c
 from paceline.protocol import messages as m
 from paceline.protocol.codec import encode
 from paceline.protocol.genesis import GenesisAccount
+from paceline.protocol.openings import OpenSession
 from paceline.protocol.params import NICOIN_PER_COIN, TINY
 from paceline.store.state import MemoryStateStore
 
@@ -102,7 +103,7 @@ def count_checks(tally: Tally, task_id: bytes, checkers: int) -> None:
 
 
 def open_session(state: State, tally: Tally, number: int) -> bytes:
-    message = m.OpenSession(RELAY.address, MODEL, 2 * TINY.session_tasks * COST)
+    message = OpenSession(RELAY.address, MODEL, 2 * TINY.session_tasks * COST)
     tally.add("escrow", USER, message)
     transaction = hash_parts("bench-session", number.to_bytes(4, "big"))
     sessions.apply_open(state, TINY, USER.address, USER.public_key, transaction, message)

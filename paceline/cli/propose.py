@@ -16,6 +16,7 @@ from paceline.base.errors import ConfigError, Invalid
 from paceline.cli.command import run_command
 from paceline.cli.environment import get_default_home
 from paceline.economy.denominations import parse_coins
+from paceline.models.open_models import load_open_models
 from paceline.protocol import proposals as p
 
 propose_app = typer.Typer(
@@ -78,8 +79,12 @@ def propose_parameter(
 @propose_app.command("model")
 def propose_model(
     *,
-    file: Annotated[
-        Path, typer.Argument(help="TOML: name, licence, context_tokens, million_params, micro_units, memory_mib.")
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A known open model (`paceline doctor` lists them), or a TOML file with name, licence, context_tokens, "
+            "million_params, micro_units, memory_mib."
+        ),
     ],
     title: Title,
     text: Text = "",
@@ -90,13 +95,13 @@ def propose_model(
 ) -> None:
     """Enter a model into the registry, or replace its entry."""
     options = _collect(home, author, title, text, dry_run=dry_run, yes=yes)
-    run_command(lambda: _propose(options, p.EnterModel(read_model_file(file))))
+    run_command(lambda: _propose(options, p.EnterModel(find_model(model))))
 
 
 @propose_app.command("grant")
 def propose_grant(
     *,
-    address: Annotated[str, typer.Argument(help="The account that gets it: 40 hex digits.")],
+    address: Annotated[str, typer.Argument(help="Who gets it: 40 hex digits, a contact, a name of this home, a node.")],
     coins: Annotated[str, typer.Argument(help='How much, such as "12.5 icon".')],
     title: Title,
     text: Text = "",
@@ -107,7 +112,15 @@ def propose_grant(
 ) -> None:
     """Pay coins of the training fund to an account."""
     options = _collect(home, author, title, text, dry_run=dry_run, yes=yes)
-    run_command(lambda: _propose(options, p.PayGrant(parse_hex(address, 20, "ADDRESS"), read_amount(coins, "AMOUNT"))))
+
+    def run() -> None:
+        from paceline.cli.addresses import find_account  # noqa: PLC0415 - loads the node
+        from paceline.node.home import Home as Folder  # noqa: PLC0415 - loads the node
+
+        found = find_account(Folder(options.home), address, "ADDRESS")
+        _propose(options, p.PayGrant(found.address, read_amount(coins, "AMOUNT")))
+
+    run_command(run)
 
 
 @propose_app.command("method")
@@ -211,6 +224,16 @@ def proposals(
     from paceline.cli.governance import print_governance  # noqa: PLC0415 - loads the node
 
     run_command(lambda: print_governance(home or get_default_home(), number, show_parameters=parameters, as_json=json))
+
+
+def find_model(model: str) -> p.ModelEntry:
+    """The entry of a known open model, or of a file. Errors: ConfigError, naming what is known or what is wrong with the file."""
+    known = load_open_models()
+    if model in known:
+        return known[model]
+    if not Path(model).exists():
+        raise ConfigError(f"{model} is neither a file nor one of {', '.join(known)}")
+    return read_model_file(Path(model))
 
 
 def read_model_file(path: Path) -> p.ModelEntry:

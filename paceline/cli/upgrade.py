@@ -6,17 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from paceline.base.errors import ConfigError
-from paceline.cli.network import ControlClient
 from paceline.cli.printing import print_found
-from paceline.cli.sponsor import require_running
+from paceline.cli.signing import load_voter, open_control, send_signed, sign_message
 from paceline.cli.standing import find_standing
 from paceline.ledger.upgrades import HANDLERS
-from paceline.node.chains.chain import EXPIRY_BLOCKS, sign_unordered
 from paceline.node.chains.upgrades import PlanLine, UpgradeStatus, build_upgrade_status
-from paceline.node.control import Sent
 from paceline.node.home import Home
-from paceline.protocol.genesis import compute_chain_id
 from paceline.protocol.messages import CancelUpgrade, PlanUpgrade
 
 
@@ -38,18 +33,12 @@ def send_vote(options: VoteOptions) -> None:
     network does not answer.
     """
     home = Home(options.home)
-    voter = _choose_node(home, options.node)
+    voter, key = load_voter(home, options.node)
     kind = CancelUpgrade if options.cancel else PlanUpgrade
-    client = ControlClient(require_running(home).web_url, home.load_token())
-    try:
-        expires_at = client.get("/upgrade", UpgradeStatus).height + EXPIRY_BLOCKS
-        chain_id = compute_chain_id(home.load_genesis())
-        signed = sign_unordered(kind(options.name, options.height), home.load_key(voter), chain_id, expires_at)
-        found = client.post("/transaction", signed, Sent)
-    finally:
-        client.close()
+    with open_control(home) as client:
+        height = send_signed(client, sign_message(home, client, key, kind(options.name, options.height)))
     action = "taking back" if options.cancel else "planning"
-    print(f"{voter} voted for {action} {options.name} at height {options.height} (block {found.height})")
+    print(f"{voter} voted for {action} {options.name} at height {options.height} (block {height})")
 
 
 def print_upgrade_status(path: Path, *, as_json: bool) -> None:
@@ -70,14 +59,6 @@ def load_upgrade_status(home: Home) -> UpgradeStatus:
         lambda client: client.get("/upgrade", UpgradeStatus),
         lambda state: build_upgrade_status(state, HANDLERS.__contains__),
     )
-
-
-def _choose_node(home: Home, name: str | None) -> str:
-    home.load_genesis()
-    names = home.node_names()
-    if name is not None and name not in names:
-        raise ConfigError(f"--name {name}: this home has {', '.join(names)}")
-    return name or names[0]
 
 
 def _describe(found: UpgradeStatus) -> Iterator[str]:

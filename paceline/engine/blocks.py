@@ -11,7 +11,8 @@ from paceline.base.hashing import hash_parts
 from paceline.base.keys import AccountKey, verify_signature
 from paceline.base.merkle import compute_root
 from paceline.protocol.codec import Record, decode, encode
-from paceline.protocol.messages import MAX_TRANSACTION_BYTES, Digest, Height, SignatureBytes
+from paceline.protocol.fields import Digest, Height, SignatureBytes
+from paceline.protocol.messages import MAX_TRANSACTION_BYTES
 
 MAX_BLOCK_BYTES = 4 * 1024 * 1024
 

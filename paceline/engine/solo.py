@@ -16,7 +16,8 @@ from paceline.engine.inclusions import Included, Inclusions
 from paceline.ledger.admission import compute_transaction_hash
 from paceline.ledger.application import Application, BlockResult
 from paceline.protocol.codec import decode_own, encode
-from paceline.protocol.messages import BACKGROUND, decode_transaction
+from paceline.protocol.duties import BACKGROUND
+from paceline.protocol.messages import decode_transaction
 from paceline.protocol.stores import StateStore
 
 LABEL = "solo: one sequencer, not Byzantine fault tolerant"

@@ -14,10 +14,13 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from paceline.economy.issuance import compute_break_even_ppm
+from paceline.base.integers import PPM
+from paceline.economy.issuance import BATCHES, to_coins
+from paceline.economy.self_dealing import compute_most_gain, compute_self_dealing
 from paceline.lab.economy import HONEST, Economy, Floats, compute_gini
 
 Z95 = 1.96
+COALITIONS_PPM = (200_000, 330_000, 500_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,11 +281,23 @@ def _write_cheats(summary: Summary) -> str:
 def _write_shares(economy: Economy) -> str:
     fund = round(economy.scenario.rules.fund * 1_000_000)
     rows = []
-    share, whole = 9, 10
-    for batch in range(1, 13):
-        rows.append([str(batch), f"{compute_break_even_ppm((share, whole), fund) / 10_000:.1f} %"])
-        share, whole = share * 4, whole * 5
-    return _table("Asking one's own nodes loses below this share of all work", ["batch", "share"], rows)
+    for batch in range(1, BATCHES + 1):
+        found = compute_self_dealing(batch, fund)
+        gains = [
+            " / ".join(f"{to_coins(compute_most_gain(batch, fund, share, cost)):,}" for cost in (0, PPM))
+            for share in COALITIONS_PPM
+        ]
+        rows.append(
+            [str(batch), f"{found.break_even_ppm / 1e4:.1f} %", f"{found.daily_break_even_ppm / 1e4:.1f} %", *gains]
+        )
+    head = [
+        "batch",
+        "loses by the coin below",
+        "by the day below",
+        *(f"most of {share / 1e4:g} %" for share in COALITIONS_PPM),
+    ]
+    title = "Asking one's own nodes: shares of all work below which it loses; most coins a day, where work costs nothing / its price"
+    return _table(title, head, rows)
 
 
 def _table(title: str, head: list[str], rows: list[list[str]]) -> str:

@@ -18,7 +18,7 @@ from paceline.base.errors import ConfigError
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
 NotNegative = Annotated[float, Meta(ge=0.0)]
-Name = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9 ._+-]{0,39}$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]{0,39}\Z")]
 
 
 class HostClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

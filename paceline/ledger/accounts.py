@@ -45,6 +45,7 @@ REPORT_FEES = pool_address("report-fees")
 NODE_DEPOSITS = pool_address("node-deposits")
 PROPOSAL_DEPOSITS = pool_address("proposal-deposits")
 EXPERIMENTS = pool_address("experiments")
+CREDIT_ESCROW = pool_address("compute-credits")
 TOP_HOSTS_POOL = pool_address("top-hosts")
 LIQUIDITY = pool_address("liquidity-pool")
 FOUNDERS_POOL = pool_address("founders")
@@ -63,6 +64,7 @@ POOLS = {
     "node deposits": NODE_DEPOSITS,
     "proposal deposits": PROPOSAL_DEPOSITS,
     "experiments": EXPERIMENTS,
+    "compute credits": CREDIT_ESCROW,
 }
 
 

@@ -15,7 +15,8 @@ from paceline.ledger.accounts import ACCOUNTS, RESERVE, get_account, move_coins
 from paceline.ledger.nodes import NODES
 from paceline.ledger.state import State, Table
 from paceline.protocol.codec import Record
-from paceline.protocol.messages import DUTIES, Transaction, TransactionBody, decode_transaction
+from paceline.protocol.duties import DUTIES
+from paceline.protocol.messages import Transaction, TransactionBody, decode_transaction
 from paceline.protocol.params import NetworkParams
 
 LONGEST_EXPIRY = 600

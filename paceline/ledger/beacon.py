@@ -20,7 +20,8 @@ from paceline.ledger import groups, nodes
 from paceline.ledger.groups import Group
 from paceline.ledger.state import State, Table
 from paceline.protocol.codec import Record
-from paceline.protocol.messages import PARTIAL_BYTES, PostPartials
+from paceline.protocol.fields import PARTIAL_BYTES
+from paceline.protocol.messages import PostPartials
 from paceline.protocol.params import NetworkParams
 
 HEIGHT, RACE = "height", "race"

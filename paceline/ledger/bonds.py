@@ -71,12 +71,12 @@ def share_bounties(
 ) -> list[tuple[bytes, bytes, int]]:
     """Who is paid how much out of whose forfeit: (cheater, accuser, nicoin); the promises end here.
 
-    A bounty is never more than what the accuser's own finished work earned in the epoch.
+    A bounty is never more than what the accuser's own finished work earned in the epoch, nor than an honest node's mean.
     """
-    shares = []
+    shares, mean = [], sum(incomes.values()) // max(1, len(incomes))
     for cheater, accuser in BOUNTIES.items(state):
         BOUNTIES.delete(state, cheater)
-        amount = min(most, forfeits.get(cheater, 0), incomes.get(accuser, 0))
+        amount = min(most, forfeits.get(cheater, 0), incomes.get(accuser, 0), mean)
         if amount:
             shares.append((cheater, accuser, amount))
             add_to_node(state, accuser, earned=amount)

@@ -6,11 +6,13 @@ from paceline.ledger import (
     accounts,
     asset,
     beacon,
+    bridge,
     ceremony,
     channel_closes,
     channels,
     checks,
     clock,
+    compute_credits,
     dummies,
     inquiries,
     liquidity,
@@ -33,10 +35,13 @@ from paceline.ledger import (
 )
 from paceline.ledger.admission import Admitted
 from paceline.ledger.state import State
+from paceline.protocol import bridge as b
 from paceline.protocol import channels as c
+from paceline.protocol import credits as k
 from paceline.protocol import messages as m
 from paceline.protocol import pools as p
 from paceline.protocol.dummies import RevealDummies, SubmitMarked
+from paceline.protocol.openings import OpenRun, OpenSession
 from paceline.protocol.params import NetworkParams
 from paceline.protocol.prices import VotePrice
 from paceline.protocol.proposals import SubmitProposal, VoteProposal
@@ -50,7 +55,9 @@ def execute_message(state: State, params: NetworkParams, chain_id: str, admitted
     """
     if _execute_on_power(state, params, chain_id, admitted) or _execute_on_channels(state, params, chain_id, admitted):
         return
-    if not _execute_on_proposals(state, params, admitted) and not _execute_on_pools(state, params, admitted):
+    if _execute_on_proposals(state, params, admitted) or _execute_on_pools(state, params, admitted):
+        return
+    if not _execute_on_openings(state, params, admitted):
         _execute_on_work(state, params, chain_id, admitted)
 
 
@@ -109,9 +116,6 @@ def _execute_on_channels(state: State, params: NetworkParams, chain_id: str, adm
     sender, message = admitted.sender, admitted.body.message
     epoch = clock.compute_epoch(params, state.height)
     match message:
-        case c.OpenChannel():
-            key, digest = admitted.envelope.public_key, admitted.transaction_hash
-            channels.apply_open(state, params, sender, key, digest, message)
         case c.PassChannel():
             channels.apply_pass(state, params, chain_id, sender, message, epoch)
         case c.CloseChannel():
@@ -125,6 +129,39 @@ def _execute_on_channels(state: State, params: NetworkParams, chain_id: str, adm
         case _:
             return False
     return True
+
+
+def _execute_on_openings(state: State, params: NetworkParams, admitted: Admitted) -> bool:
+    """Messages that put coins in escrow for work, from the sender's account or its compute credits; False for any other."""
+    sender, message = admitted.sender, admitted.body.message
+    match message:
+        case OpenSession() | OpenRun() | c.OpenChannel():
+            _open(state, params, admitted, message)
+        case k.BuyCredits():
+            compute_credits.apply_buy(state, params, sender, message, clock.compute_epoch(params, state.height))
+        case k.ReturnCredits():
+            compute_credits.apply_return(state, sender)
+        case k.UseCredits():
+            unit_price = compute_credits.take_for(state, sender, message)
+            _open(state, params, admitted, message.opening)
+            compute_credits.keep_price(state, sender, admitted.transaction_hash, message, unit_price)
+        case _:
+            return False
+    return True
+
+
+def _open(
+    state: State, params: NetworkParams, admitted: Admitted, message: OpenSession | OpenRun | c.OpenChannel
+) -> None:
+    sender, key, digest = admitted.sender, admitted.envelope.public_key, admitted.transaction_hash
+    match message:
+        case OpenSession():
+            sessions.apply_open(state, params, sender, key, digest, message)
+            dummies.note_session(state, sender, digest, message, clock.compute_epoch(params, state.height))
+        case c.OpenChannel():
+            channels.apply_open(state, params, sender, key, digest, message)
+        case OpenRun():
+            training.apply_open(state, params, sender, digest, message)
 
 
 def _execute_on_proposals(state: State, params: NetworkParams, admitted: Admitted) -> bool:
@@ -142,7 +179,7 @@ def _execute_on_proposals(state: State, params: NetworkParams, admitted: Admitte
 
 
 def _execute_on_pools(state: State, params: NetworkParams, admitted: Admitted) -> bool:
-    """Messages on the liquidity pool and the test asset; False for any other."""
+    """Messages on the liquidity pool, the test asset and the bridge; False for any other."""
     sender, message = admitted.sender, admitted.body.message
     match message:
         case p.TransferAsset():
@@ -151,6 +188,12 @@ def _execute_on_pools(state: State, params: NetworkParams, admitted: Admitted) -
             liquidity.apply_buy(state, params, sender, message)
         case p.RedeemCoins():
             liquidity.apply_redeem(state, params, sender, message)
+        case b.AttestHeader():
+            bridge.apply_attestation(state, params, sender, message)
+        case b.ClaimDeposit():
+            bridge.apply_claim(state, params, message)
+        case b.WithdrawAsset():
+            bridge.apply_withdrawal(state, params, sender, message)
         case _:
             return False
     return True
@@ -165,10 +208,6 @@ def _execute_on_work(  # noqa: C901, PLR0912 - one arm per message
     match message:
         case m.Transfer():
             accounts.apply_transfer(state, sender, message)
-        case m.OpenSession():
-            key, digest = admitted.envelope.public_key, admitted.transaction_hash
-            sessions.apply_open(state, params, sender, key, digest, message)
-            dummies.note_session(state, sender, digest, message, epoch)
         case m.CloseSession():
             sessions.apply_close(state, sender, message)
         case m.SubmitReceipts():
@@ -189,8 +228,6 @@ def _execute_on_work(  # noqa: C901, PLR0912 - one arm per message
             inquiries.apply_verdict(state, sender, message)
         case m.ReportTask():
             task_reports.apply_report(state, params, sender, message)
-        case m.OpenRun():
-            training.apply_open(state, params, sender, admitted.transaction_hash, message)
         case m.JoinRun():
             training.apply_join(state, sender, message)
         case m.CommitUpdate():

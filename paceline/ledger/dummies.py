@@ -26,7 +26,7 @@ from paceline.ledger.state import State, Table
 from paceline.ledger.tasks import FINAL, TASKS, Task
 from paceline.protocol.codec import Record
 from paceline.protocol.dummies import LEAVES, DummyEntry, Payout, RevealDummies, compute_draw_message, compute_leaf
-from paceline.protocol.messages import OpenSession
+from paceline.protocol.openings import OpenSession
 from paceline.protocol.params import NetworkParams
 
 

@@ -7,6 +7,7 @@ from paceline.economy.vesting import compute_vesting
 from paceline.ledger import pools
 from paceline.ledger.accounts import (
     ACCOUNTS,
+    CREDIT_ESCROW,
     EXPERIMENTS,
     HELD_PAY,
     NODE_DEPOSITS,
@@ -20,6 +21,7 @@ from paceline.ledger.accounts import (
     get_account,
 )
 from paceline.ledger.channel_records import CHANNELS
+from paceline.ledger.compute_credits import compute_backing
 from paceline.ledger.experiments import compute_reserved
 from paceline.ledger.nodes import NODES
 from paceline.ledger.proposals import compute_deposits
@@ -53,6 +55,7 @@ def find_violations(state: State, params: NetworkParams) -> list[str]:
             sum(node.deposit for _, node in NODES.items(state)),
         ),
         "proposal deposits": (get_account(state, PROPOSAL_DEPOSITS).balance, compute_deposits(state)),
+        "compute credits": (get_account(state, CREDIT_ESCROW).balance, compute_backing(state)),
         "experiments": (get_account(state, EXPERIMENTS).balance, compute_reserved(state)),
         "supply": (compute_supply(state), TOTAL_SUPPLY),
     }

@@ -49,11 +49,20 @@ def apply_buy(state: State, params: NetworkParams, sender: bytes, message: BuyCo
 
     Errors: InvalidTransaction dust, sold-out, price-moved, over-dollars.
     """
-    trade = quote(state, params, buy, message.coins)
-    if trade.dollars > message.most:
-        raise InvalidTransaction("price-moved", f"costs {trade.dollars} micro-dollars, {message.most} is the limit")
+    buy_for(state, params, sender, (message.coins, message.most), sender)
+
+
+def buy_for(state: State, params: NetworkParams, sender: bytes, order: tuple[int, int], to: bytes) -> None:
+    """Buy nicoin for at most so many micro-dollars of the sender, and put them into an account.
+
+    Errors: InvalidTransaction dust, sold-out, price-moved, over-dollars.
+    """
+    coins, most = order
+    trade = quote(state, params, buy, coins)
+    if trade.dollars > most:
+        raise InvalidTransaction("price-moved", f"costs {trade.dollars} micro-dollars, {most} is the limit")
     move_dollars(state, sender, LIQUIDITY, trade.dollars)
-    move_coins(state, LIQUIDITY, sender, trade.coins)
+    move_coins(state, LIQUIDITY, to, trade.coins)
     _close(state, "pool-bought", sender, trade)
 
 

@@ -6,7 +6,7 @@ It refuses to know any of the rules; they are those of founders, top hosts, the 
 from __future__ import annotations
 
 from paceline.economy.supply import CORE_RESERVE, compute_floor_issuance
-from paceline.ledger import asset, clock, earnings, founders, liquidity, top_hosts
+from paceline.ledger import asset, bridge, clock, earnings, founders, liquidity, top_hosts
 from paceline.ledger.accounts import ACCOUNTS
 from paceline.ledger.state import State
 from paceline.protocol.genesis import Genesis
@@ -16,6 +16,7 @@ from paceline.protocol.params import NetworkParams
 def apply_genesis(state: State, genesis: Genesis) -> None:
     """After the accounts. Errors: InvalidTransaction bad-genesis, too-many-dollars."""
     founders.apply_genesis(state, genesis)
+    bridge.apply_genesis(genesis)
     asset.apply_genesis(state, genesis)
 
 
@@ -28,7 +29,8 @@ def end_block(state: State, params: NetworkParams) -> None:
 def find_violations(state: State, params: NetworkParams) -> list[str]:
     """Sentences about what does not add up."""
     found = founders.find_violations(state) + top_hosts.find_violations(state, params)
-    found += asset.find_violations(state) + liquidity.find_violations(state)
+    found += asset.find_violations(state) + bridge.find_violations(state, params)
+    found += liquidity.find_violations(state)
     return found + _find_unearned(state, params)
 
 

@@ -18,7 +18,8 @@ from paceline.ledger.accounts import SESSION_ESCROW, move_coins
 from paceline.ledger.state import State, Table
 from paceline.protocol.channels import OpenChannel
 from paceline.protocol.codec import Record
-from paceline.protocol.messages import CloseSession, OpenSession
+from paceline.protocol.messages import CloseSession
+from paceline.protocol.openings import OpenSession
 from paceline.protocol.params import NetworkParams
 
 ID_BYTES = 16

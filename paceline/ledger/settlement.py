@@ -18,8 +18,10 @@ from paceline.economy.rewards import Conduct, Criteria, compute_criteria
 from paceline.ledger import (
     attendance,
     bonds,
+    compute_credits,
     dummies,
     earnings,
+    forfeits,
     issuance,
     nodes,
     prices,
@@ -45,7 +47,7 @@ class Reward(Record, frozen=True, kw_only=True):
     """How a node's reward of an epoch came about. Units: nicoin."""
 
     due: int
-    """What its finished work earned, after the fund's share, bounties and jackpots paid out of it."""
+    """What its finished work earned, after the fund's share; of the guilty with what vested, less what was paid out of both."""
     share: int
     """Its part of the new coins, by race weight."""
     conduct: Conduct
@@ -53,7 +55,7 @@ class Reward(Record, frozen=True, kw_only=True):
     freed: int
     """What came free of the epochs before."""
     lost_vesting: int
-    """What it lost of them."""
+    """Of what was due, what it would have had of them."""
 
 
 class Line(Record, frozen=True, kw_only=True):
@@ -88,10 +90,11 @@ def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     dummies.end_epoch(state)
     coins = issuance.issue_coins(state, params, epoch, fees, _weigh_honest_work(state, due, epoch))
     # The guilty first: what would come free by this very settlement is lost, too.
-    lost = {a: vesting.forfeit_rewards(state, a) for a, _ in NODES.items(state) if _is_guilty(state, a, epoch)}
+    lost = {a: vesting.forfeit_rewards(state, a) for a, node in NODES.items(state) if node.guilty == epoch}
+    due |= {address: due.get(address, 0) + amount for address, amount in lost.items()}
     freed = vesting.free_rewards(state, epoch)
     had = {address: node.earned for address, node in NODES.items(state)}
-    _pay_bounties(state, params, due, epoch)
+    forfeits.share_forfeits(state, params, due, lost)
     traps.pay_jackpots(state, params, due, epoch)
     settled = _Settled(params=params, epoch=epoch, due=due, coins=coins, freed=freed, lost=lost)
     lines = [_settle_node(state, settled, address, before) for address, before in had.items()]
@@ -99,6 +102,7 @@ def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     if epoch >= KEPT_EPOCHS:
         SETTLED.delete(state, (epoch - KEPT_EPOCHS).to_bytes(8, "big"))
     prices.end_epoch(state, params)
+    compute_credits.end_epoch(state, params, epoch)
     state.emit("settled", epoch=epoch)
 
 
@@ -133,21 +137,6 @@ def _weigh_honest_work(state: State, due: dict[bytes, int], epoch: int) -> dict[
     return {a: weight for a, weight in weights.items() if due.get(a, 0) > 0 and not _is_guilty(state, a, epoch)}
 
 
-def _pay_bounties(state: State, params: NetworkParams, due: dict[bytes, int], epoch: int) -> None:
-    """What proved frauds earn comes out of the cheater's forfeit, before the rest goes to the reserve."""
-    forfeits = {a: amount for a, amount in due.items() if _is_guilty(state, a, epoch)}
-    incomes = {a: amount for a, amount in due.items() if a not in forfeits}
-    for cheater, accuser, amount in bonds.share_bounties(state, forfeits, incomes, params.race.bounty):
-        due[cheater] -= amount
-        move_coins(state, HELD_PAY, accuser, amount)
-    # Users come last: a report pays even without one, by the fee that it may lose.
-    for cheater, reporter in task_pay.take_rewards(state):
-        amount = min(params.tasks.report_reward, due.get(cheater, 0)) if cheater in forfeits else 0
-        if amount:
-            due[cheater] -= amount
-            move_coins(state, HELD_PAY, reporter, amount)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Settled:
     """What the epoch came to for everybody, by address. Units: nicoin."""
@@ -174,7 +163,7 @@ def _settle_node(state: State, settled: _Settled, address: bytes, had: int) -> L
     bonds.collect_debt(state, address, reward.freed + at_once)
     node = NODES.get(state, address)
     assert node is not None
-    forfeited = node.refunded + reward.due - released + reward.lost_vesting
+    forfeited = node.refunded + reward.due - released
     line = Line(
         address=address,
         name=node.name,

@@ -10,15 +10,12 @@ from __future__ import annotations
 import msgspec
 
 from paceline.economy.pay import Pay, compute_pay
-from paceline.ledger import channel_records, clock, nodes
+from paceline.ledger import channel_records, clock, forfeits, nodes
 from paceline.ledger.accounts import HELD_PAY, REPORT_FEES, RESERVE, move_coins
-from paceline.ledger.state import State, Table
+from paceline.ledger.state import State
 from paceline.ledger.tasks import FINAL, GUILTY, OPEN_TASKS, TASKS, TRAP, Task, get_checkers, shows_work
 from paceline.protocol.messages import ACCEPTED, REJECTED
 from paceline.protocol.params import NetworkParams
-
-REWARDS: Table[bytes] = Table("tasks/reward", bytes)
-"""Cheater to the user whose report proved it, until the settlement."""
 
 
 def settle_task(state: State, params: NetworkParams, task_id: bytes, outcome: str) -> None:
@@ -31,6 +28,7 @@ def settle_task(state: State, params: NetworkParams, task_id: bytes, outcome: st
         move_coins(state, HELD_PAY, task.owner, task.cost)
         nodes.add_to_node(state, task.executor, refunded=task.cost)
         _take_from_relay(state, params, task)
+        forfeits.note_rechecks(state, params, task)
         state.emit("refund", task=task_id.hex(), owner=task.owner.hex(), amount=task.cost)
         task = msgspec.structs.replace(task, refunded=True)
     status = GUILTY if outcome == REJECTED else FINAL
@@ -63,14 +61,6 @@ def collect_pay(state: State, params: NetworkParams) -> list[tuple[bytes, Pay]]:
     return found
 
 
-def take_rewards(state: State) -> list[tuple[bytes, bytes]]:
-    """Cheaters with the users whose reports proved them guilty; the promises end here."""
-    found = REWARDS.items(state)
-    for cheater, _ in found:
-        REWARDS.delete(state, cheater)
-    return found
-
-
 def _count_marked(state: State, task: Task) -> None:
     """A final marked task counts for its executor's reputation, unless it hid what it showed its checkers."""
     if task.is_marked and not task.unpaid and nodes.NODES.get(state, task.executor) is not None:
@@ -99,5 +89,5 @@ def _settle_report(state: State, params: NetworkParams, task: Task, outcome: str
             nodes.add_to_node(state, checker, earned=each)
         move_coins(state, REPORT_FEES, RESERVE, fee - each * len(checkers))
     if outcome == REJECTED:
-        REWARDS.put(state, task.executor, task.reporter)
+        forfeits.promise_reward(state, task.executor, task.reporter)
     return msgspec.structs.replace(task, reporter=b"")

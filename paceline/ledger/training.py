@@ -19,7 +19,8 @@ from paceline.ledger.accounts import HELD_PAY, RUN_ESCROW, move_coins
 from paceline.ledger.disputes import Vote, compute_majority, get_outcomes, has_voted
 from paceline.ledger.state import State, Table
 from paceline.protocol.codec import Record
-from paceline.protocol.messages import ACCEPTED, REJECTED, CommitUpdate, JoinRun, JudgeUpdate, OpenRun, ReportState
+from paceline.protocol.messages import ACCEPTED, REJECTED, CommitUpdate, JoinRun, JudgeUpdate, ReportState
+from paceline.protocol.openings import OpenRun
 from paceline.protocol.params import NetworkParams
 
 JOINING, TRAINING, DRAWING, AUDITING, REPORTING, ENDED = (

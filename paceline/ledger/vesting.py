@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from paceline.economy.vesting import Part, add_vesting, compute_vesting, take_vested
 from paceline.ledger import earnings
-from paceline.ledger.accounts import RESERVE, VESTING_PAY, move_coins
+from paceline.ledger.accounts import HELD_PAY, VESTING_PAY, move_coins
 from paceline.ledger.nodes import NODES, update_node
 from paceline.ledger.state import State, Table
 from paceline.protocol.params import NetworkParams
@@ -47,9 +47,9 @@ def free_rewards(state: State, epoch: int) -> dict[bytes, int]:
 
 
 def forfeit_rewards(state: State, address: bytes) -> int:
-    """A node is guilty: what is not free yet goes back to the reserve; how much that was."""
+    """A node is guilty: what is not free yet is held pay again, for those it owes and the reserve; how much that was."""
     lost = get_vesting(state, address)
-    move_coins(state, VESTING_PAY, RESERVE, lost)
+    move_coins(state, VESTING_PAY, HELD_PAY, lost)
     earnings.forget_issued(state, address)
     _put(state, address, ())
     return lost

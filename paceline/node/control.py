@@ -24,6 +24,7 @@ from paceline.ledger.tasks import TASKS
 from paceline.models.byte_gpt import sample_text
 from paceline.node.answers.receipts import ReceiptMaker
 from paceline.node.answers.reports import build_report
+from paceline.node.chains.accounts import build_account
 from paceline.node.chains.economy import build_economy_status, build_reward
 from paceline.node.chains.pools import Side, build_pool_status, build_quote
 from paceline.node.chains.proposals import build_governance_status
@@ -32,15 +33,9 @@ from paceline.node.chains.upgrades import build_upgrade_status
 from paceline.node.context import Context
 from paceline.node.gateway import NodeGateway
 from paceline.protocol.codec import decode, encode
-from paceline.protocol.messages import (
-    MAX_SUPPLY,
-    LeaveNetwork,
-    OpenRun,
-    RegisterNode,
-    Registration,
-    ReportTask,
-    decode_transaction,
-)
+from paceline.protocol.fields import MAX_SUPPLY
+from paceline.protocol.messages import LeaveNetwork, RegisterNode, Registration, ReportTask, decode_transaction
+from paceline.protocol.openings import OpenRun
 from paceline.protocol.params import NICOIN_PER_COIN
 from paceline.training.claim import build_initial_state, decode_global_state
 from paceline.training.plan import TrainingPlan, decode_plan, encode_plan
@@ -167,6 +162,7 @@ class Control:
                 Route("/leave", self._guard(self._leave), methods=["POST"]),
                 Route("/transaction", self._guard(self._transaction), methods=["POST"]),
                 Route("/trial", self._guard(self._trial), methods=["POST"]),
+                Route("/account", self._guard(self._account), methods=["GET"]),
                 Route("/upgrade", self._guard(self._upgrade), methods=["GET"]),
                 Route("/governance", self._guard(self._governance), methods=["GET"]),
                 Route("/economy", self._guard(self._economy), methods=["GET"]),
@@ -291,6 +287,9 @@ class Control:
     async def _trial(self, request: Request) -> object:
         """What a signed transaction would do; it is not sent."""
         return try_transaction(self._context.chain.application, await request.body())
+
+    async def _account(self, request: Request) -> object:
+        return build_account(self._context.chain.read(), request.query_params.get("account", ""))
 
     async def _governance(self, _: Request) -> object:
         chain = self._context.chain

@@ -1,6 +1,6 @@
 """A network's folder: genesis, keys, one folder per node, and how to reach what runs.
 
-Layout: `genesis.bin`, `keys/user`, `operator-token`, `running.json` while it runs, `nodes/<name>/` with `node.toml`,
+Layout: `genesis.bin`, `keys/user` and other keys of accounts beside it, `operator-token`, `running.json` while it runs, `nodes/<name>/` with `node.toml`,
 `key` (account), `consensus-key`, `group-key`, `chain.sqlite`, `blobs/`, `work/` and `node.log`. Files appear whole (written aside, then renamed).
 """
 
@@ -24,6 +24,8 @@ from paceline.protocol.codec import decode, encode
 from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisDollars
 from paceline.protocol.params import NICOIN_PER_COIN, PRESETS
 
+USER = "user"
+"""The account of a home that pays for requests, and what its key is called."""
 MAX_GENESIS_BYTES = 16 * 1024 * 1024
 USER_FUNDS = 100_000 * NICOIN_PER_COIN
 USER_TEST_DOLLARS = 1_000 * 1_000_000
@@ -104,9 +106,19 @@ class Home:
         except Invalid as problem:
             raise ConfigError(f"{path} is damaged ({problem}); restore it or start with a new --home") from None
 
+    def key_names(self) -> list[str]:
+        """Keys of accounts that lie here besides those of the nodes, the user's first."""
+        here = sorted(path.name for path in self.path.glob("keys/*") if not path.name.endswith(".new"))
+        return sorted(here, key=lambda name: name != USER)
+
     def load_key(self, name: str) -> AccountKey:
-        """The key of a node, or of the user when `name` is "user"."""
-        return _load_key(self.path / "keys" / "user" if name == "user" else self.node_path(name) / "key")
+        """The key of an account: of the user when `name` is "user", of a node, or one that was made or brought here."""
+        is_node = name != USER and self.node_path(name).is_dir()
+        return _load_key(self.node_path(name) / "key" if is_node else self.key_path(name))
+
+    def key_path(self, name: str) -> Path:
+        """Where the key of an account lies that is no node's."""
+        return self.path / "keys" / name
 
     def load_consensus_key(self, name: str) -> AccountKey:
         """The key that signs a node's blocks under CometBFT; it never signs anything else."""
@@ -198,7 +210,7 @@ def create_home(path: Path, new: NewHome) -> Home:
         _write_node(home, new, name, keys)
         write_secret(home.node_path(name) / "consensus-key", consensus_keys[name].secret.hex())
         write_secret(home.node_path(name) / "group-key", group_secrets[name].hex())
-    write_secret(path / "keys" / "user", user.secret.hex())
+    write_secret(home.key_path(USER), user.secret.hex())
     write_secret(path / "operator-token", secrets.token_hex(32))
     write_whole(path / "genesis.bin", encode(genesis))
     return home

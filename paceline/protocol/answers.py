@@ -8,9 +8,10 @@ from msgspec import Meta
 
 from paceline.base.errors import Invalid
 from paceline.base.hashing import hash_parts
-from paceline.protocol.channels import ChannelId, Countersigned, Leaf, SignatureBytes
+from paceline.protocol.channels import Countersigned, Leaf
 from paceline.protocol.codec import Record, decode, encode
-from paceline.protocol.messages import Count, Digest, Name, Skip, Voucher
+from paceline.protocol.fields import Count, Digest, Id, Name, SignatureBytes
+from paceline.protocol.messages import Skip, Voucher
 from paceline.protocol.transcripts import (
     MAX_TOKENS,
     MAX_VECTOR_BYTES,
@@ -35,7 +36,7 @@ Millinats = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 class Turn(Record, frozen=True):
     """One message of a conversation."""
 
-    role: Annotated[str, Meta(pattern="^(system|user|assistant)$")]
+    role: Annotated[str, Meta(pattern=r"^(system|user|assistant)\Z")]
     content: str
 
 
@@ -116,7 +117,7 @@ class TaskOrder(Record, frozen=True):
 class ChannelOrder(Record, frozen=True):
     """Relay to executor: do this as the next answer of a channel. `owed`: what was answered before, None for nothing."""
 
-    channel: ChannelId
+    channel: Id
     owed: Countersigned | None
     request: Request
 

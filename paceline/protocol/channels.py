@@ -12,19 +12,11 @@ from typing import Annotated
 from msgspec import Meta
 
 from paceline.protocol.codec import Record, encode
+from paceline.protocol.fields import AddressBytes, Amount, Count, Digest, Height, Id, Name, SignatureBytes
 
 MAX_OPENED_LEAVES = 256
 MAX_LEAF_PATH = 32
 OWNER, EXECUTOR = "owner", "executor"
-
-AddressBytes = Annotated[bytes, Meta(min_length=20, max_length=20)]
-Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
-SignatureBytes = Annotated[bytes, Meta(min_length=64, max_length=64)]
-ChannelId = Annotated[bytes, Meta(min_length=16, max_length=16)]
-Amount = Annotated[int, Meta(ge=0, le=10**18)]
-Count = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-Height = Annotated[int, Meta(ge=0, le=2**48)]
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern="^[a-z0-9][a-z0-9._-]*$")]
 
 
 class Leaf(Record, frozen=True, kw_only=True):
@@ -47,7 +39,7 @@ class Leaf(Record, frozen=True, kw_only=True):
 class ChannelState(Record, frozen=True, kw_only=True):
     """What user and executor agree on after `count` answers. `root`: over the leaves in their order."""
 
-    channel: ChannelId
+    channel: Id
     executor: AddressBytes
     """A channel that was passed on counts anew: without the name two honest states of one count would be a contradiction."""
     count: Count
@@ -93,8 +85,8 @@ class OpenChannel(Record, frozen=True, tag="open-channel"):
 class PassChannel(Record, frozen=True, tag="pass-channel"):
     """The relay asks for the next drawn executor: the present one signed `busy`, or does not answer (`late`)."""
 
-    channel: ChannelId
-    kind: Annotated[str, Meta(pattern="^(busy|late)$")]
+    channel: Id
+    kind: Annotated[str, Meta(pattern=r"^(busy|late)\Z")]
     height: Height
     signature: SignatureBytes
     """Over the `Skip` of the executor at index 0 of the channel."""
@@ -103,7 +95,7 @@ class PassChannel(Record, frozen=True, tag="pass-channel"):
 class CloseChannel(Record, frozen=True, tag="close-channel"):
     """The owner ends a channel, by the last state or by none."""
 
-    channel: ChannelId
+    channel: Id
     signed: SignedState | None
 
 
@@ -116,7 +108,7 @@ class ClaimChannel(Record, frozen=True, tag="claim-channel"):
 class ProveChannel(Record, frozen=True, tag="prove-channel"):
     """Two different states of one count with the channel's executor, both signed by the same side."""
 
-    side: Annotated[str, Meta(pattern="^(owner|executor)$")]
+    side: Annotated[str, Meta(pattern=r"^(owner|executor)\Z")]
     first: ChannelState
     first_signature: SignatureBytes
     second: ChannelState
@@ -126,7 +118,7 @@ class ProveChannel(Record, frozen=True, tag="prove-channel"):
 class OpenLeaves(Record, frozen=True, tag="open-leaves"):
     """The executor opens the next drawn leaves, in their order; a large sample takes several messages."""
 
-    channel: ChannelId
+    channel: Id
     opened: Annotated[tuple[OpenedLeaf, ...], Meta(min_length=1, max_length=MAX_OPENED_LEAVES)]
 
 

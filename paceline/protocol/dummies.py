@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from paceline.base.hashing import hash_parts
 from paceline.protocol.codec import Record
+from paceline.protocol.fields import AddressBytes, Count, Digest, Id
 from paceline.protocol.traps import NO_SEAL
 
 LEAVES = 64
@@ -20,19 +21,14 @@ PATH_DIGESTS = 6
 MAX_ENTRIES = 16
 LEAST_PAYOUTS, MAX_PAYOUTS = 2, 16
 
-_Address = Annotated[bytes, Meta(min_length=20, max_length=20)]
-_Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
-_Count = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-_Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
-
 
 class DummyEntry(Record, frozen=True, kw_only=True):
     """One dummy task of a session: where its prompt stands under the root, and that its index was drawn."""
 
     index: Annotated[int, Meta(ge=0, le=2**32 - 1)]
     place: Annotated[int, Meta(ge=0, lt=LEAVES)]
-    salt: _Digest
-    path: Annotated[tuple[_Digest, ...], Meta(min_length=PATH_DIGESTS, max_length=PATH_DIGESTS)]
+    salt: Digest
+    path: Annotated[tuple[Digest, ...], Meta(min_length=PATH_DIGESTS, max_length=PATH_DIGESTS)]
     point: Annotated[bytes, Meta(min_length=48, max_length=48)]
     proof: Annotated[bytes, Meta(min_length=64, max_length=64)]
 
@@ -40,14 +36,14 @@ class DummyEntry(Record, frozen=True, kw_only=True):
 class Payout(Record, frozen=True):
     """A part of what comes back, and the new account that it goes to."""
 
-    to: _Address
+    to: AddressBytes
     amount: Annotated[int, Meta(ge=1, le=10**18)]
 
 
 class RevealDummies(Record, frozen=True, tag="reveal-dummies"):
     """A relay shows which tasks of a session were dummies; their pay is undone and goes to accounts that nobody knows."""
 
-    session: _Id
+    session: Id
     entries: Annotated[tuple[DummyEntry, ...], Meta(min_length=1, max_length=MAX_ENTRIES)]
     payouts: Annotated[tuple[Payout, ...], Meta(min_length=LEAST_PAYOUTS, max_length=MAX_PAYOUTS)]
 
@@ -55,11 +51,11 @@ class RevealDummies(Record, frozen=True, tag="reveal-dummies"):
 class SubmitMarked(Record, frozen=True, tag="submit-marked"):
     """An idle node answered the marked task of this number; fields as in a receipt, and no voucher, as nobody asked."""
 
-    number: _Count
-    payload_hash: _Digest
-    prompt_tokens: _Count
-    completion_tokens: _Count
-    seal: _Digest = NO_SEAL
+    number: Count
+    payload_hash: Digest
+    prompt_tokens: Count
+    completion_tokens: Count
+    seal: Digest = NO_SEAL
 
 
 def compute_leaf(prompt_hash: bytes, salt: bytes) -> bytes:

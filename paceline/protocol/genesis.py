@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from paceline.base.hashing import hash_parts
 from paceline.protocol.codec import Record, encode
-from paceline.protocol.messages import AddressBytes, Amount, Digest, GroupKeyBytes, KeyBytes, Name, ProofBytes
+from paceline.protocol.fields import AddressBytes, Amount, Digest, GroupKeyBytes, KeyBytes, Name, ProofBytes
 from paceline.protocol.params import NetworkParams
 
 

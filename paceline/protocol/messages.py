@@ -10,37 +10,38 @@ from typing import Annotated
 from msgspec import Meta
 
 from paceline.base.hashing import hash_parts
-from paceline.protocol.channels import CHANNEL_DUTIES, ChannelMessage
+from paceline.protocol.channels import ChannelMessage
 from paceline.protocol.codec import Record, decode, encode
+from paceline.protocol.credits import CreditMessage
 from paceline.protocol.dummies import RevealDummies, SubmitMarked
+from paceline.protocol.fields import (
+    AddressBytes,
+    Amount,
+    Count,
+    Digest,
+    GroupKeyBytes,
+    Height,
+    Id,
+    KeyBytes,
+    Link,
+    Name,
+    Outcome,
+    PartialBytes,
+    ProofBytes,
+    Reason,
+    SignatureBytes,
+    Url,
+    Word,
+)
+from paceline.protocol.openings import OpenRun, OpenSession
 from paceline.protocol.pools import PoolMessage
 from paceline.protocol.prices import VotePrice
 from paceline.protocol.proposals import SubmitProposal, VoteProposal
 from paceline.protocol.traps import NO_SEAL, ShowDraws
 
 MAX_TRANSACTION_BYTES = 256 * 1024
-MAX_SUPPLY = 10**18
-PARTIAL_BYTES = 48
 MAX_SKIPS = 32
 BUSY, LATE = "busy", "late"
-
-AddressBytes = Annotated[bytes, Meta(min_length=20, max_length=20)]
-Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
-KeyBytes = Annotated[bytes, Meta(min_length=32, max_length=32)]
-GroupKeyBytes = Annotated[bytes, Meta(min_length=48, max_length=48)]
-ProofBytes = Annotated[bytes, Meta(min_length=64, max_length=64)]
-PartialBytes = Annotated[bytes, Meta(min_length=PARTIAL_BYTES, max_length=PARTIAL_BYTES)]
-SignatureBytes = Annotated[bytes, Meta(min_length=64, max_length=64)]
-Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
-Amount = Annotated[int, Meta(ge=0, le=MAX_SUPPLY)]
-Height = Annotated[int, Meta(ge=0, le=2**48)]
-Count = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-Word = Annotated[int, Meta(ge=0)]
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern="^[a-z0-9][a-z0-9._-]*$")]
-Url = Annotated[str, Meta(max_length=200, pattern="^(https?://[!-~]+)?$")]
-Link = Annotated[str, Meta(max_length=200, pattern="^([0-9a-f]{40}@[!-~]+)?$")]
-Outcome = Annotated[str, Meta(pattern="^(accepted|rejected|undecided)$")]
-Reason = Annotated[str, Meta(max_length=160, pattern="^[ -~]*$")]
 
 ACCEPTED, REJECTED, UNDECIDED = "accepted", "rejected", "undecided"
 
@@ -77,7 +78,7 @@ class RevealSeed(Record, frozen=True, tag="reveal-seed"):
 class PostPartials(Record, frozen=True, tag="post-partials"):
     """A member's partial signatures, one per slot: for a beacon index (`height`) or an epoch (`race`)."""
 
-    kind: Annotated[str, Meta(pattern="^(height|race)$")]
+    kind: Annotated[str, Meta(pattern=r"^(height|race)\Z")]
     number: Count
     group: Count
     partials: Annotated[tuple[PartialBytes, ...], Meta(min_length=1, max_length=1_024)]
@@ -244,16 +245,6 @@ class JudgeReport(Record, frozen=True, tag="judge-report"):
     verdict: Verdict
 
 
-class OpenSession(Record, frozen=True, tag="open-session"):
-    """Put a deposit in escrow for tasks of one model through one relay."""
-
-    relay: AddressBytes
-    model: Name
-    deposit: Amount
-    dummies_root: Digest = bytes(32)
-    """Root over the prompts of dummies that the relay may mix in; random bytes when it has none."""
-
-
 class CloseSession(Record, frozen=True, tag="close-session"):
     """Return what a session did not spend."""
 
@@ -264,7 +255,7 @@ class Skip(Record, frozen=True):
     """Why a node that was drawn earlier does not do a task: `busy` in its own words, `late` in the relay's."""
 
     node: AddressBytes
-    kind: Annotated[str, Meta(pattern="^(busy|late)$")]
+    kind: Annotated[str, Meta(pattern=r"^(busy|late)\Z")]
     height: Height
     signature: SignatureBytes
 
@@ -348,18 +339,6 @@ class ReportTask(Record, frozen=True, tag="report-task"):
     task: Digest
 
 
-class OpenRun(Record, frozen=True, tag="open-run"):
-    """Open a training run: what to train on which data, with whom, for how much."""
-
-    plan: Annotated[bytes, Meta(max_length=4096)]
-    data_hash: Digest
-    state_hash: Digest
-    rounds: Annotated[int, Meta(ge=1, le=10_000)]
-    trainers: Annotated[int, Meta(ge=1, le=64)]
-    segments: Annotated[int, Meta(ge=1, le=1_000)]
-    budget: Amount
-
-
 class JoinRun(Record, frozen=True, tag="join-run"):
     """Offer to train in a run."""
 
@@ -428,6 +407,7 @@ Message = (
     | ReportTask
     | ChannelMessage
     | PoolMessage
+    | CreditMessage
     | OpenRun
     | JoinRun
     | CommitUpdate
@@ -436,42 +416,6 @@ Message = (
     | SubmitProposal
     | VoteProposal
 )
-
-DUTIES = (
-    CommitSeed,
-    RevealSeed,
-    PostPartials,
-    PostDealing,
-    PostComplaint,
-    RegisterGroupKey,
-    DescribeNode,
-    PlanUpgrade,
-    CancelUpgrade,
-    CommitRace,
-    OpenRace,
-    ReportRace,
-    AccuseRace,
-    JudgeRace,
-    AccuseReport,
-    JudgeReport,
-    SubmitReceipts,
-    RevealDummies,
-    SubmitMarked,
-    CommitVerdict,
-    JudgeTask,
-    ShowDraws,
-    JudgeNode,
-    *CHANNEL_DUTIES,
-    JoinRun,
-    CommitUpdate,
-    JudgeUpdate,
-    ReportState,
-    VoteProposal,
-    VotePrice,
-)
-
-BACKGROUND = (PostPartials, PostDealing, PostComplaint)
-"""Duties that hurry nobody by themselves: whoever waits for what they bring about has left a mark on the ledger."""
 
 
 class TransactionBody(Record, frozen=True, kw_only=True):

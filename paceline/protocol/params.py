@@ -111,6 +111,8 @@ class TaskParams(Record, kw_only=True, frozen=True):
     """Time for an executor to show whether a checked task was a forced error."""
     fooled_limit: int = 1
     """Passed forced errors after which a checker forfeits all pay of the epoch."""
+    recheck_ppm: int = 150_000
+    """Most that judging a wrong answer again is paid of its fee: what a check costs, so that nobody gains by voting guilty."""
     jackpot: int = 1_000_000_000
     """Most nicoin that one found forced error earns out of what those forfeit who passed theirs."""
 
@@ -185,6 +187,17 @@ class PoolParams(Record, kw_only=True, frozen=True):
     """Nicoin that a trade with the liquidity pool has at least."""
 
 
+class BridgeParams(Record, kw_only=True, frozen=True):
+    """Where dollars of the test asset come in from another chain, and go out to (decision 039)."""
+
+    chain: Annotated[int, Meta(ge=0, le=2**48)] = 0
+    """Chain id of the other chain, as its transactions carry it."""
+    contract: Annotated[bytes, Meta(max_length=20)] = b""
+    """20 bytes; empty for a network without a bridge."""
+    open_votes: Annotated[int, Meta(ge=1, le=1_024)] = 64
+    """Headers without a majority that one node may have attested; the oldest vote goes first."""
+
+
 class NetworkParams(Record, kw_only=True, frozen=True):
     """All shared numbers of a network."""
 
@@ -238,6 +251,8 @@ class NetworkParams(Record, kw_only=True, frozen=True):
     """Time for a majority to judge a flagged piece of work."""
     fund_ppm: int
     """Share of fees and issuance that goes to the training fund first."""
+    credit_epochs: int = 8
+    """Epochs after the last purchase in which unused compute credits return as coins."""
     vesting_epochs: int = 4
     """Epochs over which a released reward comes free, in equal parts; until then it can be forfeited."""
     join_blocks: int
@@ -259,6 +274,7 @@ class NetworkParams(Record, kw_only=True, frozen=True):
     """How much the subsidy falls where one batch of issuance ends and the next begins; no batch under way is touched."""
     governance: GovernanceParams = GovernanceParams()
     pools: PoolParams = PoolParams()
+    bridge: BridgeParams = BridgeParams()
 
 
 TINY = NetworkParams(

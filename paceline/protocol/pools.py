@@ -6,35 +6,31 @@ amount is bounded where it is decoded.
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from msgspec import Meta
-
+from paceline.protocol.bridge import AttestHeader, ClaimDeposit, WithdrawAsset
 from paceline.protocol.codec import Record
-
-_Address = Annotated[bytes, Meta(min_length=20, max_length=20)]
-_Amount = Annotated[int, Meta(ge=0, le=10**18)]
+from paceline.protocol.fields import AddressBytes, Amount
 
 
 class TransferAsset(Record, frozen=True, tag="transfer-asset"):
     """Move micro-dollars of the test asset to another account."""
 
-    to: _Address
-    amount: _Amount
+    to: AddressBytes
+    amount: Amount
 
 
 class BuyCoins(Record, frozen=True, tag="buy-coins"):
     """Buy so many nicoin of the liquidity pool for at most so many micro-dollars."""
 
-    coins: _Amount
-    most: _Amount
+    coins: Amount
+    most: Amount
 
 
 class RedeemCoins(Record, frozen=True, tag="redeem-coins"):
     """Give back so many nicoin that were issued to the sender for hosting, for at least so many micro-dollars."""
 
-    coins: _Amount
-    least: _Amount
+    coins: Amount
+    least: Amount
 
 
-PoolMessage = TransferAsset | BuyCoins | RedeemCoins
+PoolMessage = TransferAsset | BuyCoins | RedeemCoins | AttestHeader | ClaimDeposit | WithdrawAsset
+POOL_DUTIES = (AttestHeader,)

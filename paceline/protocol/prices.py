@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from msgspec import Meta
-
 from paceline.protocol.codec import Record
+from paceline.protocol.fields import Amount
 
 
 class VotePrice(Record, frozen=True, tag="vote-price"):
     """A host's word on the price of a unit of compute, in nicoin; it stands until the host gives another."""
 
-    price: Annotated[int, Meta(ge=0, le=10**18)]
+    price: Amount

@@ -12,6 +12,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from paceline.protocol.codec import Record
+from paceline.protocol.fields import AddressBytes, Amount, Digest, Name
 
 MAX_MICRO_UNITS = 10**9
 """A thousand units of compute a token: no entry makes a token's price leave what amounts can hold."""
@@ -19,26 +20,20 @@ MAX_TITLE, MAX_TEXT, MAX_PLAN_BYTES = 100, 2_000, 4_096
 YES, NO, ABSTAIN, VETO = "yes", "no", "abstain", "veto"
 
 _Count = Annotated[int, Meta(ge=1, le=2**32 - 1)]
-_Amount = Annotated[int, Meta(ge=0, le=10**18)]
 _Paid = Annotated[int, Meta(ge=1, le=10**18)]
-_Address = Annotated[bytes, Meta(min_length=20, max_length=20)]
-_Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
-# Unlike `$`, `\Z` does not let a last newline pass.
-Label = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*\Z")]
-"""A `Name` of `messages`, which imports this module."""
 
 
 class Memory(Record, frozen=True):
     """What a model needs at one precision."""
 
-    precision: Label
+    precision: Name
     mib: _Count
 
 
 class ModelEntry(Record, frozen=True, kw_only=True):
     """A model as the network knows it: what it is, what it needs, what a token of it costs in units of compute."""
 
-    name: Label
+    name: Name
     licence: Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[ -~]+\Z")]
     context_tokens: _Count
     million_params: _Count
@@ -52,8 +47,8 @@ class ModelEntry(Record, frozen=True, kw_only=True):
 class ChangeParameter(Record, frozen=True, tag="parameter"):
     """One of the network's numbers changes with the first height of an epoch."""
 
-    name: Label
-    value: _Amount
+    name: Name
+    value: Amount
 
 
 class EnterModel(Record, frozen=True, tag="model"):
@@ -65,14 +60,14 @@ class EnterModel(Record, frozen=True, tag="model"):
 class PayGrant(Record, frozen=True, tag="grant"):
     """Coins of the training fund go to an account."""
 
-    to: _Address
+    to: AddressBytes
     amount: _Paid
 
 
 class ApproveMethod(Record, frozen=True, tag="method"):
     """A way of training, as code: the hash fixes it, the locator says where to read it."""
 
-    code_hash: _Digest
+    code_hash: Digest
     locator: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[!-~]+\Z")]
 
 
@@ -81,7 +76,7 @@ class FundExperiment(Record, frozen=True, tag="experiment"):
 
     method: _Count
     """Number of the proposal that approved the method."""
-    data_hash: _Digest
+    data_hash: Digest
     plan: Annotated[bytes, Meta(min_length=1, max_length=MAX_PLAN_BYTES)]
     budget: _Paid
 
@@ -89,7 +84,7 @@ class FundExperiment(Record, frozen=True, tag="experiment"):
 class SetUpgrade(Record, frozen=True, tag="upgrade"):
     """New rules of a name from a height on."""
 
-    name: Label
+    name: Name
     height: Annotated[int, Meta(ge=1, le=2**48)]
 
 

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from paceline.base.errors import InvalidClaim
 from paceline.protocol.codec import Record, decode, encode
-from paceline.protocol.messages import Count, Digest
+from paceline.protocol.fields import Count, Digest
 from paceline.protocol.transcripts import MAX_TOKENS
 
 SKETCH_VALUES = 16

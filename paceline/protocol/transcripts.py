@@ -15,7 +15,7 @@ from paceline.base.errors import InvalidClaim
 from paceline.base.hashing import hash_blob, hash_parts
 from paceline.base.integers import PPM
 from paceline.protocol.codec import Record, decode, encode
-from paceline.protocol.messages import Digest, Name
+from paceline.protocol.fields import Digest, Name
 
 TRANSCRIPT_VERSION = 2
 MAX_TOKENS = 8192

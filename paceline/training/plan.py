@@ -17,7 +17,7 @@ from paceline.base.errors import ConfigError, InvalidClaim
 from paceline.base.integers import PPM
 from paceline.models.byte_gpt import get_config
 from paceline.protocol.codec import Record, decode, encode
-from paceline.protocol.messages import Digest, Name
+from paceline.protocol.fields import Digest, Name
 
 MAX_PLAN_BYTES = 4096
 MAX_SEGMENT_STEPS = 10

@@ -61,6 +61,16 @@ def test_a_price_from_its_votes_to_the_epoch_in_which_it_holds(tmp_path, monkeyp
         code, told = run("rewards", "explain", "node-1", *place)
         assert code == 0 and "node-1, epoch 0" in told and "together" in told, told
         assert ask("rewards", "explain", "node-1", "--epoch", "0", *place)["share_ppm"] > 0
+        code, told = run("credits", "buy", "12.5", "--most", "1 icon", "--dry-run", *place)
+        assert (
+            code == 0 and "37.5 micoin  compute credits  behind the credits" in told and "Nothing was sent" in told
+        ), told
+        code, told = run("credits", "buy", "12.5", "--most", "1 micoin", "--yes", *place)
+        assert code == 2 and "price-moved" in told
+        assert run("credits", "buy", "12.5", "--most", "1 icon", "--yes", *place)[0] == 0
+        assert "12.5 units of compute, paid with 37.5 micoin: 3 micoin a unit" in run("credits", "show", *place)[1]
+        assert run("credits", "return", "--yes", *place)[0] == 0
+        assert run("credits", "show", *place)[1] == "no compute credits\n"
         running = ask("supply", *place)
         assert sum(line["nicoin"] for line in running["places"]) == TOTAL_SUPPLY
     # After the network ended the same is read from what it left on disk.
@@ -77,6 +87,10 @@ def test_a_price_from_its_votes_to_the_epoch_in_which_it_holds(tmp_path, monkeyp
         (("price", "vote", "1 icon", "--name", "node-9"), "this home has node-1, node-2"),
         (("price", "vote", "1 icon"), "does not run"),
         (("rewards", "explain", "node-9"), "no node of this name"),
+        (("credits", "buy", "1.0000001", "--most", "1 icon"), "up to six digits"),
+        (("credits", "buy", "five", "--most", "1 icon"), "is no number above 0"),
+        (("credits", "buy", "5", "--most", "1"), "--most:"),
+        (("credits", "buy", "5", "--most", "1 icon"), "does not run"),
     ],
 )
 def test_invalid_words_are_one_clear_line(tmp_path, words, told):

@@ -11,10 +11,10 @@ from joined_network import open_network, wait_for
 from typer.testing import CliRunner
 
 from paceline.base.errors import ConfigError
-from paceline.cli.governance import format_change
 from paceline.cli.main import app
 from paceline.cli.network import ControlClient
 from paceline.cli.propose import read_amount, read_model_file
+from paceline.cli.signing import format_change
 from paceline.node.home import NewHome, create_home
 from paceline.node.settings import SOLO
 from paceline.protocol.params import GovernanceParams

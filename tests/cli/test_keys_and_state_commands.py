@@ -18,7 +18,7 @@ from paceline.ledger.application import Application
 from paceline.node.chains.state_files import get_store_path
 from paceline.node.home import Home, NewHome, Running, create_home
 from paceline.node.membership import key_backup
-from paceline.node.membership.key_backup import KeyCost
+from paceline.node.membership.sealed import KeyCost
 from paceline.store.state import SqliteStateStore
 
 PASSPHRASE = "correct horse battery"

@@ -81,7 +81,7 @@ def test_dry_run_shows_what_would_move_and_moves_nothing(home):
         (("buy", "1000000 icon", "--dry-run"), "over-dollars"),
         (("redeem", "1 icon", "--dry-run"), "not-earned"),
         (("buy", "1 icon", "--dry-run", "--name", "node-2"), "over-balance"),
-        (("buy", "1 icon", "--dry-run", "--name", "node-9"), "this home has node-1, node-2"),
+        (("buy", "1 icon", "--dry-run", "--name", "node-9"), "this home has user, node-1, node-2"),
         (("buy", "1 icon", "--json"), "--json asks nothing"),
         (("buy", "1 icon", "--yes"), "does not run"),
         (("redeem", "1 bitcoin"), "none of icon"),

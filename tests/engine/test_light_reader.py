@@ -150,7 +150,7 @@ def test_boundary_of_a_state_before_the_trusted_header():
 
 def test_invalid_records_of_other_rules():
     key = b"accounts/" + ANNA
-    pairs = {key: b"\x93\x07\x02\x01"}
+    pairs = {key: b"\x94\x07\x02\x01\x01"}
     blocks = [make_block(height, FOUR, app_hash=Trie().with_changes(pairs).root) for height in range(1, 9)]
     rules = ReadRules(max_age_seconds=10_000, get_unix_milliseconds=lambda: NOW)
     reader = StateReader(LightClient(blocks[0], MemoryProvider(blocks), RULES), MemoryState(pairs), rules)

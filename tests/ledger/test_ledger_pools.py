@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import msgspec
 import pytest
 from chain_harness import FUNDS, PARAMS, Chain
@@ -346,3 +348,35 @@ def test_random_messages_are_executed_or_refused_and_everything_adds_up(chain, d
             moved = [pair for pair in read_tables(desk.state) if pair not in before[0]]
             assert len(moved) <= 2 and all(name.startswith(b"accounts/") for name, _ in moved)
         last = pool
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_days_and_trades_over_real_blocks_agree_on_the_replica(seed):
+    """Every block is replayed by a replica, and everything adds up after it."""
+    chance = random.Random(seed)
+    params = change_pools(DAYS, top_host_weight=1)
+    chain = PoolChain(params=params)
+    people = (chain.user, *chain.keys)
+    moved = {"ok": 0}
+    for key in chain.keys:
+        chain.send(chain.user, m.Transfer(key.address, 10 * COIN))
+    for _ in range(60):
+        for _ in range(chance.randrange(8)):
+            coins, dollars = chance.choice((0, COIN, TRANCHE // 3, 10**18)), chance.choice((0, PRICE, 10**18))
+            to = chance.choice(people).address
+            message = chance.choice(
+                (
+                    BuyCoins(coins, dollars),
+                    RedeemCoins(coins, dollars),
+                    TransferAsset(to, dollars),
+                    m.Transfer(to, coins),
+                )
+            )
+            try:
+                chain.send(chance.choice(people), message)
+                moved["ok"] += 1
+            except InvalidTransaction as problem:
+                moved[problem.code] = moved.get(problem.code, 0) + 1
+        chain.block()
+    assert moved["ok"] > 5 and len(moved) > 4
+    assert get_account(chain.state, BENEFICIARY.address).balance == FOUNDERS - FUNDS

@@ -10,8 +10,8 @@ from paceline.economy.prices import compute_token_price
 from paceline.ledger import model_registry as registry
 from paceline.ledger.state import State
 from paceline.protocol.codec import decode, encode
-from paceline.protocol.messages import MAX_SUPPLY, Name
-from paceline.protocol.proposals import MAX_MICRO_UNITS, Label, Memory, ModelEntry
+from paceline.protocol.fields import MAX_SUPPLY
+from paceline.protocol.proposals import MAX_MICRO_UNITS, Memory, ModelEntry
 from paceline.store.state import MemoryStateStore
 
 ENTRY = ModelEntry(
@@ -94,13 +94,6 @@ def test_invalid_precisions_out_of_order_or_twice(names):
 def test_invalid_fields_are_refused_at_decode(fields):
     with pytest.raises(InvalidTransaction, match="malformed"):
         decode(ModelEntry, encode(change(**fields)), limit_bytes=10_000)
-
-
-def test_a_label_is_a_name():
-    """Written down twice, as `messages` imports `proposals`."""
-    (label,), (name,) = Label.__metadata__, Name.__metadata__
-    assert label.pattern.replace(r"\Z", "$") == name.pattern
-    assert (label.min_length, label.max_length) == (name.min_length, name.max_length)
 
 
 def test_a_token_of_the_dearest_entry_is_an_amount():

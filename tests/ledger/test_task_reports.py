@@ -12,7 +12,9 @@ from paceline.ledger.tasks import CHECKING, DISPUTED, FINAL, GUILTY, TASKS
 from paceline.protocol import messages as m
 
 LONG = msgspec.structs.replace(
-    PARAMS, epoch_blocks=600, tasks=msgspec.structs.replace(PARAMS.tasks, report_blocks=100, report_limit=2)
+    PARAMS,
+    epoch_blocks=600,
+    tasks=msgspec.structs.replace(PARAMS.tasks, report_blocks=100, report_limit=2, recheck_ppm=10_000),
 )
 FEE = LONG.tasks.report_fee
 

@@ -18,7 +18,8 @@ from paceline.node.metrics import Metrics
 from paceline.node.tracing import Tracing
 from paceline.protocol.answers import AnswerRequest, ChatPrompt, Request, TaskOrder, Turn
 from paceline.protocol.genesis import GenesisAccount
-from paceline.protocol.messages import OpenSession, Receipt, Skip, Voucher
+from paceline.protocol.messages import Receipt, Skip, Voucher
+from paceline.protocol.openings import OpenSession
 from paceline.protocol.params import NICOIN_PER_COIN, TINY
 from paceline.store.blobs import BlobStore
 from paceline.store.state import MemoryStateStore

@@ -28,7 +28,8 @@ from paceline.node.roles.relay import RelayRole
 from paceline.node.roles.relay_sessions import OpenedSession
 from paceline.protocol.answers import AnswerRequest, ChatPrompt, EmbedRequest, TextFrame, TextPrompt, Turn
 from paceline.protocol.dummies import LEAVES, RevealDummies
-from paceline.protocol.messages import OpenSession, Receipt, Transfer
+from paceline.protocol.messages import Receipt, Transfer
+from paceline.protocol.openings import OpenSession
 from paceline.protocol.params import NICOIN_PER_COIN, TINY, DummyParams
 
 EPOCH = 400

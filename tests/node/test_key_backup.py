@@ -16,18 +16,15 @@ from paceline.base.errors import ConfigError
 from paceline.engine.signed_mark import SignedMark, make_mark_through, raise_signed_mark, read_signed_mark
 from paceline.node.home import Home, NewHome, Running, create_home, write_whole
 from paceline.node.membership.key_backup import (
-    FORMAT,
     MAGIC,
     Backup,
-    InvalidBackup,
-    KeyCost,
-    SealedBackup,
     collect_backup,
     open_backup,
     restore_backup,
     seal_backup,
     write_backup,
 )
+from paceline.node.membership.sealed import FORMAT, InvalidBackup, KeyCost, SealedBackup
 from paceline.node.settings import COMETBFT, load_settings
 from paceline.protocol.codec import decode_own, encode
 

@@ -32,7 +32,8 @@ from paceline.node.roles.relay_sessions import ENDING_SHARE, OpenedSession
 from paceline.node.views import Busy, OutOfFunds, UpstreamFailed
 from paceline.protocol.answers import BusyFrame, EndFrame, FailFrame, TaskOrder, TextFrame
 from paceline.protocol.codec import decode, encode
-from paceline.protocol.messages import BUSY, LATE, CloseSession, OpenSession, Skip
+from paceline.protocol.messages import BUSY, LATE, CloseSession, Skip
+from paceline.protocol.openings import OpenSession
 from paceline.protocol.params import TINY
 
 PROMPT_TOKENS = 10

@@ -23,7 +23,7 @@ from paceline.node.context import Context
 from paceline.node.home import write_whole
 from paceline.protocol.answers import MAX_PAYLOAD_BYTES
 from paceline.protocol.codec import Record, decode, encode
-from paceline.protocol.messages import Digest, SignatureBytes
+from paceline.protocol.fields import Digest, SignatureBytes
 from paceline.protocol.traps import NO_SEAL
 
 PATH = "payload"

@@ -21,7 +21,7 @@ from paceline.ledger.state import Readable, State
 from paceline.ledger.tasks import TASKS, Task
 from paceline.protocol.answers import MAX_PAYLOAD_BYTES
 from paceline.protocol.codec import Record, decode
-from paceline.protocol.messages import Digest, SignatureBytes
+from paceline.protocol.fields import Digest, SignatureBytes
 from paceline.protocol.traps import NO_SEAL
 from paceline.store.trie import PATH_BITS, TrieProof
 

@@ -23,7 +23,8 @@ from paceline.node.answers.payloads import find_task, may_read
 from paceline.node.context import Context
 from paceline.node.home import write_whole
 from paceline.protocol.codec import Record, decode
-from paceline.protocol.messages import Digest, Voucher
+from paceline.protocol.fields import Digest
+from paceline.protocol.messages import Voucher
 from paceline.protocol.traces import encode_opening
 
 MAX_REQUEST_BYTES = 64

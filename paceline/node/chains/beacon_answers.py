@@ -10,7 +10,7 @@ from paceline.ledger import beacon, groups
 from paceline.ledger.beacon import BeaconValue
 from paceline.ledger.state import State
 from paceline.protocol.codec import Record, decode, encode
-from paceline.protocol.messages import Height
+from paceline.protocol.fields import Height
 from paceline.protocol.params import NetworkParams
 
 MAX_REQUEST_BYTES = 64

@@ -1,6 +1,7 @@
 """What a transaction would do if it were in the next block: the ledger's own word, and the coins that it would move.
 
-It runs on a view of the committed state, whose writes go nowhere. What else the block holds is not known to it.
+Coins and dollars of the test asset are shown apart. It runs on a view of the committed state, whose writes go nowhere. What
+else the block holds is not known to it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import msgspec
 from paceline.ledger import nodes
 from paceline.ledger.accounts import ACCOUNTS, POOLS, get_account
 from paceline.ledger.application import Application
+from paceline.ledger.asset import BALANCES, get_dollars
+from paceline.ledger.state import State
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):
-    """An account whose balance changes. Units: nicoin, negative for what it pays."""
+    """An account whose balance changes. Units: nicoin or micro-dollars, negative for what it pays."""
 
     account: str
     """A pool's or a node's name, or an address in hex digits."""
@@ -25,7 +28,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
     code: str
     message: str
-    moves: list[Move]
+    moves: list[Move] = []
+    dollars: list[Move] = []
 
 
 def try_transaction(application: Application, data: bytes) -> Trial:
@@ -34,12 +38,29 @@ def try_transaction(application: Application, data: bytes) -> Trial:
     after.height += 1
     result = application.deliver(after, data)
     if result.code != "ok":
-        return Trial(code=result.code, message=result.message, moves=[])
+        return Trial(code=result.code, message=result.message)
     names = {address: name for name, address in POOLS.items()}
     names.update({address: node.name for address, node in nodes.NODES.items(before)})
-    moves = []
-    for address in ACCOUNTS.list_written(after):
-        change = get_account(after, address).balance - get_account(before, address).balance
-        if change:
-            moves.append(Move(account=names.get(address, address.hex()), change=change))
-    return Trial(code="ok", message="", moves=sorted(moves, key=lambda move: (move.change, move.account)))
+    return Trial(
+        code="ok",
+        message="",
+        moves=_list_moves(
+            {address: _change_coins(before, after, address) for address in ACCOUNTS.list_written(after)}, names
+        ),
+        dollars=_list_moves(
+            {address: _change_dollars(before, after, address) for address in BALANCES.list_written(after)}, names
+        ),
+    )
+
+
+def _change_coins(before: State, after: State, address: bytes) -> int:
+    return get_account(after, address).balance - get_account(before, address).balance
+
+
+def _change_dollars(before: State, after: State, address: bytes) -> int:
+    return get_dollars(after, address) - get_dollars(before, address)
+
+
+def _list_moves(changes: dict[bytes, int], names: dict[bytes, str]) -> list[Move]:
+    moves = [Move(account=names.get(a, a.hex()), change=change) for a, change in changes.items() if change]
+    return sorted(moves, key=lambda move: (move.change, move.account))

@@ -19,8 +19,9 @@ from paceline.node.context import Context
 from paceline.node.membership.registration import Description, NodeKeys, make_registration
 from paceline.node.settings import COMETBFT, ENGINES
 from paceline.protocol.codec import Record, encode
+from paceline.protocol.fields import Height, KeyBytes, Link, Name, Url
 from paceline.protocol.genesis import Genesis
-from paceline.protocol.messages import Height, KeyBytes, Link, Name, Registration, Url
+from paceline.protocol.messages import Registration
 
 MAX_DESCRIPTION_BYTES = 17 * 1024 * 1024
 MAX_PEERS = 10_000

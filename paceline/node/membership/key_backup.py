@@ -9,7 +9,6 @@ none, writes genesis last, and never lowers a mark; so it can be killed at any m
 from __future__ import annotations
 
 import secrets
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,44 +16,33 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta
-from nacl import pwhash
-from nacl.exceptions import CryptoError
-from nacl.secret import SecretBox
 
-from paceline.base.errors import ConfigError, Invalid
-from paceline.base.hashing import hash_parts
+from paceline.base.errors import ConfigError
 from paceline.base.keys import SECRET_BYTES
 from paceline.engine.signed_mark import NOTHING_SIGNED, SignedMark, raise_signed_mark, read_signed_mark
 from paceline.node.home import MAX_GENESIS_BYTES, Home, write_secret, write_whole
+from paceline.node.membership.sealed import (
+    USUAL_COST,
+    FileKind,
+    InvalidBackup,
+    KeyCost,
+    open_value,
+    seal_value,
+    write_sealed,
+)
 from paceline.node.settings import COMETBFT, NodeSettings, encode_settings, load_settings, parse_settings
 from paceline.protocol.codec import Record, decode, encode
 from paceline.protocol.genesis import Genesis
 
-FORMAT = 1
 MAGIC = b"paceline-keys\n"
 MAX_BACKUP_BYTES = MAX_GENESIS_BYTES + 16 * 1024 * 1024
-MIN_PASSPHRASE_CHARACTERS = 12
-SALT_BYTES = pwhash.argon2id.SALTBYTES
+BACKUP = FileKind(magic=MAGIC, purpose="key-backup", written_by="paceline keys backup", limit_bytes=MAX_BACKUP_BYTES)
 NODE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 AWAITS_STATE = (
     "This node's keys were restored. It orders no block before a state is imported (paceline state import).\n"
 )
 
 Secret = Annotated[bytes, Meta(min_length=SECRET_BYTES, max_length=SECRET_BYTES)]
-
-
-class InvalidBackup(Invalid):
-    """A file is no backup of keys, or cannot be opened with this passphrase; nothing was changed."""
-
-
-class KeyCost(Record, frozen=True):
-    """What one guess of the passphrase costs: passes of argon2id over so much memory. The bounds keep a file from asking for more."""
-
-    passes: Annotated[int, Meta(ge=1, le=16)] = pwhash.argon2id.OPSLIMIT_MODERATE
-    memory_bytes: Annotated[int, Meta(ge=8192, le=1024**3)] = pwhash.argon2id.MEMLIMIT_MODERATE
-
-
-USUAL_COST = KeyCost()
 
 
 class NodeBackup(Record, frozen=True, kw_only=True):
@@ -73,17 +61,8 @@ class Backup(Record, frozen=True, kw_only=True):
 
     genesis: bytes
     user: Secret | None
-    token: Annotated[str, Meta(pattern="^[!-~]{1,512}$")] | None
+    token: Annotated[str, Meta(pattern=r"^[!-~]{1,512}\Z")] | None
     nodes: Annotated[tuple[NodeBackup, ...], Meta(min_length=1, max_length=1024)]
-
-
-class SealedBackup(Record, frozen=True, kw_only=True):
-    """What stands in the file after MAGIC."""
-
-    format: int
-    cost: KeyCost
-    salt: Annotated[bytes, Meta(min_length=SALT_BYTES, max_length=SALT_BYTES)]
-    sealed: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +103,7 @@ def seal_backup(backup: Backup, passphrase: str, cost: KeyCost | None = None) ->
 
     Errors: ConfigError when the passphrase is too short.
     """
-    cost = USUAL_COST if cost is None else cost
-    salt = secrets.token_bytes(SALT_BYTES)
-    box = _make_box(_require_passphrase(passphrase), salt, cost)
-    return MAGIC + encode(SealedBackup(format=FORMAT, cost=cost, salt=salt, sealed=bytes(box.encrypt(encode(backup)))))
+    return seal_value(BACKUP, backup, passphrase, USUAL_COST if cost is None else cost)
 
 
 def write_backup(path: Path, data: bytes) -> None:
@@ -135,35 +111,12 @@ def write_backup(path: Path, data: bytes) -> None:
 
     Errors: ConfigError when something is there already or the disk refuses.
     """
-    if path.exists():
-        raise ConfigError(f"{path} exists already: a backup overwrites nothing; name another file")
-    try:
-        write_whole(path, data, mode=0o600)
-    except OSError as problem:
-        raise ConfigError(f"{path} cannot be written: {problem.strerror}") from None
+    write_sealed(path, data)
 
 
 def open_backup(path: Path, passphrase: str) -> Backup:
-    """The content of a backup file.
-
-    Errors: InvalidBackup not-a-backup, too-large, malformed, non-canonical, unknown-format, not-opened; ConfigError when it
-    cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BACKUP_BYTES + 1)
-    except OSError as problem:
-        raise ConfigError(f"{path} cannot be read: {problem.strerror}") from None
-    if not data.startswith(MAGIC):
-        raise InvalidBackup("not-a-backup", f"{path} was not written by `paceline keys backup`")
-    sealed = decode(SealedBackup, data[len(MAGIC) :], limit_bytes=MAX_BACKUP_BYTES, error=InvalidBackup)
-    if sealed.format != FORMAT:
-        raise InvalidBackup("unknown-format", f"{path} has format {sealed.format}, this program reads {FORMAT}")
-    try:
-        opened = _make_box(_normalise(passphrase), sealed.salt, sealed.cost).decrypt(sealed.sealed)
-    except (CryptoError, ValueError):
-        raise InvalidBackup("not-opened", f"{path}: wrong passphrase, or the file is damaged") from None
-    return decode(Backup, opened, limit_bytes=MAX_BACKUP_BYTES, error=InvalidBackup)
+    """The content of a backup file. Errors: as `open_value`."""
+    return open_value(BACKUP, path, passphrase, Backup)
 
 
 def signs_blocks(backup: Backup) -> bool:
@@ -290,26 +243,3 @@ def _add_secret(path: Path, secret: str) -> None:
 
 def _get_engine_folder(home: Home, name: str) -> Path:
     return home.node_path(name) / "engine"
-
-
-def _require_passphrase(passphrase: str) -> str:
-    normal = _normalise(passphrase)
-    if len(normal) < MIN_PASSPHRASE_CHARACTERS:
-        raise ConfigError(
-            f"the passphrase has {len(normal)} characters, at least {MIN_PASSPHRASE_CHARACTERS} are needed"
-        )
-    return normal
-
-
-def _normalise(passphrase: str) -> str:
-    # Keyboards spell one letter in several ways; the same words must open the file on every machine.
-    return unicodedata.normalize("NFKC", passphrase)
-
-
-def _make_box(passphrase: str, salt: bytes, cost: KeyCost) -> SecretBox:
-    # The whole head goes into the key, so that a change of any byte of the file is found.
-    bound = hash_parts("key-backup", encode((FORMAT, cost, salt)))[:SALT_BYTES]
-    secret = passphrase.encode("utf-8")
-    return SecretBox(
-        pwhash.argon2id.kdf(SecretBox.KEY_SIZE, secret, bound, opslimit=cost.passes, memlimit=cost.memory_bytes)
-    )

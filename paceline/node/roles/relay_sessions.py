@@ -13,13 +13,16 @@ from dataclasses import dataclass
 
 from paceline.base.errors import InvalidTransaction, TransportError
 from paceline.base.keys import AccountKey
-from paceline.ledger import nodes, prices
+from paceline.ledger import compute_credits, nodes
 from paceline.ledger.accounts import get_account
 from paceline.ledger.sessions import SESSIONS, Session, compute_session_id, compute_task_id, get_executors
 from paceline.node.context import Context
 from paceline.node.dummies.injector import NoDummies
 from paceline.node.views import Busy, OutOfFunds, UpstreamFailed
-from paceline.protocol.messages import MAX_SKIPS, MAX_SUPPLY, CloseSession, OpenSession
+from paceline.protocol.credits import UseCredits
+from paceline.protocol.fields import MAX_SUPPLY
+from paceline.protocol.messages import MAX_SKIPS, CloseSession
+from paceline.protocol.openings import OpenSession
 from paceline.protocol.params import NICOIN_PER_COIN
 
 LOG = logging.getLogger(__name__)
@@ -186,7 +189,8 @@ class SessionPool:
             opened = await asyncio.shield(self._opening)
             if self.count_left(opened) >= tokens:
                 return opened
-        price = prices.get_token_price(self._context.chain.read(), self._context.params, self._model_id)
+        state, params = self._context.chain.read(), self._context.params
+        price = compute_credits.get_token_price(state, params, self._user.address, self._model_id)
         opened = await self._open_session(max(DEPOSIT, tokens * price))
         if self.count_left(opened) < tokens:
             raise Busy("the price rose while a session was opened", RETRY_AFTER_SECONDS)
@@ -195,11 +199,13 @@ class SessionPool:
     async def _open_session(self, deposit: int) -> OpenedSession:
         chain = self._context.chain
         fee = self._context.params.transfer_fee
-        balance = get_account(chain.read(), self._user.address).balance
-        if balance < deposit + fee or deposit > MAX_SUPPLY:
-            raise OutOfFunds(f"the account holds {balance} nicoin; this request may cost {deposit}")
         prepared = self._injector.prepare()
-        message = OpenSession(self._context.address, self._model_id, deposit, prepared.root)
+        opening = OpenSession(self._context.address, self._model_id, deposit, prepared.root)
+        message = compute_credits.pay_with(chain.read(), self._user.address, opening)
+        needed = fee if isinstance(message, UseCredits) else deposit + fee
+        balance = get_account(chain.read(), self._user.address).balance
+        if balance < needed or deposit > MAX_SUPPLY:
+            raise OutOfFunds(f"the account holds {balance} nicoin; this request may cost {deposit}")
         try:
             digest, _ = await chain.send(message, key=self._user)
         except (InvalidTransaction, TransportError) as problem:
