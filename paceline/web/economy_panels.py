@@ -36,8 +36,8 @@ GROUPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     (
         "Held for work",
-        "Paid in already: for answers, for training, and what votes reserved.",
-        ("session escrow", "run escrow", "held pay", "vesting pay", "training fund", "experiments"),
+        "Paid in already: for answers and training, ahead or on order, and what votes reserved.",
+        ("session escrow", "run escrow", "held pay", "vesting pay", "training fund", "experiments", "compute credits"),
     ),
     (
         "Deposits and bonds",

@@ -20,6 +20,7 @@ from economy_stage import (
 )
 from scripted_gateway import LoopbackServer, ScriptedGateway, read_events
 
+from paceline.ledger.accounts import POOLS
 from paceline.node.chains.economy import IssuanceStatus, ModelPrice, PriceVote
 from paceline.node.chains.proposals import CastVote, ParameterLine, Shares
 from paceline.web.economy_panels import (
@@ -77,6 +78,11 @@ def test_places_without_a_group_are_shown_and_counted():
     assert [(group.name, [place.name for place in group.places]) for group in groups][-1] == ("Elsewhere", ["tomorrow"])
     assert sum(group.nicoin for group in groups) == 10**9 * COIN
     assert len({name for _, _, members in GROUPS for name in members}) == sum(len(members) for _, _, members in GROUPS)
+
+
+def test_every_place_of_the_ledger_has_a_group():
+    named = {name for _, _, members in GROUPS for name in members}
+    assert named == {*POOLS, "accounts of nodes", "other accounts"}
 
 
 @pytest.mark.parametrize(
@@ -180,6 +186,8 @@ def test_a_reward_is_explained_in_words_and_numbers():
         "unless the node is found cheating 27.36 icon",
     ):
         assert part in told
+    gateway.reward_lines = {"brio": build_reward_line("brio", is_guilty=True, accuracy_ppm=0, share_ppm=0)}
+    assert "with what vested, less what was paid out of both 2 icon" in render("rewards", gateway, "brio")
     assert "atlas was no node when epoch 0 was settled" in render("rewards", gateway)
     assert "No node is called nobody" in render("rewards", gateway, "nobody")
 
