@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import cached_property
 
 from paceline.economy.pay import compute_task_cost
 from paceline.ledger import clock, nodes, prices, race, training
@@ -22,7 +23,9 @@ from paceline.node.answers.load import Load
 from paceline.node.answers.plans import plan_answers, plan_embeddings, show_delta
 from paceline.node.api.keys import KeyRing
 from paceline.node.chains.chain import is_alive
+from paceline.node.chains.economy import RewardLine
 from paceline.node.context import Context
+from paceline.node.economy_views import EconomyReader, EconomyView
 from paceline.node.models import ModelHost
 from paceline.node.roles.answer_events import AnswerEvent, Started
 from paceline.node.roles.relay import RelayRole
@@ -78,6 +81,10 @@ class NodeGateway:
         self._api_keys = keys.operator
         self._ring = keys.ring
         self._started_unix_seconds = int(time.time())
+
+    @cached_property
+    def _economy(self) -> EconomyReader:
+        return EconomyReader(self._context.chain.application)
 
     def models(self) -> list[ModelView]:
         """Models that requests may name here: nodes serve them, and this node has their tokenizer."""
@@ -246,6 +253,14 @@ class NodeGateway:
             rejected=tuple(self._name(address) for address in run.rejected),
             status=run.phase,
         )
+
+    def economy(self) -> EconomyView:
+        """Where coins, prices and proposals stand."""
+        return self._economy.read()
+
+    def reward(self, node: str) -> RewardLine | None:
+        """How a node's reward in the last settlement came about."""
+        return self._economy.explain(node)
 
     async def changes(self) -> AsyncGenerator[Topic, None]:
         """A topic whenever something moved."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from paceline.base.errors import PacelineError
+from paceline.node.chains.economy import RewardLine
+from paceline.node.economy_views import EconomyView
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length"]
@@ -381,6 +383,14 @@ class Gateway(Protocol):
 
     def training(self) -> TrainingView | None:
         """Return the current or last training run."""
+        ...
+
+    def economy(self) -> EconomyView:
+        """Return where coins, prices and proposals stand."""
+        ...
+
+    def reward(self, node: str) -> RewardLine | None:
+        """Return how a node's reward in the last settlement came about, None when it was not in one."""
         ...
 
     def changes(self) -> AsyncGenerator[Topic, None]:

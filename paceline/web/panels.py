@@ -44,6 +44,8 @@ class Agreement:
 class Panels:
     """Renders panels from a gateway."""
 
+    names = ALL_PANELS
+
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._templates = build_templates()
@@ -58,6 +60,10 @@ class Panels:
             "models": self._encode_models,
         }
 
+    def names_of(self, topic: Topic) -> tuple[str, ...]:
+        """The panels that may read differently after news of a topic."""
+        return PANELS_OF[topic]
+
     def render(self, name: str) -> str:
         """Render one panel: HTML, or JSON for those in JSON_PANELS."""
         return self._renderers[name]()
@@ -69,6 +75,7 @@ class Panels:
             "page.html",
             panels=panels,
             asset=asset_path,
+            here="/",
             models=self._gateway.models(),
             api_keys_required=api_keys_required,
         )

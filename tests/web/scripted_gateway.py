@@ -7,13 +7,16 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 from typing import Self
 
 import uvicorn
+from economy_stage import build_view
 
 from paceline.node.api.desk import ApiDesk
+from paceline.node.chains.economy import RewardLine
+from paceline.node.economy_views import EconomyView
 from paceline.node.patience import PatientProtocol
 from paceline.node.views import (
     Account,
@@ -76,6 +79,19 @@ def make_tokens(text: str, top: int | None) -> tuple[TokenView, ...]:
     return (TokenView(text.encode(), -0.5, tuple((f"t{rank}".encode(), -1.0 - rank) for rank in range(top))),)
 
 
+def read_events(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+    """Name and data of each event of a stream."""
+    name, data = "", []
+    for line in lines:
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            data.append(line.removeprefix("data: "))
+        elif name:
+            yield name, "\n".join(data)
+            name, data = "", []
+
+
 class ScriptedGateway:
     """Answers with `texts`; `fail_before` and `fail_after` raise; `hang` waits after the texts until it is closed."""
 
@@ -100,6 +116,8 @@ class ScriptedGateway:
         self.block_list: list[BlockView] = []
         self.task_list: list[TaskView] = []
         self.training_run: TrainingView | None = None
+        self.economy_view = build_view()
+        self.reward_lines: dict[str, RewardLine] = {}
         self.watching = threading.Semaphore(0)
         self.left = threading.Semaphore(0)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -193,6 +211,13 @@ class ScriptedGateway:
 
     def training(self) -> TrainingView | None:
         return self.training_run
+
+    def economy(self) -> EconomyView:
+        self.calls["economy"] += 1
+        return self.economy_view
+
+    def reward(self, node: str) -> RewardLine | None:
+        return self.reward_lines.get(node)
 
     async def changes(self) -> AsyncGenerator[Topic, None]:
         queue: asyncio.Queue[Topic | None] = asyncio.Queue()

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Iterator
 
 import httpx
 import pytest
-from scripted_gateway import LoopbackServer, ScriptedGateway, build_node, build_status
+from scripted_gateway import LoopbackServer, ScriptedGateway, build_node, build_status, read_events
 
 from paceline.node.views import BlockView
 from paceline.web.panels import ALL_PANELS
 from paceline.web.settings import WebSettings
-
-
-def read_events(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
-    name, data = "", []
-    for line in lines:
-        if line.startswith("event: "):
-            name = line.removeprefix("event: ")
-        elif line.startswith("data: "):
-            data.append(line.removeprefix("data: "))
-        elif name:
-            yield name, "\n".join(data)
-            name, data = "", []
 
 
 def find_assets(page: str) -> list[str]:
@@ -55,6 +42,7 @@ def test_files_are_immutable_and_packed(http: httpx.Client):
         "chat.js",
         "dashboard.css",
         "dashboard.js",
+        "live.js",
         "mark.svg",
         "plotly.min.js",
     }

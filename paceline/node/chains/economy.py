@@ -169,11 +169,12 @@ def build_reward(state: State, name: str, epoch: int | None) -> RewardLine:
         raise ConfigError(f"epoch {wanted} is not kept: the ledger keeps {KEPT_EPOCHS}, now {settled or 'none'}")
     for line in lines:
         if line.address == address:
-            return _explain(state, line, wanted)
+            return explain_line(state, line, wanted)
     raise ConfigError(f"{name} was no node when epoch {wanted} was settled")
 
 
-def _explain(state: State, line: Line, epoch: int) -> RewardLine:
+def explain_line(state: State, line: Line, epoch: int) -> RewardLine:
+    """How the reward of one line of a settlement came about."""
     reward, conduct, criteria = line.reward, line.reward.conduct, line.reward.criteria
     released = mul_div_floor(reward.due, criteria.share_ppm, PPM)
     issued = mul_div_floor(reward.share, criteria.share_ppm, PPM)

@@ -1,63 +1,13 @@
-// Keeps the panels current from the server's event stream and draws the two charts.
-// The fragments are escaped by the server; this file puts nothing else into markup.
+// Draws the two charts of the network's page and keeps the choice of models current.
+// What it shows comes from `live.js` as events with the name of a series and its value.
 
-const HTML_PANELS = ["network", "nodes", "blocks", "tasks", "training"];
-const RETRY_MILLISECONDS = 5000;
-const live = document.getElementById("live");
 const series = {};
-
-function swapPanel(name, html) {
-  const panel = document.getElementById(`panel-${name}`);
-  const seen = new Map([...panel.querySelectorAll("[data-key]")].map((row) => [row.dataset.key, row.textContent]));
-  const top = panel.scrollTop;
-  panel.innerHTML = html;
-  panel.scrollTop = top;
-  if (name !== "nodes" && seen.size > 0) {
-    for (const row of panel.querySelectorAll("[data-key]")) {
-      if (seen.get(row.dataset.key) !== row.textContent) row.classList.add("fresh");
-    }
-  }
-  showLocalTimes(panel);
-  document.dispatchEvent(new CustomEvent("paceline:panel", { detail: name }));
-}
-
-function showLocalTimes(root) {
-  for (const time of root.querySelectorAll("time[data-milliseconds]")) {
-    const moment = new Date(Number(time.dataset.milliseconds));
-    time.textContent = moment.toLocaleTimeString([], { hour12: false });
-    time.title = moment.toISOString();
-  }
-}
 
 function showModels(names) {
   const select = document.getElementById("chat-model");
   const chosen = select.value;
   if (names.length === 0) return;
   select.replaceChildren(...names.map((name) => new Option(name, name, false, name === chosen)));
-}
-
-function setLive(state, text) {
-  live.dataset.state = state;
-  live.textContent = text;
-}
-
-function listen() {
-  const source = new EventSource("/events");
-  source.onopen = () => setLive("on", "live");
-  source.onerror = () => {
-    setLive("off", "not connected, trying again");
-    if (source.readyState === EventSource.CLOSED) setTimeout(listen, RETRY_MILLISECONDS);
-  };
-  for (const name of HTML_PANELS) {
-    source.addEventListener(name, (event) => swapPanel(name, event.data));
-  }
-  source.addEventListener("models", (event) => showModels(JSON.parse(event.data)));
-  for (const name of ["power", "loss"]) {
-    source.addEventListener(name, (event) => {
-      series[name] = JSON.parse(event.data);
-      drawCharts();
-    });
-  }
 }
 
 function getColour(name) {
@@ -125,7 +75,13 @@ function drawPower({ names, values }) {
   draw("chart-power", [trace], { ...getLayout(), margin: { l: 8, r: 8, t: 8, b: 8 }, legend: { font: { size: 13 } } });
 }
 
-showLocalTimes(document);
-listen();
+document.addEventListener("paceline:series", ({ detail: { name, value } }) => {
+  if (name === "models") {
+    showModels(value);
+    return;
+  }
+  series[name] = value;
+  drawCharts();
+});
 document.addEventListener("DOMContentLoaded", drawCharts);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCharts);
