@@ -231,7 +231,7 @@ def find_model(model: str) -> p.ModelEntry:
     known = load_open_models()
     if model in known:
         return known[model]
-    if not Path(model).exists():
+    if "/" not in model and not Path(model).exists():
         raise ConfigError(f"{model} is neither a file nor one of {', '.join(known)}")
     return read_model_file(Path(model))
 
