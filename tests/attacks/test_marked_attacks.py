@@ -176,17 +176,26 @@ class Idler:
 
     def __init__(self, chain, model) -> None:
         self.chain, self.model = chain, model
-        self.params = change_dummies(chain, marked_tokens=16)
+        self.params = change_dummies(chain, marked_tokens=48)
         self.number, self.state = chain.next_number(3), chain.state.branch()
         for address, node in nodes.NODES.items(self.state):
             nodes.NODES.put(self.state, address, msgspec.structs.replace(node, serves=(model.model_id,)))
-        # The chance asks each node for another length; the longest says most, and covers what the other number asks for.
-        self.index = max(range(1, len(chain.keys)), key=lambda index: self._derive(index).request.max_tokens)
+        # The chance asks each node for something else: one whose answer says much, and is no shorter than the other number's.
+        fitting = [
+            index
+            for index in range(1, len(chain.keys))
+            if self._derive(index).max_tokens >= self._derive(index, 1).max_tokens
+        ]
+        self.index = max(
+            fitting, key=lambda index: self._derive(index).max_tokens * self._derive(index).temperature_ppm
+        )
         self.address = chain.keys[self.index].address
-        self.task = self._derive(self.index)
+        self.task = marked.derive_task(self.state, self.params, self.address, self.number)
 
-    def _derive(self, index):
-        return marked.derive_task(self.state, self.params, self.chain.keys[index].address, self.number)
+    def _derive(self, index, other=0):
+        """What a node is asked for this number, or for the one beside it."""
+        address = self.chain.keys[index].address
+        return marked.derive_task(self.state, self.params, address, self.number ^ other).request
 
     def answer(self, request: AnswerRequest | None = None, *, task=None, tokens=None):
         """The transcript of a whole answer, or of its first tokens, with the states behind it."""
@@ -236,7 +245,7 @@ def honest(idler):
 
 def test_an_honest_marked_answer_is_passed(idler, honest):
     transcript, trace = honest
-    assert 1 <= len(transcript.output_tokens) <= 16
+    assert 1 <= len(transcript.output_tokens) <= 48
     assert idler.judge(transcript, trace)[0] == m.ACCEPTED
 
 

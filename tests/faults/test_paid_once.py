@@ -9,6 +9,7 @@ from paceline.base.errors import InvalidTransaction
 from paceline.ledger import settlement, task_pay, tasks
 from paceline.ledger.accounts import HELD_PAY, get_account
 from paceline.ledger.sessions import SESSIONS, compute_task_id
+from paceline.ledger.vesting import get_vesting
 from paceline.protocol.messages import ACCEPTED, Receipt
 from paceline.protocol.params import TINY
 
@@ -52,7 +53,7 @@ def test_invalid_second_receipt_after_the_settlement(paid):
     paid.state.height = TINY.epoch_blocks
     settlement.settle_epoch(paid.state, TINY, 0)
     paid.state.height += 1
-    assert get_account(paid.state, paid.executor).balance > 0
+    assert get_vesting(paid.state, paid.executor) > 0
     with pytest.raises(InvalidTransaction, match="already-paid"):
         paid.send(epoch=1)
     assert paid.left == left
