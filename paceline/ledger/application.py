@@ -23,6 +23,7 @@ from paceline.ledger import (
     clock,
     evidence,
     governance,
+    grants,
     groups,
     indices,
     inquiries,
@@ -244,6 +245,7 @@ class Application:
         governance.end_block(state, self.params)
         pools.end_block(state, self.params)
         upgrades.end_block(state, self.params)
+        grants.end_block(state)
         forget_expired(state)
         return updates
 
@@ -262,6 +264,7 @@ class Application:
         branch = state.branch()
         try:
             execute_message(branch, self.params, self.chain_id, admitted)
+            admitted.count_spending(state, branch)
         except InvalidTransaction as problem:
             return Result(problem.code, problem.message)
         state.merge(branch)

@@ -34,9 +34,10 @@ from paceline.node.context import Context
 from paceline.node.gateway import NodeGateway
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.fields import MAX_SUPPLY
-from paceline.protocol.messages import LeaveNetwork, RegisterNode, Registration, ReportTask, decode_transaction
+from paceline.protocol.messages import LeaveNetwork, RegisterNode, Registration, ReportTask
 from paceline.protocol.openings import OpenRun
 from paceline.protocol.params import NICOIN_PER_COIN
+from paceline.protocol.transactions import decode_transaction
 from paceline.training.claim import build_initial_state, decode_global_state
 from paceline.training.plan import TrainingPlan, decode_plan, encode_plan
 from paceline.training.run import evaluate, load_model

@@ -24,7 +24,8 @@ from paceline.node.answers.load import IDLE, Load
 from paceline.node.peers import Peers
 from paceline.node.settings import NodeSettings
 from paceline.protocol.codec import Record, encode
-from paceline.protocol.messages import Message, Transaction, TransactionBody
+from paceline.protocol.messages import Message
+from paceline.protocol.transactions import Transaction, TransactionBody
 
 LOG = logging.getLogger(__name__)
 RETRY_SECONDS = 0.3
