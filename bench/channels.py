@@ -27,6 +27,7 @@ from paceline.node.ceremony import CeremonyKey
 from paceline.node.chains.founding import Founder, Founding, build_genesis
 from paceline.protocol import channels as c
 from paceline.protocol import messages as m
+from paceline.protocol import transactions as t
 from paceline.protocol.codec import encode
 from paceline.protocol.genesis import GenesisAccount
 from paceline.protocol.openings import OpenSession
@@ -52,8 +53,8 @@ class Tally:
 
     def add(self, kind: str, key: AccountKey, message: m.Message) -> None:
         """Count a message as it travels."""
-        body = encode(m.TransactionBody(chain_id=CHAIN_ID, sequence=None, expires_at=500, message=message))
-        size = len(encode(m.Transaction(body, key.public_key, key.sign(signed_bytes(body)))))
+        body = encode(t.TransactionBody(chain_id=CHAIN_ID, sequence=None, expires_at=500, message=message))
+        size = len(encode(t.Transaction(body, key.public_key, key.sign(signed_bytes(body)))))
         self.counts[kind] = self.counts.get(kind, 0) + 1
         self.sizes[kind] = self.sizes.get(kind, 0) + size
 

@@ -40,6 +40,7 @@ from paceline.ledger.application import Application
 from paceline.node.ceremony import CeremonyKey
 from paceline.node.chains.founding import Founder, Founding, build_genesis
 from paceline.protocol import messages as m
+from paceline.protocol import transactions as t
 from paceline.protocol.codec import encode
 from paceline.protocol.genesis import Genesis, GenesisAccount
 from paceline.protocol.params import TINY
@@ -88,9 +89,9 @@ def make_transfers(chain_id: str, count: int, salt: int) -> list[bytes]:
     for number in range(count):
         to = hash_parts("bench-to", salt.to_bytes(4, "big"), number.to_bytes(4, "big"))[:20]
         body = encode(
-            m.TransactionBody(chain_id=chain_id, sequence=None, expires_at=590, message=m.Transfer(to, 1 + number))
+            t.TransactionBody(chain_id=chain_id, sequence=None, expires_at=590, message=m.Transfer(to, 1 + number))
         )
-        made.append(encode(m.Transaction(body, USER.public_key, USER.sign(signed_bytes(body)))))
+        made.append(encode(t.Transaction(body, USER.public_key, USER.sign(signed_bytes(body)))))
     return made
 
 

@@ -23,8 +23,9 @@ from paceline.node.ceremony import CeremonyKey
 from paceline.node.chains.founding import Founder, Founding, build_genesis
 from paceline.protocol.codec import encode
 from paceline.protocol.genesis import Genesis, GenesisAccount
-from paceline.protocol.messages import Transaction, TransactionBody, Transfer, decode_transaction
+from paceline.protocol.messages import Transfer
 from paceline.protocol.params import TINY
+from paceline.protocol.transactions import Transaction, TransactionBody, decode_transaction
 from paceline.store.state import SqliteStateStore
 
 GOAL = 4_000
@@ -67,7 +68,7 @@ def measure_block(application: Application, store: SqliteStateStore, transfers: 
     stages: dict[str, float] = {}
     decoded: list[Admitted] = []
     stages["decode"] = spend(lambda: decoded.extend(Admitted(data, *decode_transaction(data)) for data in transfers))
-    stages["verify signatures"] = spend(lambda: [admitted.has_valid_signature() for admitted in decoded])
+    stages["verify signatures"] = spend(lambda: [admitted.require_signatures() for admitted in decoded])
     begin = time.process_time()
     result = application.finalize_block(height, transfers)
     finalize = time.process_time() - begin

@@ -33,8 +33,9 @@ def new_key(
 ) -> None:
     """Make a key of an account and show the words that bring it back, this once: they are stored nowhere."""
     from paceline.node.home import Home  # noqa: PLC0415 - loads the node
-    from paceline.node.membership.key_files import add_key, require_new_name  # noqa: PLC0415 - loads the node
+    from paceline.node.membership.key_files import add_key  # noqa: PLC0415 - loads the node
     from paceline.node.membership.mnemonics import derive_account_secret, make_words, read_words  # noqa: PLC0415
+    from paceline.node.membership.policies import require_new_name  # noqa: PLC0415 - loads the node
 
     def command() -> None:
         where = Home(home or get_default_home())
@@ -61,8 +62,9 @@ def import_key(
 ) -> None:
     """Bring a key of an account back from its words, or from a sealed file. A key that is there is never overwritten."""
     from paceline.node.home import Home  # noqa: PLC0415 - loads the node
-    from paceline.node.membership.key_files import add_key, open_key, require_new_name  # noqa: PLC0415 - loads the node
+    from paceline.node.membership.key_files import add_key, open_key  # noqa: PLC0415 - loads the node
     from paceline.node.membership.mnemonics import derive_account_secret, read_words  # noqa: PLC0415 - loads the node
+    from paceline.node.membership.policies import require_new_name  # noqa: PLC0415 - loads the node
 
     def command() -> None:
         where = Home(home or get_default_home())

@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paceline.base.errors import ConfigError
-from paceline.cli.signing import account_names, ask_account
+from paceline.base.keys import AccountKey
+from paceline.cli.signing import account_names, ask_account, load_signer, load_voter
 from paceline.cli.standing import find_standing
 from paceline.node.chains.accounts import build_account, parse_address
-from paceline.node.home import Home
+from paceline.node.home import USER, Home
 from paceline.node.membership.contacts import load_contacts
+from paceline.node.membership.policies import load_policies
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ def find_account(home: Home, text: str, what: str) -> Account:
         return Account(contacts[text], f"contact {text}")
     if text in account_names(home):
         return Account(home.load_key(text).address, f"{text} of this home")
+    if text in (policies := load_policies(home)):
+        return Account(policies[text].address, f"joint account {text}")
     node = _find_node(home, text) if home.exists else None
     if node is not None:
         return Account(node, f"node {text}")
@@ -47,8 +51,24 @@ def find_account(home: Home, text: str, what: str) -> Account:
 
 
 def describe_address(home: Home, address: bytes) -> str:
-    """How this home calls an address: its contact's name, else nothing."""
-    return next((f"contact {name}" for name, found in load_contacts(home).items() if found == address), "")
+    """How this home calls an address: an own key, a contact or a joint account, else nothing."""
+    known = {home.load_key(name).address: f"{name} of this home" for name in account_names(home)}
+    known |= {found: f"contact {name}" for name, found in load_contacts(home).items()}
+    known.update({policy.address: f"joint account {name}" for name, policy in load_policies(home).items()})
+    return known.get(address, "")
+
+
+def load_actor(home: Home, name: str | None, owner: str | None) -> tuple[str, AccountKey, bytes | None]:
+    """Who votes: a node of this home or, with an owner, any key of the home by a grant of that account.
+
+    Errors: ConfigError when the home has no such key, or there is no such account.
+    """
+    if owner is None:
+        voter, key = load_voter(home, name)
+        return voter, key, None
+    signer = name or USER
+    key = load_signer(home, signer, "--name")
+    return f"{signer} for {owner}", key, find_account(home, owner, "--for").address
 
 
 def _find_node(home: Home, name: str) -> bytes | None:

@@ -29,10 +29,12 @@ def add(
     from paceline.cli.signing import account_names  # noqa: PLC0415 - loads the node
     from paceline.node.home import Home  # noqa: PLC0415 - loads the node
     from paceline.node.membership.contacts import add_contact  # noqa: PLC0415 - loads the node
+    from paceline.node.membership.policies import load_policies  # noqa: PLC0415 - loads the node
 
     def command() -> None:
         where = Home(home or get_default_home())
-        print(f"{name} is {add_contact(where, name, address, account_names(where)).hex()}")
+        taken = [*account_names(where), *load_policies(where)]
+        print(f"{name} is {add_contact(where, name, address, taken).hex()}")
 
     run_command(command)
 

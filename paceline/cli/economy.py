@@ -9,8 +9,9 @@ from rich.console import Console
 
 from paceline.base.errors import ConfigError, Invalid
 from paceline.base.integers import PPM
+from paceline.cli.addresses import load_actor
 from paceline.cli.printing import print_found
-from paceline.cli.signing import load_voter, open_control, send_signed, sign_message
+from paceline.cli.signing import open_control, send_signed, sign_message
 from paceline.cli.standing import find_standing
 from paceline.economy.denominations import format_coins, parse_coins
 from paceline.economy.prices import require_price
@@ -46,8 +47,8 @@ def print_reward(path: Path, name: str, epoch: int | None, *, as_json: bool) -> 
     print_found(found, _describe_reward, as_json=as_json)
 
 
-def vote_price(path: Path, name: str | None, amount: str, *, dry_run: bool) -> None:
-    """Vote with a node's key on the price of a unit of compute.
+def vote_price(path: Path, name: str | None, amount: str, owner: str | None, *, dry_run: bool) -> None:
+    """Vote with a node's key on the price of a unit of compute, or with another by the node's grant.
 
     Errors: ConfigError when the amount is no price, nothing runs here, or the ledger refuses; TransportError when the network
     does not answer.
@@ -57,10 +58,10 @@ def vote_price(path: Path, name: str | None, amount: str, *, dry_run: bool) -> N
     except Invalid as problem:
         raise ConfigError(f"{amount}: {problem.message}") from None
     home = Home(path)
-    voter, key = load_voter(home, name)
+    voter, key, account = load_actor(home, name, owner)
     console = Console(soft_wrap=True)
     with open_control(home) as client:
-        signed = sign_message(home, client, key, VotePrice(price))
+        signed = sign_message(home, client, key, VotePrice(price), account)
         if dry_run:
             trial = client.post("/trial", signed, Trial)
             said = "would take" if trial.code == "ok" else f"would refuse ({trial.code}: {trial.message})"

@@ -13,13 +13,13 @@ from rich.console import Console
 
 from paceline.base.errors import ConfigError
 from paceline.base.keys import AccountKey
+from paceline.cli.addresses import load_actor
 from paceline.cli.printing import print_found
 from paceline.cli.propose import ProposeOptions
 from paceline.cli.signing import (
     REFUSED,
     describe_moves,
     load_signer,
-    load_voter,
     open_control,
     require_form,
     send_signed,
@@ -61,18 +61,18 @@ def send_proposal(options: ProposeOptions, action: p.Action, console: Console) -
     console.print(f"Proposal {found.number} is voted on up to height {found.ends_at} (block {height})", highlight=False)
 
 
-def send_vote(path: Path, name: str | None, message: p.VoteProposal, *, dry_run: bool) -> None:
-    """Vote with a node's key; `dry_run` only asks what the ledger would say.
+def send_vote(path: Path, name: str | None, message: p.VoteProposal, owner: str | None, *, dry_run: bool) -> None:
+    """Vote with a node's key, or with another by the node's grant; `dry_run` only asks what the ledger would say.
 
     Errors: as `send_proposal`.
     """
     if message.choice not in {p.YES, p.NO, p.ABSTAIN, p.VETO}:
         raise ConfigError(f"{message.choice!r} is no vote: yes, no, abstain or veto")
     home = Home(path)
-    voter, key = load_voter(home, name)
+    voter, key, account = load_actor(home, name, owner)
     _require_form(message)
     with open_control(home) as client:
-        signed = sign_message(home, client, key, message)
+        signed = sign_message(home, client, key, message, account)
         if dry_run:
             try_signed(client, signed)
             print(

@@ -17,7 +17,9 @@ from paceline.cli.cost import cost_app
 from paceline.cli.credits import credits_app
 from paceline.cli.econ import econ_app
 from paceline.cli.environment import get_default_home
+from paceline.cli.grant import grant_app
 from paceline.cli.keys import keys_app
+from paceline.cli.multisig import multisig_app
 from paceline.cli.pool import pool_app
 from paceline.cli.propose import proposals, propose_app, vote
 from paceline.cli.race import race_app
@@ -52,6 +54,8 @@ app.command()(proposals)
 app.add_typer(pool_app, name="pool")
 app.add_typer(tx_app, name="tx")
 app.add_typer(contacts_app, name="contacts")
+app.add_typer(multisig_app, name="multisig")
+app.add_typer(grant_app, name="grant")
 receipt = typer.Typer(no_args_is_help=True, help="Proof of single answers.")
 app.add_typer(receipt, name="receipt")
 price = typer.Typer(no_args_is_help=True, help="The price of a unit of compute, on which hosts vote.")
@@ -64,6 +68,9 @@ app.add_typer(upgrade, name="upgrade")
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder of the network. Default: ~/.paceline")]
 PeerPortOption = Annotated[
     int, typer.Option(min=1, max=65_000, help="Port for other nodes; their engines use the one above.")
+]
+OwnerOption = Annotated[
+    str | None, typer.Option("--for", help="Node that granted this message to the key that --name gives.")
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -358,13 +365,14 @@ def price_vote(
     *,
     amount: Annotated[str, typer.Argument(help='Of a unit of compute, such as "2 micoin".')],
     node: Annotated[str | None, typer.Option("--name", help="Node that votes. Default: the home's first.")] = None,
+    owner: OwnerOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the ledger would say; send nothing.")] = False,
     home: HomeOption = None,
 ) -> None:
     """Say what a unit of compute should cost; the weighted median of all votes is the price of the next epoch."""
     from paceline.cli.economy import vote_price  # noqa: PLC0415 - loads the node
 
-    run_command(lambda: vote_price(home or get_default_home(), node, amount, dry_run=dry_run))
+    run_command(lambda: vote_price(home or get_default_home(), node, amount, owner, dry_run=dry_run))
 
 
 @rewards.command("explain")
@@ -396,12 +404,15 @@ def upgrade_vote(
     height: Annotated[int, typer.Argument(min=1, help="First height of the new rules.")],
     cancel: Annotated[bool, typer.Option("--cancel", help="Vote for taking the standing plan back.")] = False,
     node: Annotated[str | None, typer.Option("--name", help="Node that votes. Default: the home's first.")] = None,
+    owner: OwnerOption = None,
     home: HomeOption = None,
 ) -> None:
     """Say yes to an upgrade; more than two thirds of all race weight plan it or take it back."""
     from paceline.cli.upgrade import VoteOptions, send_vote  # noqa: PLC0415 - loads the node
 
-    options = VoteOptions(home=home or get_default_home(), name=name, height=height, node=node, cancel=cancel)
+    options = VoteOptions(
+        home=home or get_default_home(), name=name, height=height, node=node, cancel=cancel, owner=owner
+    )
     run_command(lambda: send_vote(options))
 
 

@@ -201,6 +201,7 @@ def vote(
     number: Annotated[int, typer.Argument(help="Number of the proposal.")],
     choice: Annotated[str, typer.Argument(help="yes, no, abstain or veto.")],
     node: Annotated[str | None, typer.Option("--name", help="Node that votes. Default: the home's first.")] = None,
+    owner: Annotated[str | None, typer.Option("--for", help="Node that granted the key its vote.")] = None,
     dry_run: DryRun = False,
     home: Home = None,
 ) -> None:
@@ -208,7 +209,7 @@ def vote(
     from paceline.cli.governance import send_vote  # noqa: PLC0415 - loads the node
 
     message = p.VoteProposal(number, choice)
-    run_command(lambda: send_vote(home or get_default_home(), node, message, dry_run=dry_run))
+    run_command(lambda: send_vote(home or get_default_home(), node, message, owner, dry_run=dry_run))
 
 
 def proposals(

@@ -70,10 +70,12 @@ def ask_account(client: ControlClient, wanted: str) -> AccountStatus:
     return client.get(f"/account?account={wanted}", AccountStatus)
 
 
-def sign_message(home: Home, client: ControlClient, key: AccountKey, message: Message) -> bytes:
-    """A transaction that expires a while after the height at which the network stands."""
+def sign_message(
+    home: Home, client: ControlClient, key: AccountKey, message: Message, owner: bytes | None = None
+) -> bytes:
+    """A transaction that expires a while after the height at which the network stands; with an owner, on its behalf."""
     height = ask_account(client, key.address.hex()).height
-    return sign_unordered(message, key, compute_chain_id(home.load_genesis()), height + EXPIRY_BLOCKS)
+    return sign_unordered(message, key, compute_chain_id(home.load_genesis()), height + EXPIRY_BLOCKS, owner)
 
 
 def try_signed(client: ControlClient, signed: bytes) -> Trial:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from paceline.cli.addresses import load_actor
 from paceline.cli.printing import print_found
-from paceline.cli.signing import load_voter, open_control, send_signed, sign_message
+from paceline.cli.signing import open_control, send_signed, sign_message
 from paceline.cli.standing import find_standing
 from paceline.ledger.upgrades import HANDLERS
 from paceline.node.chains.upgrades import PlanLine, UpgradeStatus, build_upgrade_status
@@ -24,6 +25,8 @@ class VoteOptions:
     height: int
     node: str | None
     cancel: bool
+    owner: str | None = None
+    """On whose behalf; the key then needs a grant of that account."""
 
 
 def send_vote(options: VoteOptions) -> None:
@@ -33,10 +36,10 @@ def send_vote(options: VoteOptions) -> None:
     network does not answer.
     """
     home = Home(options.home)
-    voter, key = load_voter(home, options.node)
+    voter, key, account = load_actor(home, options.node, options.owner)
     kind = CancelUpgrade if options.cancel else PlanUpgrade
     with open_control(home) as client:
-        height = send_signed(client, sign_message(home, client, key, kind(options.name, options.height)))
+        height = send_signed(client, sign_message(home, client, key, kind(options.name, options.height), account))
     action = "taking back" if options.cancel else "planning"
     print(f"{voter} voted for {action} {options.name} at height {options.height} (block {height})")
 

@@ -17,8 +17,8 @@ from paceline.ledger.admission import compute_transaction_hash
 from paceline.ledger.application import Application, BlockResult
 from paceline.protocol.codec import decode_own, encode
 from paceline.protocol.duties import BACKGROUND
-from paceline.protocol.messages import decode_transaction
 from paceline.protocol.stores import StateStore
+from paceline.protocol.transactions import decode_transaction
 
 LABEL = "solo: one sequencer, not Byzantine fault tolerant"
 GENESIS_PREVIOUS = bytes(32)

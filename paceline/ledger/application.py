@@ -3,7 +3,7 @@
 `check_transaction` tries what comes in on top of all that waits; `prepare_proposal` and `process_proposal` choose and
 judge a block's transactions; `finalize_block` computes and keeps nothing on disk; `commit` persists what it computed,
 atomically with the block. The same object serves every engine. Order of a transaction: size, decode, canonical bytes, chain, expiry, signature,
-sequence or replay window, fee or duty limit, then the message on its own layer of the journal.
+sequence or replay window, grant, fee or duty limit, then the message on its own layer of the journal.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from paceline.ledger import (
     clock,
     evidence,
     governance,
+    grants,
     groups,
     indices,
     inquiries,
@@ -244,6 +245,7 @@ class Application:
         governance.end_block(state, self.params)
         pools.end_block(state, self.params)
         upgrades.end_block(state, self.params)
+        grants.end_block(state)
         forget_expired(state)
         return updates
 
@@ -251,7 +253,14 @@ class Application:
         """Execute one transaction on a state; failure keeps its fee and sequence step, nothing else."""
         try:
             admitted = self._admit_once(data)
-            branch = state.branch()
+        except InvalidTransaction as problem:
+            return Result(problem.code, problem.message)
+        return self.deliver_admitted(state, admitted)
+
+    def deliver_admitted(self, state: State, admitted: Admitted) -> Result:
+        """The same for what was admitted before."""
+        branch = state.branch()
+        try:
             admitted.charge(branch, self.params)
         except InvalidTransaction as problem:
             return Result(problem.code, problem.message)
@@ -262,6 +271,7 @@ class Application:
         branch = state.branch()
         try:
             execute_message(branch, self.params, self.chain_id, admitted)
+            admitted.count_spending(state, branch)
         except InvalidTransaction as problem:
             return Result(problem.code, problem.message)
         state.merge(branch)

@@ -14,6 +14,7 @@ from paceline.ledger import (
     clock,
     compute_credits,
     dummies,
+    grants,
     inquiries,
     liquidity,
     marked,
@@ -41,6 +42,7 @@ from paceline.protocol import credits as k
 from paceline.protocol import messages as m
 from paceline.protocol import pools as p
 from paceline.protocol.dummies import RevealDummies, SubmitMarked
+from paceline.protocol.grants import GrantScope, RevokeScope
 from paceline.protocol.openings import OpenRun, OpenSession
 from paceline.protocol.params import NetworkParams
 from paceline.protocol.prices import VotePrice
@@ -57,7 +59,7 @@ def execute_message(state: State, params: NetworkParams, chain_id: str, admitted
         return
     if _execute_on_proposals(state, params, admitted) or _execute_on_pools(state, params, admitted):
         return
-    if not _execute_on_openings(state, params, admitted):
+    if not _execute_on_openings(state, params, admitted) and not _execute_on_grants(state, admitted):
         _execute_on_work(state, params, chain_id, admitted)
 
 
@@ -153,13 +155,13 @@ def _execute_on_openings(state: State, params: NetworkParams, admitted: Admitted
 def _open(
     state: State, params: NetworkParams, admitted: Admitted, message: OpenSession | OpenRun | c.OpenChannel
 ) -> None:
-    sender, key, digest = admitted.sender, admitted.envelope.public_key, admitted.transaction_hash
+    sender, digest = admitted.sender, admitted.transaction_hash
     match message:
         case OpenSession():
-            sessions.apply_open(state, params, sender, key, digest, message)
+            sessions.apply_open(state, params, sender, admitted.key, digest, message)
             dummies.note_session(state, sender, digest, message, clock.compute_epoch(params, state.height))
         case c.OpenChannel():
-            channels.apply_open(state, params, sender, key, digest, message)
+            channels.apply_open(state, params, sender, admitted.key, digest, message)
         case OpenRun():
             training.apply_open(state, params, sender, digest, message)
 
@@ -194,6 +196,18 @@ def _execute_on_pools(state: State, params: NetworkParams, admitted: Admitted) -
             bridge.apply_claim(state, params, message)
         case b.WithdrawAsset():
             bridge.apply_withdrawal(state, params, sender, message)
+        case _:
+            return False
+    return True
+
+
+def _execute_on_grants(state: State, admitted: Admitted) -> bool:
+    """Messages on who may act for an account; False for any other."""
+    match admitted.body.message:
+        case GrantScope() as message:
+            grants.apply_grant(state, admitted.sender, message)
+        case RevokeScope() as message:
+            grants.apply_revocation(state, admitted.sender, message)
         case _:
             return False
     return True

@@ -28,15 +28,16 @@ from paceline.node.chains.accounts import build_account
 from paceline.node.chains.economy import build_economy_status, build_reward
 from paceline.node.chains.pools import Side, build_pool_status, build_quote
 from paceline.node.chains.proposals import build_governance_status
-from paceline.node.chains.trial import try_transaction
+from paceline.node.chains.trial import try_draft, try_transaction
 from paceline.node.chains.upgrades import build_upgrade_status
 from paceline.node.context import Context
 from paceline.node.gateway import NodeGateway
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.fields import MAX_SUPPLY
-from paceline.protocol.messages import LeaveNetwork, RegisterNode, Registration, ReportTask, decode_transaction
+from paceline.protocol.messages import LeaveNetwork, RegisterNode, Registration, ReportTask
 from paceline.protocol.openings import OpenRun
 from paceline.protocol.params import NICOIN_PER_COIN
+from paceline.protocol.transactions import decode_transaction
 from paceline.training.claim import build_initial_state, decode_global_state
 from paceline.training.plan import TrainingPlan, decode_plan, encode_plan
 from paceline.training.run import evaluate, load_model
@@ -162,6 +163,7 @@ class Control:
                 Route("/leave", self._guard(self._leave), methods=["POST"]),
                 Route("/transaction", self._guard(self._transaction), methods=["POST"]),
                 Route("/trial", self._guard(self._trial), methods=["POST"]),
+                Route("/trial/draft", self._guard(self._trial_draft), methods=["POST"]),
                 Route("/account", self._guard(self._account), methods=["GET"]),
                 Route("/upgrade", self._guard(self._upgrade), methods=["GET"]),
                 Route("/governance", self._guard(self._governance), methods=["GET"]),
@@ -287,6 +289,10 @@ class Control:
     async def _trial(self, request: Request) -> object:
         """What a signed transaction would do; it is not sent."""
         return try_transaction(self._context.chain.application, await request.body())
+
+    async def _trial_draft(self, request: Request) -> object:
+        """What a joint account's transaction would do once all have signed it."""
+        return try_draft(self._context.chain.application, await request.body())
 
     async def _account(self, request: Request) -> object:
         return build_account(self._context.chain.read(), request.query_params.get("account", ""))

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from paceline.base.hashing import hash_parts
 from paceline.protocol.channels import ChannelMessage
-from paceline.protocol.codec import Record, decode, encode
+from paceline.protocol.codec import Record, encode
 from paceline.protocol.credits import CreditMessage
 from paceline.protocol.dummies import RevealDummies, SubmitMarked
 from paceline.protocol.fields import (
@@ -33,6 +33,7 @@ from paceline.protocol.fields import (
     Url,
     Word,
 )
+from paceline.protocol.grants import GrantMessage
 from paceline.protocol.openings import OpenRun, OpenSession
 from paceline.protocol.pools import PoolMessage
 from paceline.protocol.prices import VotePrice
@@ -415,33 +416,8 @@ Message = (
     | ReportState
     | SubmitProposal
     | VoteProposal
+    | GrantMessage
 )
-
-
-class TransactionBody(Record, frozen=True, kw_only=True):
-    """What is signed. `sequence` orders an account's transactions; None means unordered until `expires_at`."""
-
-    chain_id: Name
-    sequence: Count | None
-    expires_at: Height
-    message: Message
-
-
-class Transaction(Record, frozen=True):
-    """The envelope: the exact signed bytes, the key, the signature."""
-
-    body: Annotated[bytes, Meta(max_length=MAX_TRANSACTION_BYTES)]
-    public_key: KeyBytes
-    signature: SignatureBytes
-
-
-def decode_transaction(data: bytes) -> tuple[Transaction, TransactionBody]:
-    """Envelope and body of untrusted bytes.
-
-    Errors: InvalidTransaction with code too-large, malformed or non-canonical.
-    """
-    envelope = decode(Transaction, data, limit_bytes=MAX_TRANSACTION_BYTES)
-    return envelope, decode(TransactionBody, envelope.body, limit_bytes=MAX_TRANSACTION_BYTES)
 
 
 def _without_signature(record: Registration | Voucher) -> tuple[object, ...]:

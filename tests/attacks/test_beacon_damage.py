@@ -12,6 +12,7 @@ from paceline.ledger import beacon, ceremony, groups, race
 from paceline.ledger.admission import signed_bytes
 from paceline.ledger.invariants import find_violations
 from paceline.protocol import messages as m
+from paceline.protocol import transactions as t
 from paceline.protocol.codec import encode
 
 
@@ -73,10 +74,10 @@ def test_invalid_fields_and_bytes_are_refused_or_leave_every_invariant(scenes, s
 def test_invalid_bytes_inside_a_signed_body_are_refused_or_leave_every_invariant(scenes, scene, at, bit, cut):
     chain, sender, right = scenes[scene]
     key = chain.keys[sender]
-    envelope = msgspec.msgpack.decode(chain.sign(key, right), type=m.Transaction)
+    envelope = msgspec.msgpack.decode(chain.sign(key, right), type=t.Transaction)
     body = flip_bit(envelope.body, at, bit)
     body = body[: len(body) - cut]
-    deliver_and_check(chain, encode(m.Transaction(body, key.public_key, key.sign(signed_bytes(body)))))
+    deliver_and_check(chain, encode(t.Transaction(body, key.public_key, key.sign(signed_bytes(body)))))
 
 
 def test_undamaged_messages_of_every_scene_pass(scenes):

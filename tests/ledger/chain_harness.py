@@ -22,6 +22,7 @@ from paceline.ledger.vesting import get_vesting
 from paceline.node.ceremony import CeremonyKey, get_member_keys
 from paceline.node.chains.founding import Founder, Founding, build_genesis
 from paceline.protocol import messages as m
+from paceline.protocol import transactions as t
 from paceline.protocol.codec import encode
 from paceline.protocol.genesis import GenesisAccount
 from paceline.protocol.params import TINY
@@ -115,7 +116,7 @@ class Chain:
     def sign(self, key, message, *, sequence=None, expires_at=None, chain_id=None):
         self._salt += 1
         body = encode(
-            m.TransactionBody(
+            t.TransactionBody(
                 chain_id=chain_id or self.application.chain_id,
                 sequence=sequence,
                 # Distinct expiries keep equal unordered messages apart.
@@ -123,7 +124,7 @@ class Chain:
                 message=message,
             )
         )
-        return encode(m.Transaction(body, key.public_key, key.sign(signed_bytes(body))))
+        return encode(t.Transaction(body, key.public_key, key.sign(signed_bytes(body))))
 
     def send(self, key, message, **options):
         """Queue a transaction; raises what the ledger refuses. Returns its hash."""

@@ -29,6 +29,8 @@ WORDS = (
     "fund_ppm",
     "check_floor_ppm",
     "governance.deposit",
+    "open-session",
+    "vote-price",
     "",
 )
 EDGES = (0, 1, 2, 3, 7, 1_000, 10**6, 10**9, 10**12, 10**18, 2**31, 2**63)

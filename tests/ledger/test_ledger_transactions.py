@@ -11,6 +11,7 @@ from paceline.economy.supply import TOTAL_SUPPLY
 from paceline.ledger.accounts import RESERVE, compute_supply, get_account
 from paceline.ledger.admission import signed_bytes
 from paceline.protocol import messages as m
+from paceline.protocol import transactions as t
 from paceline.protocol.codec import encode
 
 TO = b"x" * 20
@@ -69,11 +70,11 @@ def test_invalid_signature(chain):
 
 def test_invalid_signature_of_another_key(chain):
     body = encode(
-        m.TransactionBody(chain_id=chain.application.chain_id, sequence=None, expires_at=50, message=m.Transfer(TO, 1))
+        t.TransactionBody(chain_id=chain.application.chain_id, sequence=None, expires_at=50, message=m.Transfer(TO, 1))
     )
     other = AccountKey.from_secret(b"o" * 32)
     assert (
-        refuse(chain, encode(m.Transaction(body, chain.user.public_key, other.sign(signed_bytes(body)))))
+        refuse(chain, encode(t.Transaction(body, chain.user.public_key, other.sign(signed_bytes(body)))))
         == "bad-signature"
     )
 

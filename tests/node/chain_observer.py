@@ -27,7 +27,8 @@ from paceline.node.chains.solo import BlocksRequest
 from paceline.node.home import Home
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.genesis import Genesis
-from paceline.protocol.messages import ACCEPTED, SubmitReceipts, decode_transaction
+from paceline.protocol.messages import ACCEPTED, SubmitReceipts
+from paceline.protocol.transactions import decode_transaction
 from paceline.store.state import MemoryStateStore
 
 STRANGER = AccountKey.from_secret(b"stranger".ljust(32, b"."))

@@ -19,7 +19,8 @@ from paceline.node.chains import solo as solo_chain
 from paceline.node.chains.chain import is_alive
 from paceline.node.chains.solo import BlocksRequest, SoloChain
 from paceline.protocol.codec import encode
-from paceline.protocol.messages import PostPartials, Transaction, TransactionBody, Transfer
+from paceline.protocol.messages import PostPartials, Transfer
+from paceline.protocol.transactions import Transaction, TransactionBody
 from paceline.store.state import MemoryStateStore
 
 SETTINGS = SimpleNamespace(name="node-1", sequencer="node-1", block_seconds=0.01, idle_seconds=0.02)

@@ -133,7 +133,7 @@ def test_a_name_means_one_account(tmp_path):
     home.node_path("node-1").mkdir(parents=True)
     add_contact(home, "bob", "11" * 20, home.key_names())
     for name, told in (
-        ("cold", "never overwritten"),
+        ("cold", "none is ever overwritten"),
         ("user", "an account of this home"),
         ("node-1", "an account of this home"),
         ("bob", "a contact of this home"),

@@ -28,7 +28,8 @@ from paceline.network.client import PeerRefused
 from paceline.node.answers.receipt_facts import decode_receipt
 from paceline.node.views import NodeStatus
 from paceline.protocol.codec import encode
-from paceline.protocol.messages import Transaction, TransactionBody, Transfer
+from paceline.protocol.messages import Transfer
+from paceline.protocol.transactions import Transaction, TransactionBody
 
 MODEL = "smollm2-135m-instruct"
 LONG_PROMPT = "Write a long story about a bicycle race in the mountains."

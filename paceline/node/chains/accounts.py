@@ -1,4 +1,4 @@
-"""What one account holds, for people and for whoever signs for it: coins, dollars of the test asset, its next sequence.
+"""What one account holds, for people and for whoever signs for it: coins, test dollars, next sequence, grants.
 
 It reads the state and nothing else. An account that nobody ever paid into is shown as an empty one.
 """
@@ -15,9 +15,19 @@ from paceline.ledger import nodes
 from paceline.ledger.accounts import POOLS, get_account
 from paceline.ledger.asset import get_dollars
 from paceline.ledger.compute_credits import CREDITS
+from paceline.ledger.grants import GRANTS
 from paceline.ledger.state import State
 
 HEX_ADDRESS = f"[0-9a-fA-F]{{{2 * ADDRESS_BYTES}}}"
+
+
+class GrantLine(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may act for an account: which messages, up to which height, how many nicoin are left."""
+
+    to: str
+    kinds: tuple[str, ...]
+    until: int
+    left: int
 
 
 class AccountStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +46,8 @@ class AccountStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Nicoin behind them."""
     sequence: int
     """What its next ordered transaction must carry."""
+    grants: list[GrantLine]
+    """Of this account to others."""
 
 
 def build_account(state: State, wanted: str) -> AccountStatus:
@@ -54,6 +66,10 @@ def build_account(state: State, wanted: str) -> AccountStatus:
         credit_micro_units=credit.micro_units if credit else 0,
         credit_coins=credit.nicoin if credit else 0,
         sequence=account.sequence,
+        grants=[
+            GrantLine(to=key[ADDRESS_BYTES:].hex(), kinds=grant.kinds, until=grant.until, left=grant.left)
+            for key, grant in GRANTS.items(state, address)
+        ],
     )
 
 

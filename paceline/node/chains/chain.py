@@ -24,7 +24,8 @@ from paceline.node.answers.load import IDLE, Load
 from paceline.node.peers import Peers
 from paceline.node.settings import NodeSettings
 from paceline.protocol.codec import Record, encode
-from paceline.protocol.messages import Message, Transaction, TransactionBody
+from paceline.protocol.messages import Message
+from paceline.protocol.transactions import GrantedBody, Transaction, TransactionBody
 
 LOG = logging.getLogger(__name__)
 RETRY_SECONDS = 0.3
@@ -230,9 +231,16 @@ class ChainService(ABC):
             self._moved.notify_all()
 
 
-def sign_unordered(message: Message, key: AccountKey, chain_id: str, expires_at: int) -> bytes:
-    """A transaction that keeps no order with others of its key."""
-    body = encode(TransactionBody(chain_id=chain_id, sequence=None, expires_at=expires_at, message=message))
+def sign_unordered(
+    message: Message, key: AccountKey, chain_id: str, expires_at: int, owner: bytes | None = None
+) -> bytes:
+    """A transaction that keeps no order with others of its key; with an owner, on that account's behalf."""
+    if owner is None:
+        body = encode(TransactionBody(chain_id=chain_id, sequence=None, expires_at=expires_at, message=message))
+    else:
+        body = encode(
+            GrantedBody(chain_id=chain_id, sequence=None, expires_at=expires_at, message=message, owner=owner)
+        )
     return encode(Transaction(body, key.public_key, key.sign(signed_bytes(body))))
 
 

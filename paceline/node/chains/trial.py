@@ -6,13 +6,18 @@ else the block holds is not known to it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
+from paceline.base.errors import InvalidTransaction
 from paceline.ledger import nodes
 from paceline.ledger.accounts import ACCOUNTS, POOLS, get_account
-from paceline.ledger.application import Application
+from paceline.ledger.admission import Admitted
+from paceline.ledger.application import Application, Result
 from paceline.ledger.asset import BALANCES, get_dollars
 from paceline.ledger.state import State
+from paceline.protocol.transactions import decode_transaction
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,9 +39,21 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 def try_transaction(application: Application, data: bytes) -> Trial:
     """Execute a signed transaction on a view of the next height."""
+    return _try(application, lambda after: application.deliver(after, data))
+
+
+def try_draft(application: Application, data: bytes) -> Trial:
+    """The same for one whose signatures are not all there: it is tried as if they were. Errors: InvalidTransaction."""
+    envelope, body = decode_transaction(data)
+    if body.chain_id != application.chain_id:
+        raise InvalidTransaction("wrong-chain", f"signed for {body.chain_id}, this is {application.chain_id}")
+    return _try(application, lambda after: application.deliver_admitted(after, Admitted(data, envelope, body)))
+
+
+def _try(application: Application, deliver: Callable[[State], Result]) -> Trial:
     before, after = application.read(), application.read()
     after.height += 1
-    result = application.deliver(after, data)
+    result = deliver(after)
     if result.code != "ok":
         return Trial(code=result.code, message=result.message)
     names = {address: name for name, address in POOLS.items()}

@@ -21,8 +21,8 @@ MAX_CONTACTS = 10_000
 MAX_FILE_BYTES = 2 * 1024 * 1024
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 
-_Name = Annotated[str, Meta(pattern=f"^{NAME}$")]
-_Address = Annotated[str, Meta(pattern=f"^{HEX_ADDRESS}$")]
+_Name = Annotated[str, Meta(pattern=rf"^{NAME}\Z")]
+_Address = Annotated[str, Meta(pattern=rf"^{HEX_ADDRESS}\Z")]
 
 
 def load_contacts(home: Home) -> dict[str, bytes]:

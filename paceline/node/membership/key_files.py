@@ -13,8 +13,8 @@ from msgspec import Meta
 
 from paceline.base.errors import ConfigError
 from paceline.base.keys import SECRET_BYTES, AccountKey
-from paceline.node.home import USER, Home, write_secret
-from paceline.node.membership.contacts import load_contacts, require_name
+from paceline.node.home import Home, write_secret
+from paceline.node.membership.policies import require_new_name
 from paceline.node.membership.sealed import USUAL_COST, FileKind, KeyCost, open_value, seal_value, write_sealed
 from paceline.protocol.codec import Record
 
@@ -28,15 +28,6 @@ class KeyFile(Record, frozen=True, kw_only=True):
 
     name: Annotated[str, Meta(max_length=64)]
     secret: Annotated[bytes, Meta(min_length=SECRET_BYTES, max_length=SECRET_BYTES)]
-
-
-def require_new_name(home: Home, name: str) -> None:
-    """Errors: ConfigError for what is no name, or means another account here already."""
-    require_name(name)
-    if name == USER or name in home.key_names() or home.node_path(name).exists():
-        raise ConfigError(f"{name} is an account of this home already: keys are never overwritten")
-    if name in load_contacts(home):
-        raise ConfigError(f"{name} is a contact of this home; `paceline contacts remove {name}` first")
 
 
 def add_key(home: Home, name: str, secret: bytes) -> AccountKey:

@@ -2,7 +2,7 @@
 
 The list of words, their checksum and the seed are those of the library `mnemonic`; deriving is a few lines here. It stores
 nothing. Invariant: the same words and number of an account give the same key on every machine.
-Source: BIP-39; SLIP-0010 (ed25519 has hardened steps only); decision 040.
+Source: BIP-39; SLIP-0010 (ed25519 has hardened steps only); decision 041.
 """
 
 from __future__ import annotations
