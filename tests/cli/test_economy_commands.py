@@ -35,6 +35,7 @@ def advance(home, height):
         client.close()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_a_price_from_its_votes_to_the_epoch_in_which_it_holds(tmp_path, monkeypatch):
     with open_network(tmp_path / "home", 2, engine=SOLO, monkeypatch=monkeypatch) as (home, _):

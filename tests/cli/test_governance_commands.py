@@ -59,6 +59,7 @@ def advance(home, height):
     wait_for(lambda: ask(home)["height"] >= height, 60)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_a_parameter_from_its_proposal_to_the_epoch_in_which_it_holds(tmp_path, monkeypatch):
     monkeypatch.setattr(joined_network, "BRIEF", SHORT)

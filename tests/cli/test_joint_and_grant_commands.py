@@ -42,6 +42,7 @@ def cold(tmp_path):
     return home
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_payment_by_two_of_three_and_a_grant_to_a_hot_key(tmp_path, monkeypatch, cold):
     file = tmp_path / "pay.joint"

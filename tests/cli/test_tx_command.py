@@ -31,6 +31,7 @@ def idle_home(tmp_path):
     return create_home(tmp_path / "home", NewHome(nodes=2, seed=1))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_payments_are_shown_then_made(tmp_path, monkeypatch):
     with open_network(tmp_path / "home", 2, engine=SOLO, monkeypatch=monkeypatch) as (home, _):
