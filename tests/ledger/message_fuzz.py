@@ -31,6 +31,8 @@ WORDS = (
     "governance.deposit",
     "open-session",
     "vote-price",
+    "coins",
+    "dollars",
     "",
 )
 EDGES = (0, 1, 2, 3, 7, 1_000, 10**6, 10**9, 10**12, 10**18, 2**31, 2**63)
