@@ -189,7 +189,7 @@ class Story:
         found = report.inference
         for name in found.rejected_nodes:
             self._caught(
-                f"{name} served a cheaper model: flagged, a majority re-checked, {_coins(found.refunded)} refunded to the user."
+                f"{name} served a cheaper model: flagged, a majority re-checked, {_coins(found.refunded)} coins refunded to the user."
             )
         self._console.print(
             f"{requests} requests, answered by {_counts(found.answered)}; decisively checked {_counts(found.verified)}"
@@ -352,7 +352,9 @@ def _draw_training(run: TrainingReport, first_loss: float) -> Table:
 
 
 def _draw_settlement(lines: list[SettlementLine]) -> Table:
-    table = Table()
+    table = Table(
+        caption="earned, vesting and forfeited in coins; what vests comes free over four epochs", caption_justify="left"
+    )
     for title in ("node", "voting power", "tasks", "checks", "earned", "vesting", "forfeited"):
         table.add_column(title, justify="left" if title == "node" else "right")
     for line in sorted(lines, key=lambda line: line.node):
@@ -363,13 +365,13 @@ def _draw_settlement(lines: list[SettlementLine]) -> Table:
             str(line.checks),
             _coins(line.earned),
             _coins(line.vesting),
-            _coins(line.forfeited) if line.forfeited else "0",
+            _coins(line.forfeited),
         )
     return table
 
 
 def _coins(nicoin: int) -> str:
-    return f"{nicoin / NICOIN_PER_COIN:,.6f} coins"
+    return f"{nicoin / NICOIN_PER_COIN:,.3f}"
 
 
 def _counts(counts: dict[str, int]) -> str:
