@@ -232,6 +232,6 @@ def test_a_few_thousand_messages_in_any_order_keep_every_coin():
 
 @pytest.mark.long
 @pytest.mark.timeout(1_800)
-def test_a_hundred_thousand_messages_in_any_order_keep_every_coin():
-    assert run_machine(420, 60) >= 100_000
-    assert len(CODES) > 70
+def test_tens_of_thousands_of_messages_in_any_order_keep_every_coin():
+    assert run_machine(250, 60) >= 50_000
+    assert len(CODES) > 60
