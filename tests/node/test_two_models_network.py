@@ -8,7 +8,12 @@ from chain_observer import observe
 import paceline
 from paceline.ledger.sessions import SESSIONS
 
-MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
+QUESTIONS = {
+    "smollm2-135m-instruct": "Name the capital city of France in a full sentence.",
+    "gemma-3-270m": "What is the capital of France?",
+}
+"""Each is one that its model answers by a wide margin, whatever the processor rounds."""
+MODELS = tuple(QUESTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +31,13 @@ def test_two_families_are_served_side_by_side(net):
         assert set(listed) == set(MODELS)
         assert all(model.hosts == ["node-1", "node-2"] for model in listed.values())
         assert all((model.precision, model.context_tokens) == ("bf16", 8_192) for model in listed.values())
-        question = [{"role": "user", "content": "Name the capital city of France in a full sentence."}]
         answers = {
             name: client.chat.completions.create(
-                model=name, messages=question, max_tokens=12, temperature=0, stop=["\n"]
+                model=name, messages=[{"role": "user", "content": question}], max_tokens=12, temperature=0, stop=["\n"]
             )
-            for name in MODELS
+            for name, question in QUESTIONS.items()
         }
-    told = {name: answer.choices[0].message.content for name, answer in answers.items()}
-    # One knows it by a wide margin on every processor; the other only continues text.
-    assert "Paris" in told["smollm2-135m-instruct"] and told["gemma-3-270m"].strip()
+    assert all("Paris" in answer.choices[0].message.content for answer in answers.values())
     assert all(answer.paceline["executor"] == "node-2" for answer in answers.values())
     observer = observe(net.supervisor.home)
     observer.catch_up(net.report().ledger.height + 1)
