@@ -55,7 +55,7 @@ class Reward(Record, frozen=True, kw_only=True):
     freed: int
     """What came free of the epochs before."""
     lost_vesting: int
-    """Of what was due, what it would have had of them."""
+    """What vested for it and is part of what was due, because it is guilty."""
 
 
 class Line(Record, frozen=True, kw_only=True):
@@ -88,7 +88,7 @@ def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     task_reports.end_epoch(state)
     due, fees = _collect_due(state, params)
     dummies.end_epoch(state)
-    coins = issuance.issue_coins(state, params, epoch, fees, _weigh_honest_work(state, due, epoch))
+    coins = issuance.issue_coins(state, params, epoch, fees, _weigh_work(state, due, epoch))
     # The guilty first: what would come free by this very settlement is lost, too.
     lost = {a: vesting.forfeit_rewards(state, a) for a, node in NODES.items(state) if node.guilty == epoch}
     due |= {address: due.get(address, 0) + amount for address, amount in lost.items()}
@@ -131,10 +131,15 @@ def _collect_updates(state: State, params: NetworkParams) -> list[tuple[bytes, P
     return found
 
 
-def _weigh_honest_work(state: State, due: dict[bytes, int], epoch: int) -> dict[bytes, int]:
-    """Race weights of those whose work earned something and who are not guilty."""
+def _weigh_work(state: State, due: dict[bytes, int], epoch: int) -> dict[bytes, int]:
+    """Race weights of those whose work earned something; nobody's while all of them are guilty.
+
+    The guilty keep a part that is never released: were it shared among the others, these would gain by a conviction.
+    """
     weights = nodes.get_weights(state)
-    return {a: weight for a, weight in weights.items() if due.get(a, 0) > 0 and not _is_guilty(state, a, epoch)}
+    guilty = {address for address in weights if _is_guilty(state, address, epoch)}
+    worked = {address for address in weights if due.get(address, 0) > 0}
+    return {address: weights[address] for address in weights if address in worked | guilty} if worked - guilty else {}
 
 
 @dataclass(frozen=True, kw_only=True)
