@@ -252,7 +252,7 @@ class NetworkParams(Record, kw_only=True, frozen=True):
     fund_ppm: int
     """Share of fees and issuance that goes to the training fund first."""
     credit_epochs: int = 8
-    """Epochs after the last purchase in which unused compute credits return as coins."""
+    """Epochs after the mean purchase in which unused compute credits return as coins."""
     vesting_epochs: int = 4
     """Epochs over which a released reward comes free, in equal parts; until then it can be forfeited."""
     join_blocks: int
