@@ -57,9 +57,6 @@ def table(
     console.print(f"{to_coins(CORE_RESERVE):,} coins in all. Whole coins, half up; --json has nicoin beside them.")
 
 
-BREAK_EVENS = ("break_even_ppm", "steered_break_even_ppm", "daily_break_even_ppm")
-
-
 @econ_app.command(name="self-dealing")
 def self_dealing(
     *,
@@ -80,7 +77,8 @@ def self_dealing(
     shown = Table("batch", "a coin", "steered", "a day", *(f"{part} %" for part in shares))
     for row in rows:
         gains = [f"{_round_coins(free)} / {_round_coins(paid)}" for free, paid in row["gains_nicoin"]]
-        breaks = [f"{row[key] / 10_000:.1f} %" for key in BREAK_EVENS]
+        shares_ppm = (row["break_even_ppm"], row["steered_break_even_ppm"], row["daily_break_even_ppm"])
+        breaks = [f"{share_ppm / 10_000:.1f} %" for share_ppm in shares_ppm]
         shown.add_row(str(row["batch"]), *breaks, *gains)
     console = Console()
     console.print(shown)
