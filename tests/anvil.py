@@ -163,7 +163,17 @@ def run_anvil(contracts, *options):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [ANVIL, "--port", str(port), "--chain-id", str(CHAIN), "--timestamp", str(GENESIS_SECONDS), "--silent", *options]
+    command = [
+        ANVIL,
+        "--port",
+        str(port),
+        "--chain-id",
+        str(CHAIN),
+        "--timestamp",
+        str(GENESIS_SECONDS),
+        "--silent",
+        *options,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     node = Anvil(f"http://127.0.0.1:{port}", contracts)
     try:

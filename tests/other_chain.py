@@ -169,7 +169,9 @@ class Server:
             # A hash of a test's transaction is its block and its place.
             number, place = int(params[0][2:34], 16), int(params[0][34:], 16)
             return chain.receipts[number][place] if number < len(chain.receipts) else None
-        assert method == "eth_getLogs", method
+        if method != "eth_getLogs":
+            assert method in self.lies, method
+            return None
         first, last = int(params[0]["fromBlock"], 16), int(params[0]["toBlock"], 16)
         return [
             {**log, "blockNumber": hex(number)}

@@ -113,7 +113,9 @@ def test_one_server_alone_can_make_up_a_block_and_a_second_one_stops_it(tmp_path
     honest_reader = Reader(tmp_path / "early", chain=honest, servers=2)
     early = honest.add(make_receipt(make_log(TO, 2)))
     lie = honest.blocks[early]
-    honest_reader.servers[0].lies["eth_getBlockByNumber"] = lambda params, found: lie if params[0] == "finalized" else found
+    honest_reader.servers[0].lies["eth_getBlockByNumber"] = lambda params, found: (
+        lie if params[0] == "finalized" else found
+    )
     assert [message.number for message in honest_reader.act()] == [1]
 
 

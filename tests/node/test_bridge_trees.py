@@ -56,7 +56,7 @@ def test_trees_and_paths_are_those_of_the_library(count, size):
 
 
 def test_the_tree_of_no_receipts():
-    assert grow_tree([]) == (EMPTY_ROOT, ()) and EMPTY_ROOT == HexaryTrie({}).root_hash
+    assert grow_tree([]) == (EMPTY_ROOT, ()) and HexaryTrie({}).root_hash == EMPTY_ROOT
 
 
 def test_a_known_key_has_its_known_address_and_signature(curve):
