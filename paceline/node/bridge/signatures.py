@@ -27,7 +27,7 @@ PATH = "withdrawal"
 KEY_FILE = "bridge-key"
 MAX_BYTES = 256
 ASK_SECONDS = 10.0
-AT_ONCE = 16
+AT_ONCE = 64
 SIGNATURE_BYTES = 65
 
 
