@@ -24,9 +24,16 @@ from paceline.cli.transfers import parse_amount
 from paceline.economy.denominations import format_dollars
 from paceline.ledger.bridge import Withdrawal, compute_withdrawal_digest
 from paceline.node.bridge.calls import Call, Contract, call_at, make_approval, make_deposit, make_release, send_call
-from paceline.node.bridge.keys import EvmKey, compute_wallet_hash, format_address, load_evm_key, parse_address
+from paceline.node.bridge.keys import (
+    EvmKey,
+    compute_wallet_hash,
+    format_address,
+    is_plain,
+    load_evm_key,
+    parse_address,
+)
 from paceline.node.bridge.rpc import EvmRpc, RpcRefused, from_hex, to_hex
-from paceline.node.bridge.signatures import SIGNATURE_BYTES, CollectedSignatures, NodeSignature
+from paceline.node.bridge.signatures import CollectedSignatures, NodeSignature
 from paceline.node.home import Home
 from paceline.protocol.params import BridgeParams
 
@@ -165,7 +172,7 @@ async def _find_signers(
             troubles.append(f"{answer.node}: {answer.trouble}")
             continue
         signature = bytes.fromhex(answer.signature)
-        signer = await contract.find_signer(wallet_hash, signature) if len(signature) == SIGNATURE_BYTES else None
+        signer = await contract.find_signer(wallet_hash, signature) if is_plain(signature) else None
         if signer is None or to_hex(signer) != answer.attester:
             troubles.append(f"{answer.node}: its signature is not of the attester that it names")
         elif await contract.get_power(signer) == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ from paceline.node.home import Home
 from paceline.node.settings import BridgeSettings, load_settings
 from paceline.protocol.params import BridgeParams
 
+MAX_CHAIN = 2**48
 WHEN = "restart it if it runs"
 
 
@@ -31,7 +33,7 @@ def load_bridge(home: Home) -> BridgeParams:
 def parse_bridge(text: str) -> BridgeParams:
     """A chain and a contract of it, as `paceline up --bridge` takes them. Errors: ConfigError."""
     chain, _, contract = text.partition(":")
-    if not (chain.isascii() and chain.isdecimal()) or not 0 < int(chain) <= 2**48:
+    if not re.fullmatch("[0-9]{1,15}", chain) or not 0 < int(chain) <= MAX_CHAIN:
         raise ConfigError(f"--bridge {text[:80]}: write CHAIN:0xCONTRACT, such as 11155111:0x…")
     return BridgeParams(chain=int(chain), contract=parse_address(contract, "--bridge"))
 

@@ -47,6 +47,7 @@ BRIDGE = BridgeParams(chain=CHAIN, contract=CONTRACT)
 RPC = ("--rpc", "http://server/secret")
 TO = "0x" + "ab" * 20
 DOLLAR = 10**6
+ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 WIDTH = 80
 
 
@@ -308,13 +309,18 @@ def test_signatures_are_held_against_the_contract_before_anything_is_printed(
     assert code == 2 and "attesters with 2 of 4 power signed, more than two thirds is needed" in told
     for part in ("no attester of the contract", "not of the attester that it names", "silent: no answer in time"):
         assert part in told
+    # The second signature of a pair, which anybody makes from the first and the contract refuses, takes no place.
+    twin = bytes.fromhex(good[0].signature)
+    other = twin[:32] + (ORDER - int.from_bytes(twin[32:64], "big")).to_bytes(32, "big") + bytes([55 - twin[64]])
+    contract.signers[other[:64]] = keys[0].address
+    useless.append(NodeSignature(node="mirror", attester=good[0].attester, signature=other.hex()))
     code, told = collect(*reversed(good[:3]), good[1], *useless)
     assert code == 0 and "Signed    by 75.0 % of the attesters' power" in told
     assert f"Send with any wallet on chain {CHAIN}" in told
     data = unhex(next(line for line in told.splitlines() if line.startswith("  data")).split()[1])
     places = [data.index(bytes.fromhex(found.signature)) for found in good[:3]]
     assert places == sorted(places), "in the order of their addresses"
-    assert bytes.fromhex(useless[0].signature) not in data
+    assert bytes.fromhex(useless[0].signature) not in data and other not in data
     found = json.loads(collect(*good, words=("--json",))[1])
     assert found["signed_ppm"] == 1_000_000 and found["calls"][0]["what"] == "release"
     # What the contract would refuse is neither printed nor sent.
@@ -380,7 +386,9 @@ def test_invalid_networks_without_a_bridge_say_so(tmp_path, words):
     assert code == 2 and "this network has no bridge" in told and told.count("\n") == 1
 
 
-@pytest.mark.parametrize("text", ["", "31337", "x:" + TO, "0:" + TO, "31337:bob", f"{2**60}:{TO}"])
+@pytest.mark.parametrize(
+    "text", ["", "31337", "x:" + TO, "0:" + TO, "31337:bob", f"{2**60}:{TO}", "1" * 5_000 + ":" + TO]
+)
 def test_invalid_bridges_of_a_new_network(text, tmp_path):
     done = CliRunner().invoke(app, ["up", "--bridge", text, "--home", str(tmp_path / "home")])
     assert done.exit_code == 2 and "--bridge" in done.stderr and not (tmp_path / "home").exists()

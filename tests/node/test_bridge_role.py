@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import httpx
@@ -10,8 +11,9 @@ from bridge_role_setup import ME, PARAMS, TO, Reader
 from other_chain import CHAIN, CONTRACT, OtherChain, make_log, make_receipt, refuse
 from role_setup import KEYS
 
-from paceline.base.errors import InvalidTransaction
+from paceline.base.errors import InvalidTransaction, TransportError
 from paceline.ledger import bridge, nodes
+from paceline.node.bridge import rpc, watcher
 from paceline.protocol.bridge import AttestHeader
 
 OTHERS = [key for key in KEYS if key is not ME]
@@ -142,6 +144,40 @@ def test_servers_that_refuse_much_are_asked_for_less(reader):
     reader.servers[0].lies["eth_getLogs"] = lambda *_: refuse()
     reader.chain.deposit(TO, 1)
     assert reader.act() == [] and "too many results" in reader.role.trouble
+
+
+def test_blocks_that_stand_already_are_passed_over(reader):
+    number = reader.chain.deposit(TO, 1)
+    reader.attest_by(OTHERS, expect(reader.chain, number))
+    assert reader.act() == [] == reader.pending()
+    assert "eth_getBlockReceipts" not in reader.servers[0].asked
+    assert reader.role.watcher.progress.next == reader.chain.final + 1
+
+
+def test_a_long_chain_is_caught_up_with_without_pauses(tmp_path, monkeypatch):
+    monkeypatch.setattr(watcher, "MAX_SPAN_BLOCKS", 2)
+    reader = Reader(tmp_path, poll_seconds=100.0)
+    for _ in range(150):
+        reader.chain.add()
+    number = reader.chain.deposit(TO, 1)
+    reader.role.watcher._span = 2
+    told = [message.number for _ in range(6) for message in reader.act()]
+    assert told == [number]
+
+
+def test_an_answer_that_drips_is_given_up(reader, monkeypatch):
+    async def drip():
+        while True:
+            yield b" "
+            await asyncio.sleep(0.01)
+
+    async def answer(_):
+        return httpx.Response(200, content=drip())
+
+    monkeypatch.setattr(rpc, "WHOLE_SECONDS", 0.1)
+    server = rpc.EvmRpc("http://server", transport=httpx.MockTransport(answer))
+    with pytest.raises(TransportError, match="does not answer: TimeoutError"):
+        asyncio.run(server.get_block(1))
 
 
 def fail(kind):

@@ -15,7 +15,9 @@ from paceline.base.errors import ConfigError
 from paceline.base.patricia import compute_keccak
 from paceline.node.home import write_secret
 
-SECRET_BYTES, ADDRESS_BYTES = 32, 20
+SECRET_BYTES, ADDRESS_BYTES, SIGNATURE_BYTES = 32, 20, 65
+HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+"""The contract takes no s above it: anybody can make the second signature of a pair from the first."""
 WALLET_PREFIX = b"\x19Ethereum Signed Message:\n32"
 
 
@@ -35,6 +37,11 @@ class EvmKey:
         """A signature as wallets make it over 32 bytes that a person is asked to sign; never one of a transaction."""
         found = self.sign_hash(compute_wallet_hash(digest))
         return found[:-1] + bytes([27 + found[-1]])
+
+
+def is_plain(signature: bytes) -> bool:
+    """True for 65 bytes in the one form of a signature that the contract takes."""
+    return len(signature) == SIGNATURE_BYTES and int.from_bytes(signature[32:64], "big") <= HALF_ORDER
 
 
 def compute_wallet_hash(digest: bytes) -> bytes:

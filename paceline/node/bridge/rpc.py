@@ -6,6 +6,7 @@ failure is a TransportError that names the server by its host alone, because the
 
 from __future__ import annotations
 
+import asyncio
 from types import TracebackType
 from typing import Annotated, Any, Self, TypeVar
 
@@ -17,6 +18,8 @@ from paceline.base.errors import ConfigError, TransportError
 
 ANSWER_SECONDS = 20.0
 """Between two pieces of an answer, and for opening a connection."""
+WHOLE_SECONDS = 120.0
+"""For one answer, however steadily it drips."""
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 """The receipts of a block at the gas limits of today fill about half of it."""
 MAX_WORDS = 300
@@ -163,13 +166,16 @@ class EvmRpc:
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         body = bytearray()
         try:
-            async with self._http.stream("POST", self._url, content=content, headers=headers) as response:
+            async with (
+                asyncio.timeout(WHOLE_SECONDS),
+                self._http.stream("POST", self._url, content=content, headers=headers) as response,
+            ):
                 async for piece in response.aiter_raw():
                     body += piece
                     if len(body) > self._limit_bytes:
                         raise RpcRefused(f"{self.host} answers with more than {self._limit_bytes} bytes")
                 status = response.status_code
-        except (httpx.HTTPError, httpx.StreamError) as problem:
+        except (httpx.HTTPError, httpx.StreamError, TimeoutError) as problem:
             raise TransportError(f"{self.host} does not answer: {type(problem).__name__}") from None
         if status != httpx.codes.OK:
             raise RpcRefused(f"{self.host} answers with status {status}")

@@ -16,7 +16,7 @@ from msgspec import Meta
 from paceline.base.errors import InvalidTransaction, PacelineError
 from paceline.ledger.bridge import WITHDRAWALS, Withdrawal, compute_withdrawal_digest
 from paceline.ledger.state import State
-from paceline.node.bridge.keys import EvmKey, load_evm_key
+from paceline.node.bridge.keys import SIGNATURE_BYTES, EvmKey, load_evm_key
 from paceline.node.context import Context
 from paceline.protocol.codec import Record, decode, encode
 from paceline.protocol.fields import AddressBytes, Height
@@ -28,7 +28,6 @@ KEY_FILE = "bridge-key"
 MAX_BYTES = 256
 ASK_SECONDS = 10.0
 AT_ONCE = 64
-SIGNATURE_BYTES = 65
 
 
 class SignatureRequest(Record, frozen=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +70,10 @@ class Watcher:
         self._span = MAX_SPAN_BLOCKS
         self.progress = _load(path, bridge, start_block)
 
-    async def look(self) -> None:
-        """Look at what became final since, as far as `pending` has room.
+    async def look(self, stands: Callable[[int], bool]) -> bool:
+        """Look at what became final since, as far as `pending` has room; True unless more can be looked at now.
+
+        `stands`: whether the ledger needs no more of a block.
 
         Errors: TransportError when a server does not answer, lies in a way that shows, or the servers differ.
         """
@@ -79,8 +81,9 @@ class Watcher:
         final = await self._find_final()
         for _ in range(SPANS_A_LOOK):
             if self.progress.next > final.number or self._is_full():
-                return
-            await self._look_at_span(min(final.number, self.progress.next + self._span - 1))
+                return True
+            await self._look_at_span(min(final.number, self.progress.next + self._span - 1), stands)
+        return self.progress.next > final.number or self._is_full()
 
     def forget(self, number: int) -> None:
         """Take a block off what waits."""
@@ -122,7 +125,7 @@ class Watcher:
             )
         return hashes.pop()
 
-    async def _look_at_span(self, last: int) -> None:
+    async def _look_at_span(self, last: int, stands: Callable[[int], bool]) -> None:
         first = self.progress.next
         try:
             found = await asyncio.gather(
@@ -137,7 +140,8 @@ class Watcher:
         for number in sorted({number for numbers in found for number in numbers}):
             if self._is_full():
                 return
-            await self._take(number)
+            if not stands(number):
+                await self._take(number)
         self.progress.next = last + 1
         self._save()
 

@@ -49,7 +49,7 @@ class BridgeRole:
 
     async def _look(self) -> None:
         try:
-            await self.watcher.look()
+            done = await self.watcher.look(self._stands)
         except TransportError as problem:
             self.trouble = str(problem)
             self._not_before = time.monotonic() + self._wait_seconds
@@ -58,7 +58,10 @@ class BridgeRole:
             return
         self.trouble = ""
         self._wait_seconds = self._poll_seconds
-        self._not_before = time.monotonic() + self._poll_seconds
+        self._not_before = time.monotonic() + (self._poll_seconds if done else 0.0)
+
+    def _stands(self, number: int) -> bool:
+        return HEADERS.get(self._context.chain.read(), number.to_bytes(8, "big")) is not None
 
     def _attest(self, state: State, block: Pending) -> None:
         key, header = block.number.to_bytes(8, "big"), block.get_header()
