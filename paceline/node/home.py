@@ -1,7 +1,7 @@
 """A network's folder: genesis, keys, one folder per node, and how to reach what runs.
 
 Layout: `genesis.bin`, `keys/user` and other keys of accounts beside it, `operator-token`, `running.json` while it runs, `nodes/<name>/` with `node.toml`,
-`key` (account), `consensus-key`, `group-key`, `chain.sqlite`, `blobs/`, `work/` and `node.log`. Files appear whole (written aside, then renamed).
+`key` (account), `consensus-key`, `group-key`, perhaps `bridge-key`, `chain.sqlite`, `blobs/`, `work/` and `node.log`. Files appear whole (written aside, then renamed).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from paceline.node.chains.founding import Founder, Founding, build_genesis
 from paceline.node.settings import ENGINES, SOLO, NodeSettings, PeerEntry, encode_settings
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisDollars
-from paceline.protocol.params import NICOIN_PER_COIN, PRESETS
+from paceline.protocol.params import NICOIN_PER_COIN, PRESETS, BridgeParams
 
 USER = "user"
 """The account of a home that pays for requests, and what its key is called."""
@@ -59,6 +59,8 @@ class NewHome:
     models: tuple[str, ...] = (DEFAULT_MODEL,)
     """Served by every node."""
     cache: str = ""
+    bridge: BridgeParams | None = None
+    """Behind a bridge no test dollars are given: each is deposited there."""
 
 
 @dataclass(frozen=True)
@@ -186,10 +188,11 @@ def create_home(path: Path, new: NewHome) -> Home:
     consensus_keys = {name: AccountKey.from_secret(_make_secret(new.seed, f"consensus-{name}")) for name in names}
     group_secrets = {name: _make_secret(new.seed, f"group-{name}") for name in names}
     user = AccountKey.from_secret(_make_secret(new.seed, "user"))
+    params = PRESETS[new.preset]
     genesis = build_genesis(
         Founding(
             network=new.network,
-            params=PRESETS[new.preset],
+            params=params if new.bridge is None else msgspec.structs.replace(params, bridge=new.bridge),
             founders=[
                 Founder(
                     name=name,
@@ -202,7 +205,7 @@ def create_home(path: Path, new: NewHome) -> Home:
                 for name in names
             ],
             accounts=(GenesisAccount(user.address, USER_FUNDS),),
-            test_dollars=(GenesisDollars(user.address, USER_TEST_DOLLARS),),
+            test_dollars=() if new.bridge is not None else (GenesisDollars(user.address, USER_TEST_DOLLARS),),
             bootstrap=_make_secret(new.seed, "bootstrap"),
         )
     )
