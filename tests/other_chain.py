@@ -5,26 +5,16 @@ Trees and encodings are of Ethereum's own libraries; the package's code has no p
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import httpx
 import rlp
 from eth_hash.auto import keccak
 from trie import HexaryTrie
 
-STAND_INS = Path(__file__).with_name("stand_ins")
 CHAIN, CONTRACT = 31_337, b"\xc0" * 20
 TOPIC = keccak(b"Deposit(address,bytes20,uint256)")
 ROOTS = ("stateRoot", "transactionsRoot", "mixHash", "withdrawalsRoot", "parentBeaconBlockRoot", "requestsHash")
-
-
-def provide_curve(monkeypatch):
-    """Let this process and its children have keys of the other chain, by the library where it is installed."""
-    if importlib.util.find_spec("coincurve") is None:
-        monkeypatch.syspath_prepend(str(STAND_INS))
-        monkeypatch.setenv("PYTHONPATH", str(STAND_INS), prepend=":")
 
 
 def make_log(to, amount, *, contract=CONTRACT):

@@ -17,7 +17,6 @@ from other_chain import (
     make_log,
     make_receipt,
     make_transaction_hash,
-    provide_curve,
     refuse,
     show,
     unhex,
@@ -278,10 +277,7 @@ def test_a_deposit_is_printed_for_a_wallet(home, server):
     assert code == 2 and "is not the bridge's contract" in told
 
 
-def test_signatures_are_held_against_the_contract_before_anything_is_printed(
-    home, control, server, monkeypatch, tmp_path
-):
-    provide_curve(monkeypatch)
+def test_signatures_are_held_against_the_contract_before_anything_is_printed(home, control, server, tmp_path):
     keys = sorted((make_evm_key(tmp_path / str(number)) for number in range(4)), key=lambda key: key.address)
     stranger = make_evm_key(tmp_path / "stranger")
     contract = FakeContract(server, keys, 4)
@@ -341,8 +337,7 @@ def test_signatures_are_held_against_the_contract_before_anything_is_printed(
     assert compute_wallet_hash(digest) == keccak(b"\x19Ethereum Signed Message:\n32" + digest)
 
 
-def test_keys_are_made_shown_and_given_to_a_node(home, monkeypatch, tmp_path):
-    provide_curve(monkeypatch)
+def test_keys_are_made_shown_and_given_to_a_node(home, tmp_path):
     path = tmp_path / "key"
     code, first = run("key", str(path))
     assert code == 0 and first.startswith("Address   0x")

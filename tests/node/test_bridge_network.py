@@ -9,7 +9,6 @@ import time
 import msgspec
 import pytest
 from anvil import CHAIN, call_data, compile_contracts, pack, run_anvil, unhex
-from other_chain import provide_curve
 from typer.testing import CliRunner
 
 from paceline.cli.bridge_setup import parse_bridge
@@ -41,8 +40,7 @@ def must(*words):
 def place(tmp_path_factory):
     """Both chains: anvil with the contract and its attesters, and a network whose nodes read it."""
     folder = tmp_path_factory.mktemp("bridge")
-    with pytest.MonkeyPatch.context() as patch, run_anvil(compile_contracts(), "--slots-in-an-epoch", "1") as node:
-        provide_curve(patch)
+    with run_anvil(compile_contracts(), "--slots-in-an-epoch", "1") as node:
         keys = [folder / f"attester-{number}" for number in range(1, NODES + 1)]
         attesters = [re.search("0x[0-9a-fA-F]{40}", must("key", str(key)))[0] for key in keys]
         token = node.deploy("TestDollar")

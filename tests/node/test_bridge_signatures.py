@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 from bridge_role_setup import PARAMS
 from eth_hash.auto import keccak
-from other_chain import provide_curve
 from role_setup import KEYS, make_context, make_state
 
 from paceline.base.errors import Invalid, InvalidTransaction, TransportError
@@ -45,8 +44,7 @@ def state():
 
 
 @pytest.fixture
-def key(monkeypatch, tmp_path):
-    provide_curve(monkeypatch)
+def key(tmp_path):
     return make_evm_key(tmp_path / "key")
 
 

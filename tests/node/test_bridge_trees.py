@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import rlp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from other_chain import STAND_INS, provide_curve
 from trie import HexaryTrie
 
 from paceline.base.errors import ConfigError
@@ -27,11 +24,6 @@ from paceline.node.bridge.trees import EMPTY_ROOT, encode_rlp, grow_tree
 KNOWN = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
 ADDRESS = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
 ITEMS = st.recursive(st.binary(max_size=70), lambda inner: st.lists(inner, max_size=4), max_leaves=12)
-
-
-@pytest.fixture
-def curve(monkeypatch):
-    provide_curve(monkeypatch)
 
 
 @settings(max_examples=100)
@@ -59,7 +51,7 @@ def test_the_tree_of_no_receipts():
     assert grow_tree([]) == (EMPTY_ROOT, ()) and HexaryTrie({}).root_hash == EMPTY_ROOT
 
 
-def test_a_known_key_has_its_known_address_and_signature(curve):
+def test_a_known_key_has_its_known_address_and_signature():
     assert format_address(EvmKey(bytes.fromhex(KNOWN)).address) == ADDRESS
     one = EvmKey((1).to_bytes(32, "big"))
     digest = bytes.fromhex("a0dc65ffca799873cbea0ac274015b9526505daaaed385155425f7337704883e")
@@ -70,23 +62,7 @@ def test_a_known_key_has_its_known_address_and_signature(curve):
     )
 
 
-def test_the_plain_twin_signs_as_the_library(monkeypatch):
-    """Where the extra is not installed, this only shows that the twin repeats itself."""
-    digests = [bytes([index]) * 32 for index in range(1, 9)]
-
-    def sign_all():
-        key = EvmKey(bytes.fromhex(KNOWN))
-        return [key.sign_message(digest) for digest in digests]
-
-    provide_curve(monkeypatch)
-    first = sign_all()
-    monkeypatch.delitem(sys.modules, "coincurve", raising=False)
-    monkeypatch.syspath_prepend(str(STAND_INS))
-    assert sign_all() == first
-    monkeypatch.delitem(sys.modules, "coincurve", raising=False)
-
-
-def test_keys_are_kept_for_their_owner_and_never_overwritten(curve, tmp_path):
+def test_keys_are_kept_for_their_owner_and_never_overwritten(tmp_path):
     path = tmp_path / "deep" / "key"
     key = make_evm_key(path)
     assert path.stat().st_mode & 0o777 == 0o600 and load_evm_key(path).address == key.address
@@ -100,19 +76,12 @@ def test_keys_are_kept_for_their_owner_and_never_overwritten(curve, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "00" * 32, "ff" * 32, "ab" * 31, "ab" * 33, "no hex", "ü"])
-def test_invalid_key_files_are_named_and_not_quoted(curve, tmp_path, text):
+def test_invalid_key_files_are_named_and_not_quoted(tmp_path, text):
     path = tmp_path / "key"
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
         load_evm_key(path)
     assert "holds no key" in str(caught.value) and (not text or text not in str(caught.value))
-
-
-def test_invalid_installation_without_the_library(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "coincurve", None)
-    with pytest.raises(ConfigError, match=r"paceline\[bridge\]"):
-        make_evm_key(tmp_path / "key")
-    assert not (tmp_path / "key").exists()
 
 
 def test_addresses_with_capitals_are_checked():

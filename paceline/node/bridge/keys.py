@@ -1,15 +1,14 @@
 """Keys of the other chain: they sign withdrawals as attesters, and transactions as payers.
 
-The curve is another one than the ledger's, and its library is needed by nobody else, so it is an extra that is loaded on use.
-A file holds 64 hex digits and only its owner reads it, like every key of a home. Invariant: a file is never overwritten.
+The curve is another one than the ledger's. A file holds 64 hex digits and only its owner reads it, like every key of a home. Invariant: a file is never overwritten.
 """
 
 from __future__ import annotations
 
-import importlib
 import secrets
 from pathlib import Path
-from typing import Any
+
+from coincurve import PrivateKey
 
 from paceline.base.errors import ConfigError
 from paceline.base.patricia import compute_keccak
@@ -25,7 +24,7 @@ class EvmKey:
     """One key. Its address is what the other chain knows."""
 
     def __init__(self, secret: bytes) -> None:
-        self._key = _load_library().PrivateKey(secret)
+        self._key = PrivateKey(secret)
         self.address: bytes = compute_keccak(self._key.public_key.format(compressed=False)[1:])[-ADDRESS_BYTES:]
 
     def sign_hash(self, digest: bytes) -> bytes:
@@ -116,10 +115,3 @@ def _decode_secret(digits: str) -> bytes:
     if len(digits) != 2 * SECRET_BYTES:
         raise ValueError
     return bytes.fromhex(digits)
-
-
-def _load_library() -> Any:
-    try:
-        return importlib.import_module("coincurve")
-    except ImportError as problem:
-        raise ConfigError(f"a key of the other chain needs {problem.name}: pip install 'paceline[bridge]'") from None
