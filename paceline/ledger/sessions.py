@@ -138,7 +138,7 @@ def apply_open(
 def require_open(state: State, params: NetworkParams, message: OpenSession | OpenChannel) -> int:
     """What relay, model and deposit must be before an escrow opens; nicoin a token in it, to its end.
 
-    Errors: InvalidTransaction unknown-relay, blamed-relay, unknown-model, small-deposit.
+    Errors: InvalidTransaction unknown-relay, blamed-relay, unknown-model, price-moved, small-deposit.
     """
     relay = nodes.NODES.get(state, message.relay)
     if relay is None:
@@ -148,6 +148,11 @@ def require_open(state: State, params: NetworkParams, message: OpenSession | Ope
     if not nodes.is_served(state, message.model):
         raise InvalidTransaction("unknown-model", f"no node serves {message.model}")
     price = prices.get_token_price(state, params, message.model)
+    if price > message.most_token_price:
+        raise InvalidTransaction(
+            "price-moved",
+            f"a token costs {price} nicoin, {message.most_token_price} is the limit; look at the price and open again",
+        )
     if message.deposit < price:
         raise InvalidTransaction("small-deposit", f"the deposit must pay for one token ({price} nicoin)")
     return price

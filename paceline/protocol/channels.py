@@ -12,7 +12,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from paceline.protocol.codec import Record, encode
-from paceline.protocol.fields import AddressBytes, Amount, Count, Digest, Height, Id, Name, SignatureBytes
+from paceline.protocol.fields import MAX_SUPPLY, AddressBytes, Amount, Count, Digest, Height, Id, Name, SignatureBytes
 
 MAX_OPENED_LEAVES = 256
 MAX_LEAF_PATH = 32
@@ -80,6 +80,8 @@ class OpenChannel(Record, frozen=True, tag="open-channel"):
     model: Name
     deposit: Amount
     blocks: Annotated[int, Meta(ge=1, le=2**32)]
+    most_token_price: Amount = MAX_SUPPLY
+    """Nicoin a token that the sender takes: the price of the block that opens it may be another than the one it saw."""
 
 
 class PassChannel(Record, frozen=True, tag="pass-channel"):

@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from paceline.protocol.codec import Record
-from paceline.protocol.fields import AddressBytes, Amount, Digest, Name
+from paceline.protocol.fields import MAX_SUPPLY, AddressBytes, Amount, Digest, Name
 
 
 class OpenSession(Record, frozen=True, tag="open-session"):
@@ -18,6 +18,8 @@ class OpenSession(Record, frozen=True, tag="open-session"):
     deposit: Amount
     dummies_root: Digest = bytes(32)
     """Root over the prompts of dummies that the relay may mix in; random bytes when it has none."""
+    most_token_price: Amount = MAX_SUPPLY
+    """Nicoin a token that the sender takes: the price of the block that opens it may be another than the one it saw."""
 
 
 class OpenRun(Record, frozen=True, tag="open-run"):

@@ -10,11 +10,13 @@ from channel_setup import Account
 from paceline.base.keys import AccountKey
 from paceline.economy.prices import MAX_PRICE
 from paceline.ledger import clock, nodes, prices
+from paceline.ledger.accounts import get_account
 from paceline.ledger.model_registry import add_entry
 from paceline.ledger.prices import get_token_price, get_unit_price, get_votes
 from paceline.ledger.sessions import SESSIONS
 from paceline.ledger.tasks import TASKS
 from paceline.protocol import messages as m
+from paceline.protocol.channels import OpenChannel
 from paceline.protocol.prices import VotePrice
 from paceline.protocol.proposals import Memory, ModelEntry
 
@@ -121,6 +123,16 @@ def test_a_session_and_a_channel_keep_the_price_of_their_opening(chain):
     assert Account(chain).record.token_price == 4 * UNIT
     small = m.OpenSession(chain.keys[0].address, MODEL, 4 * UNIT - 1)
     assert chain.refuse(chain.user, small) == "small-deposit"
+    # Whoever saw the price before is not bound to the one after; nothing left its account.
+    before = get_account(chain.state, chain.user.address)
+    relay = chain.keys[0].address
+    for opening in (
+        m.OpenSession(relay, MODEL, 10**10, most_token_price=4 * UNIT - 1),
+        OpenChannel(relay, MODEL, 10**10, 50, 4 * UNIT - 1),
+    ):
+        assert chain.refuse(chain.user, opening) == "price-moved"
+    assert get_account(chain.state, chain.user.address) == before
+    chain.send(chain.user, m.OpenSession(relay, MODEL, 10**10, most_token_price=4 * UNIT))
 
 
 def test_a_token_costs_as_many_units_as_its_model_s_entry_says(chain):

@@ -97,14 +97,17 @@ def test_invalid_receipts(chain):
     assert send(chain.receipt(session_id, 0, executor), key=other) == "not-the-executor"
     assert send(chain.receipt(session_id, 0, chain.keys[0]), key=chain.keys[0]) == "not-drawn"
     assert send(chain.receipt(session_id, 0, executor, max_cost=COST - 1)) == "over-maximum"
-    assert send(chain.receipt(session_id, 0, executor, prompt=10_001, max_cost=10**12, total=1)) == "over-escrow"
     assert send(chain.receipt(session_id, 0, executor, total=10**10 + 1)) == "over-total"
+    assert send(chain.receipt(session_id, 0, executor, max_cost=10**9, total=10**9 - 1)) == "over-total"
     assert send(chain.receipt(bytes(16), 0, executor)) == "unknown-session"
     assert send(chain.receipt(session_id, chain.params.session_tasks, executor)) == "over-tasks"
     forger = AccountKey.from_secret(b"f" * 32)
     assert send(chain.receipt(session_id, 0, executor, signer=forger)) == "bad-voucher"
     answer(chain, session_id)
     assert send(chain.receipt(session_id, 0, executor)) == "already-paid"
+    # An owner that forgets what it has spent.
+    second, most = chain.first_executor(session_id, 1), 10**10 + 10**8 - COST
+    assert send(chain.receipt(session_id, 1, second, prompt=10_031, max_cost=most, total=most), second) == "over-escrow"
 
 
 def test_a_task_without_checkers_or_after_its_checks_is_final(chain):

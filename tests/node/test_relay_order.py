@@ -21,7 +21,7 @@ from role_setup import (
     open_session,
 )
 
-from paceline.base.errors import TransportError
+from paceline.base.errors import InvalidTransaction, TransportError
 from paceline.base.keys import verify_signature
 from paceline.ledger import accounts, attendance, nodes
 from paceline.ledger.sessions import SESSIONS, compute_task_id
@@ -275,4 +275,17 @@ def test_a_dear_request_opens_a_session_that_can_pay_for_it(setting):
     setting.context.chain.send = send
     with pytest.raises(UpstreamFailed, match="stop here"):
         asyncio.run(setting.role.sessions._open(tokens))
-    assert seen == [OpenSession(RELAY.address, MODEL, tokens * TINY.unit_price, seen[0].dummies_root)]
+    price = TINY.unit_price
+    assert seen == [OpenSession(RELAY.address, MODEL, tokens * price, seen[0].dummies_root, price)]
+
+
+def test_a_price_that_rose_before_the_session_was_opened_is_asked_for_again(setting):
+    setting.role.sessions.current = None
+
+    async def send(_message, *, key):
+        assert key is USER
+        raise InvalidTransaction("price-moved", "a token costs more")
+
+    setting.context.chain.send = send
+    with pytest.raises(Busy, match="the price rose"):
+        asyncio.run(setting.role.sessions._open(1))

@@ -21,7 +21,7 @@ from paceline.base.errors import Invalid, TransportError
 from paceline.base.keys import AccountKey, verify_signature
 from paceline.base.merkle import GrowingTree
 from paceline.economy.pay import compute_task_cost
-from paceline.ledger import compute_credits, nodes
+from paceline.ledger import compute_credits, nodes, prices
 from paceline.ledger.accounts import get_account
 from paceline.ledger.channel_records import CHANNELS, DRAWING, OPEN, Channel, compute_channel_id
 from paceline.ledger.sessions import compute_task_id
@@ -183,8 +183,10 @@ class ChannelPool:
         Errors: InvalidTransaction, TransportError; the duty is begun again then.
         """
         blocks = self._context.params.channels.most_blocks
-        opening = OpenChannel(self._context.address, self._model_id, DEPOSIT, blocks)
-        message = compute_credits.pay_with(self._context.chain.read(), self._user.address, opening)
+        state = self._context.chain.read()
+        price = prices.get_token_price(state, self._context.params, self._model_id)
+        opening = OpenChannel(self._context.address, self._model_id, DEPOSIT, blocks, price)
+        message = compute_credits.pay_with(state, self._user.address, opening)
         self._opening = True
         try:
             digest, _ = await self._context.chain.send(message, key=self._user)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from paceline.base.errors import InvalidTransaction, TransportError
 from paceline.base.keys import AccountKey
-from paceline.ledger import compute_credits, nodes
+from paceline.ledger import compute_credits, nodes, prices
 from paceline.ledger.accounts import get_account
 from paceline.ledger.sessions import SESSIONS, Session, compute_session_id, compute_task_id, get_executors
 from paceline.node.context import Context
@@ -200,7 +200,9 @@ class SessionPool:
         chain = self._context.chain
         fee = self._context.params.transfer_fee
         prepared = self._injector.prepare()
-        opening = OpenSession(self._context.address, self._model_id, deposit, prepared.root)
+        # A price that rises before the block does is seen by the next try, and never paid unseen.
+        price = prices.get_token_price(chain.read(), self._context.params, self._model_id)
+        opening = OpenSession(self._context.address, self._model_id, deposit, prepared.root, price)
         message = compute_credits.pay_with(chain.read(), self._user.address, opening)
         needed = fee if isinstance(message, UseCredits) else deposit + fee
         balance = get_account(chain.read(), self._user.address).balance
@@ -209,6 +211,8 @@ class SessionPool:
         try:
             digest, _ = await chain.send(message, key=self._user)
         except (InvalidTransaction, TransportError) as problem:
+            if isinstance(problem, InvalidTransaction) and problem.code == "price-moved":
+                raise Busy("the price rose while a session was opened", RETRY_AFTER_SECONDS) from None
             raise UpstreamFailed(f"no session could be opened: {problem}") from None
         session_id = compute_session_id(self._user.address, digest)
         opened = OpenedSession(session_id, await self._wait_ready(session_id))
