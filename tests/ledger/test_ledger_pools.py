@@ -110,6 +110,7 @@ def start(genesis):
     ("changes", "code"),
     [
         ({"accounts": (GenesisAccount(b"a" * 20, FOUNDERS), GenesisAccount(b"b" * 20, 1))}, "bad-genesis"),
+        ({"accounts": (GenesisAccount(TOP_HOSTS_POOL, 1),)}, "bad-genesis"),
         ({"beneficiary": TOP_HOSTS_POOL}, "bad-genesis"),
         ({"test_dollars": (GenesisDollars(LIQUIDITY, 1),)}, "bad-genesis"),
         ({"test_dollars": (GenesisDollars(b"a" * 20, MAX_DOLLARS), GenesisDollars(b"b" * 20, 1))}, "too-many-dollars"),
