@@ -71,7 +71,9 @@ POOLS = {
 def apply_genesis(state: State, genesis: Genesis) -> None:
     """Place the whole supply; accounts of genesis come out of the founders' share. Errors: InvalidTransaction bad-genesis."""
     if any(account.address in POOLS.values() for account in genesis.accounts):
-        raise InvalidTransaction("bad-genesis", "pools take coins by their own rules only: no account has a pool's address")
+        raise InvalidTransaction(
+            "bad-genesis", "pools take coins by their own rules only: no account has a pool's address"
+        )
     given = sum(account.amount for account in genesis.accounts)
     amounts = {
         RESERVE: CORE_RESERVE,
