@@ -30,6 +30,7 @@ from paceline.ledger.accounts import (
 from paceline.ledger.invariants import find_violations
 from paceline.ledger.state import State
 from paceline.protocol import messages as m
+from paceline.protocol.assets import TUSD
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisDollars
 from paceline.protocol.pools import BuyCoins, RedeemCoins, TransferAsset
@@ -133,7 +134,7 @@ def test_parameters_outside_their_bounds_do_not_decode(chain, changes):
 
 def test_genesis_may_leave_out_the_asset_and_the_beneficiary():
     state = start(Chain().genesis)
-    assert asset.BALANCES.items(state) == [] and asset.compute_outstanding(state) == 0
+    assert asset.BALANCES[TUSD].items(state) == [] and asset.compute_outstanding(state) == 0
     assert founders.SHARE.get(state) is None
 
 
@@ -304,9 +305,9 @@ def test_whatever_does_not_add_up_is_said(desk, chain):
         return find_violations(branch, chain.params)
 
     address = chain.user.address
-    assert damaged(lambda state: asset.BALANCES.put(state, address, 1))
-    assert damaged(lambda state: asset.BALANCES.put(state, b"z" * 20, -1))
-    assert damaged(lambda state: asset.MINTED.put(state, b"", 1))
+    assert damaged(lambda state: asset.BALANCES[TUSD].put(state, address, 1))
+    assert damaged(lambda state: asset.BALANCES[TUSD].put(state, b"z" * 20, -1))
+    assert damaged(lambda state: asset.MINTED[TUSD].put(state, b"", 1))
     assert damaged(lambda state: liquidity.POOL.put(state, b"", Pool(sold=1)))
     assert damaged(lambda state: liquidity.POOL.put(state, b"", Pool(balance=1)))
     assert damaged(lambda state: founders.SHARE.put(state, b"", founders.Share(address, FOUNDERS, 1)))
