@@ -20,8 +20,9 @@ from paceline.models.catalogue import DEFAULT_MODEL
 from paceline.node.ceremony import CeremonyKey
 from paceline.node.chains.founding import Founder, Founding, build_genesis
 from paceline.node.settings import ENGINES, SOLO, NodeSettings, PeerEntry, encode_settings
+from paceline.protocol.assets import TBTC, TETH
 from paceline.protocol.codec import decode, encode
-from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisDollars
+from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisAsset, GenesisDollars, GenesisQuote
 from paceline.protocol.params import NICOIN_PER_COIN, PRESETS
 
 USER = "user"
@@ -29,7 +30,11 @@ USER = "user"
 MAX_GENESIS_BYTES = 16 * 1024 * 1024
 USER_FUNDS = 100_000 * NICOIN_PER_COIN
 USER_TEST_DOLLARS = 1_000 * 1_000_000
-"""Micro-dollars of the test asset, to try the liquidity pool with."""
+"""Micro-dollars of the stable test asset, to try the liquidity pool with."""
+USER_TEST_ASSETS = {TETH: 10 * 10**9, TBTC: 10**8}
+"""Gwei and satoshi of the quoted ones: ten and one."""
+TEST_QUOTES = {TETH: 2_500 * 10**6, TBTC: 100_000 * 10**6}
+"""Micro-dollars: round numbers of no market, until the hosts vote."""
 GENESIS_WEIGHT = 1_000
 
 
@@ -203,6 +208,8 @@ def create_home(path: Path, new: NewHome) -> Home:
             ],
             accounts=(GenesisAccount(user.address, USER_FUNDS),),
             test_dollars=(GenesisDollars(user.address, USER_TEST_DOLLARS),),
+            test_assets=tuple(GenesisAsset(user.address, units, asset) for asset, units in USER_TEST_ASSETS.items()),
+            quotes=tuple(GenesisQuote(asset, quote) for asset, quote in TEST_QUOTES.items()),
             bootstrap=_make_secret(new.seed, "bootstrap"),
         )
     )
