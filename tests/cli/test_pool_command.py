@@ -46,7 +46,7 @@ def test_where_the_pool_stands_before_any_sale(home):
     assert found["left"] == 120_000_000 * COIN and found["coverage_ppm"] == 1_000_000
     held = {"coins": USER_FUNDS, "dollars": USER_TEST_DOLLARS, "redeemable": 0, "assets": USER_TEST_ASSETS}
     assert found["account"] == held
-    assert found["asset"] == "tUSD, a test asset without value"
+    assert found["asset"] == "tUSD, tETH, tBTC: test assets without value"
     code, told = run("--home", str(home.path), "--name", "node-1")
     assert code == 0 and "price      0.005 tUSD an icon" in told and "nothing is sold yet" in told
     assert "tUSD, tETH and tBTC are test assets: they have no value" in told and "node-1     0 icon" in told

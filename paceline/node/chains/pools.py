@@ -9,7 +9,6 @@ from typing import Literal
 
 import msgspec
 
-from paceline.economy.denominations import DOLLARS
 from paceline.economy.liquidity import (
     buy,
     compute_coverage_ppm,
@@ -82,7 +81,7 @@ class PoolStatus(msgspec.Struct, frozen=True, kw_only=True):
     worth: int = 0
     """Micro-dollars that all assets count for at these quotes."""
     assets: list[AssetLine] = []
-    asset: str = f"{DOLLARS}, a test asset without value"
+    asset: str = f"{', '.join(BALANCES)}: test assets without value"
     asset_outstanding: int
     account: Holding
 
