@@ -3,7 +3,7 @@
 They stand for a stable dollar, ether and bitcoin of other chains and are worth nothing by themselves. Deposits and withdrawals are
 of tUSD alone. It knows no price and no bridge. Invariant: the balances of each add up to what was minted of it less what was burnt; none is
 negative or zero.
-Source: seed 001, Appendix E; decision 037.
+Source: seed 001, Appendix E; decisions 037, 044.
 """
 
 from __future__ import annotations

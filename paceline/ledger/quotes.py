@@ -5,7 +5,7 @@ genesis, or the median once more than half of all weight has voted: without one,
 quote in force, the one before, and the one that the votes of now would make. So a change that votes show is no secret to trade on, and a
 quote that stood for one epoch alone buys nothing. It knows no balances.
 Invariant: a quote changes between two epochs only, never beyond its bounds, and once there is one there always is.
-Source: seed 001, Appendices E and J; SPEC sections 3 and 4; decision 037.
+Source: seed 001, Appendices E and J; SPEC sections 3 and 4; decision 044.
 """
 
 from __future__ import annotations

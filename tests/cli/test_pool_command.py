@@ -182,3 +182,21 @@ def test_trades_with_a_running_network(tmp_path):
         code, told = run("redeem", "1 icon", "--dry-run", *where)
         assert code == 2 and "not-earned" in told
         assert "height" in ask(home, "buy", "1 icon", "--yes")
+        # The same in ether, at the quote of genesis; a vote on the next one; a payment in ether.
+        code, told = run("buy", "100 icon", "--with", "eth", "--yes", *where)
+        assert code == 0 and "Done at height" in told, told
+        ether = next(line for line in ask(home)["assets"] if line["asset"] == "tETH")
+        assert ether["pool"] == 100 * PRICE * 10**9 // TEST_QUOTES["tETH"] and ether["worth"] == 100 * PRICE
+        code, told = run("redeem", "1 icon", "--for", "btc", "--dry-run", *where)
+        assert code == 2 and "not-earned" in told
+        words = ["price", "vote-quote", "eth", "2600 tUSD"]
+        done = CliRunner().invoke(app, [*words, "--dry-run", *where])
+        assert done.exit_code == 0 and "would take this vote of node-1" in done.stdout, done.stdout + done.stderr
+        done = CliRunner().invoke(app, [*words, *where])
+        assert "node-1 votes for 2600 tUSD for 1 tETH" in done.stdout, done.stdout + done.stderr
+        done = CliRunner().invoke(app, ["price", "quotes", *where])
+        assert "%): 2600 tUSD" in done.stdout.replace(" of weight", ""), done.stdout + done.stderr
+        done = CliRunner().invoke(app, ["tx", "send-asset", "node-2", "0.5 tETH", "--yes", *where])
+        assert "0.5 tETH, a test asset" in done.stdout and "Done at height" in done.stdout, done.stdout + done.stderr
+        node = next(line for line in ask(home, "--name", "node-2")["account"]["assets"].items() if line[0] == "tETH")
+        assert node == ("tETH", 500_000_000)
