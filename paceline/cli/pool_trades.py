@@ -132,7 +132,7 @@ def _describe_pool(found: PoolStatus, name: str) -> Iterator[str]:
     yield f"redeem at  {last}"
     yield f"sold       {format_coins(found.sold, 'icon')}, of these returned and on sale {format_coins(found.returned, 'icon')}"
     yield f"on sale    {format_coins(found.left, 'icon')}"
-    yield f"holds      {format_dollars(found.worth)} worth, at the quotes in force:"
+    yield f"worth      {format_dollars(found.worth)} at the quotes in force:"
     for line in found.assets:
         yield from _describe_asset(line)
     covered = f"{found.coverage_ppm // 10_000}.{found.coverage_ppm % 10_000:04} %"
