@@ -74,15 +74,17 @@ def self_dealing(
     if json:
         print(encoder.dumps(rows))
         return
-    shown = Table("batch", "a coin of fees", "a day", *(f"{part} %" for part in shares))
+    shown = Table("batch", "a coin", "steered", "a day", *(f"{part} %" for part in shares))
     for row in rows:
         gains = [f"{_round_coins(free)} / {_round_coins(paid)}" for free, paid in row["gains_nicoin"]]
-        breaks = [f"{row[key] / 10_000:.1f} %" for key in ("break_even_ppm", "daily_break_even_ppm")]
+        shares_ppm = (row["break_even_ppm"], row["steered_break_even_ppm"], row["daily_break_even_ppm"])
+        breaks = [f"{share_ppm / 10_000:.1f} %" for share_ppm in shares_ppm]
         shown.add_row(str(row["batch"]), *breaks, *gains)
     console = Console()
     console.print(shown)
     console.print(
-        "A coalition below these shares of all weight loses by each coin of fees, and by each day. The other columns: the most coins "
+        "A coalition below these shares of all weight loses by each coin of fees, taking draws as they come or steering to its own nodes, "
+        "and by each day. The other columns: the most coins "
         "that a day without other demand brings a coalition of that share, where work costs nothing / what it is paid.",
         soft_wrap=True,
     )
@@ -93,6 +95,7 @@ class SelfDealingRow(TypedDict):
 
     batch: int
     break_even_ppm: int
+    steered_break_even_ppm: int
     daily_break_even_ppm: int
     fees_nicoin: int
     shares_percent: list[int]
@@ -111,6 +114,7 @@ def _show_self_dealing(batch: int, fund_ppm: int, shares: list[int]) -> SelfDeal
     return SelfDealingRow(
         batch=batch,
         break_even_ppm=found.break_even_ppm,
+        steered_break_even_ppm=found.steered_break_even_ppm,
         daily_break_even_ppm=found.daily_break_even_ppm,
         fees_nicoin=found.fees,
         shares_percent=shares,

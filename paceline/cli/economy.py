@@ -168,6 +168,7 @@ def _describe_reward(found: RewardLine) -> Iterator[str]:
     yield f"{found.node}, epoch {found.epoch}: {found.tasks} answers and updates, {found.checks} checks"
     yield f"  held      {format_coins(found.due)} for finished work, after the training fund's share"
     yield f"  new coins {format_coins(found.share)}, its part by Race weight among those who worked"
+    yield f"  part       {_percent(found.part_ppm)} of these: all of it unless it serves less than its weight is drawn for by any luck"
     yield f"  accuracy   {_percent(found.accuracy_ppm)}: {_describe_accuracy(found)}"
     yield f"  checking   {_percent(found.validation_ppm)}: judged {found.fulfilled} of {found.duties} drawn checks, one is forgiven"
     yield (
@@ -176,7 +177,7 @@ def _describe_reward(found: RewardLine) -> Iterator[str]:
     )
     missed = min(found.missed_blocks, found.epoch_blocks)
     yield f"  presence   {_percent(found.presence_ppm)}: missed {missed} of {found.epoch_blocks} blocks"
-    yield f"  together   {_percent(found.share_ppm)} of what is held and of the new coins"
+    yield f"  together   {_percent(found.share_ppm)} of what is held and of its part of the new coins"
     yield f"  released  {format_coins(found.released)} held pay and {format_coins(found.issued)} new coins, free over the next epochs"
     if found.besides:
         yield f"  besides   {format_coins(found.besides)} of bounties, jackpots and fees of reports, free at once"

@@ -11,6 +11,7 @@ from rich.console import Console
 from paceline.cli.account_keys import export_key, import_key, new_key
 from paceline.cli.api_keys import api_key_app
 from paceline.cli.audit import audit_app
+from paceline.cli.bridge import bridge_app
 from paceline.cli.command import run_command
 from paceline.cli.contacts import contacts_app
 from paceline.cli.cost import cost_app
@@ -53,6 +54,7 @@ app.add_typer(propose_app, name="propose")
 app.command()(vote)
 app.command()(proposals)
 app.add_typer(pool_app, name="pool")
+app.add_typer(bridge_app, name="bridge")
 app.add_typer(tx_app, name="tx")
 app.add_typer(contacts_app, name="contacts")
 app.add_typer(multisig_app, name="multisig")
@@ -116,6 +118,10 @@ def up(
         str | None, typer.Option(help="Host under which others reach the nodes: opens the network to other machines.")
     ] = None,
     peer_port: PeerPortOption = 8100,
+    bridge: Annotated[
+        str | None,
+        typer.Option(help="CHAIN:0xCONTRACT of a new network's bridge, which then begins without test dollars."),
+    ] = None,
     home: HomeOption = None,
 ) -> None:
     """Run a network on this machine until Ctrl-C: OpenAI-compatible API and dashboard."""
@@ -132,6 +138,7 @@ def up(
         models=tuple(model or ()),
         advertise=advertise,
         peer_port=peer_port,
+        bridge=bridge,
     )
     run_command(lambda: run_up(options, Console()))
 

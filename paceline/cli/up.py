@@ -9,6 +9,7 @@ import msgspec
 from rich.console import Console
 
 from paceline.base.errors import ConfigError
+from paceline.cli.bridge_setup import parse_bridge
 from paceline.cli.environment import get_cache_path
 from paceline.cli.models import resolve_models
 from paceline.cli.run import RunOptions, run_home
@@ -39,6 +40,8 @@ class UpOptions:
     advertise: str | None
     """Under what host others reach the nodes; None leaves it as it was, on this machine only for a new network."""
     peer_port: int
+    bridge: str | None = None
+    """CHAIN:0xCONTRACT, for a new network; None for one without a bridge, or as it is."""
 
 
 def run_up(options: UpOptions, console: Console) -> None:
@@ -59,7 +62,9 @@ def run_up(options: UpOptions, console: Console) -> None:
         engine = options.engine or SOLO
         if engine == COMETBFT:
             find_binary()
-        home = create_home(options.home, NewHome(nodes=nodes, engine=engine, models=models or (DEFAULT_MODEL,)))
+        bridge = None if options.bridge is None else parse_bridge(options.bridge)
+        new = NewHome(nodes=nodes, engine=engine, models=models or (DEFAULT_MODEL,), bridge=bridge)
+        home = create_home(options.home, new)
         console.print(f"New network in {home.path} ({nodes} nodes, engine {engine})")
     lines: tuple[str, ...] = ()
     if options.advertise is not None:
@@ -80,6 +85,10 @@ def _require_same(options: UpOptions, home: Home) -> None:
     if options.engine not in {None, engine}:
         raise ConfigError(
             f"--engine {options.engine}: the network in {home.path} runs on {engine}; leave --engine out or use another --home"
+        )
+    if options.bridge is not None and parse_bridge(options.bridge) != home.load_genesis().params.bridge:
+        raise ConfigError(
+            f"--bridge: the network in {home.path} has another one; leave --bridge out or use another --home"
         )
     held = len(home.node_names())
     if options.nodes not in {None, held}:

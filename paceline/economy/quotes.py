@@ -41,7 +41,7 @@ def require_quote(quote: int) -> int:
     return quote
 
 
-def compute_spread(quotes: Iterable[int]) -> tuple[int, int]:
+def compute_worst(quotes: Iterable[int]) -> tuple[int, int]:
     """The quote that buyers pay at and the one that redeemers are paid at: of several, the worst for each. 0 is none."""
     known = [quote for quote in quotes if quote]
     return min(known), max(known)

@@ -287,12 +287,12 @@ def _write_shares(economy: Economy) -> str:
             " / ".join(f"{to_coins(compute_most_gain(batch, fund, share, cost)):,}" for cost in (0, PPM))
             for share in COALITIONS_PPM
         ]
-        rows.append(
-            [str(batch), f"{found.break_even_ppm / 1e4:.1f} %", f"{found.daily_break_even_ppm / 1e4:.1f} %", *gains]
-        )
+        shares = (found.break_even_ppm, found.steered_break_even_ppm, found.daily_break_even_ppm)
+        rows.append([str(batch), *(f"{share / 1e4:.1f} %" for share in shares), *gains])
     head = [
         "batch",
         "loses by the coin below",
+        "steered below",
         "by the day below",
         *(f"most of {share / 1e4:g} %" for share in COALITIONS_PPM),
     ]

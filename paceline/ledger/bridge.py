@@ -101,7 +101,7 @@ def apply_claim(state: State, params: NetworkParams, message: ClaimDeposit) -> N
         raise InvalidTransaction("already-claimed", "this deposit is credited already")
     try:
         receipt = get_proven(header.receipts_root, encode_rlp_number(message.transaction), message.proof)
-        to, amount = _read_deposit(_find_log(receipt, message.log), bridge.contract)
+        to, amount = find_deposit(receipt, message.log, bridge.contract)
     except Invalid as problem:
         raise InvalidTransaction(problem.code, problem.message) from None
     if to in POOLS.values():
@@ -128,6 +128,11 @@ def apply_withdrawal(state: State, params: NetworkParams, sender: bytes, message
     WITHDRAWALS.put(state, _key(number), Withdrawal(message.to, message.amount, state.height))
     NEXT.put(state, b"", number + 1)
     state.emit("withdrawal", number=number, to=message.to.hex(), amount=message.amount)
+
+
+def find_deposit(receipt: bytes, log: int, contract: bytes) -> tuple[bytes, int]:
+    """The account and the micro-dollars of a deposit's event. Errors: Invalid bad-rlp, bad-receipt, no-deposit."""
+    return _read_deposit(_find_log(receipt, log), contract)
 
 
 def compute_withdrawal_digest(bridge: BridgeParams, number: int, withdrawal: Withdrawal) -> bytes:

@@ -2,7 +2,7 @@
 
 The coins behind credits wait in a pool until something is opened with them; hosts are then paid from its escrow as always. An
 account has one price, the mean of what it paid. Credits that nobody used go back as the coins that were paid: when their owner
-asks, or some epochs after the last purchase, so that nobody holds an old price for ever. It knows no hosts and no tasks.
+asks, or some epochs after their mean purchase, so that nobody holds an old price for ever. It knows no hosts and no tasks.
 Invariant: the pool holds exactly the coins behind all credits.
 Source: seed 003; SPEC section 3; decision 040.
 """
@@ -21,13 +21,13 @@ from paceline.ledger.sessions import SESSIONS, compute_session_id
 from paceline.ledger.state import State, Table
 from paceline.protocol.channels import OpenChannel
 from paceline.protocol.codec import Record
-from paceline.protocol.credits import DOLLARS, BuyCredits, UseCredits
+from paceline.protocol.credits import DOLLARS, MAX_MICRO_UNITS, BuyCredits, UseCredits
 from paceline.protocol.openings import OpenRun, OpenSession
 from paceline.protocol.params import NetworkParams
 
 
 class Credit(Record, frozen=True, kw_only=True):
-    """What an account has paid ahead. Units: millionths of a unit of compute; nicoin; epoch of the last purchase."""
+    """What an account has paid ahead. Units: millionths of a unit of compute; nicoin; mean epoch of the purchases, rounded down."""
 
     micro_units: int
     nicoin: int
@@ -50,10 +50,14 @@ def compute_cost(state: State, params: NetworkParams, micro_units: int) -> int:
 def apply_buy(state: State, params: NetworkParams, sender: bytes, message: BuyCredits, epoch: int) -> None:
     """Pay ahead, in coins or through the liquidity pool in the test asset.
 
-    Errors: InvalidTransaction zero-amount, price-moved, over-balance, and those of the pool.
+    Errors: InvalidTransaction zero-amount, too-many-units, price-moved, over-balance, and those of the pool.
     """
     if message.micro_units == 0:
         raise InvalidTransaction("zero-amount", "buy at least one millionth of a unit of compute")
+    had = CREDITS.get(state, sender) or Credit(micro_units=0, nicoin=0, epoch=epoch)
+    held = had.micro_units + message.micro_units
+    if held > MAX_MICRO_UNITS:
+        raise InvalidTransaction("too-many-units", f"an account holds {MAX_MICRO_UNITS} millionths of a unit at most")
     cost = compute_cost(state, params, message.micro_units)
     if message.pays == DOLLARS:
         liquidity.buy_for(state, params, sender, (cost, message.most), CREDIT_ESCROW)
@@ -61,9 +65,9 @@ def apply_buy(state: State, params: NetworkParams, sender: bytes, message: BuyCr
         raise InvalidTransaction("price-moved", f"costs {cost} nicoin, {message.most} is the limit")
     else:
         move_coins(state, sender, CREDIT_ESCROW, cost)
-    had = CREDITS.get(state, sender) or Credit(micro_units=0, nicoin=0, epoch=epoch)
-    bought = Credit(micro_units=had.micro_units + message.micro_units, nicoin=had.nicoin + cost, epoch=epoch)
-    CREDITS.put(state, sender, bought)
+    # A little more of them does not make all of them young.
+    mean = (had.epoch * had.micro_units + epoch * message.micro_units) // held
+    CREDITS.put(state, sender, Credit(micro_units=held, nicoin=had.nicoin + cost, epoch=mean))
     state.emit("credits-bought", account=sender.hex(), micro_units=message.micro_units, cost=cost)
 
 

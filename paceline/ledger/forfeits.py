@@ -1,8 +1,9 @@
 """What a guilty node loses, and who gets it in which order: users were refunded before; then what looking again cost, bounties, reports.
 
-The forfeit is its held pay and all that vests. Who judged its wrong answer again is paid no more than that costs, a bounty is
-no more than a mean honest node's pay of the epoch and the accuser's own, and the rest goes back to the reserve: so nobody who
-votes guilty gains by it. It knows amounts, not what the node did.
+The forfeit is its held pay and all that vests. All who judge a wrong answer again are paid by race weight, together no more than
+its checkers would have been had it been right, so that neither a vote for guilt nor a second name gains; a bounty is no more
+than a mean honest node's pay of the epoch and the accuser's own; the rest goes back to the reserve. It knows amounts, not what
+the node did.
 Invariant: what is paid here never exceeds the forfeit it is paid out of.
 Source: seed 001, section 6; SPEC section 2; decision 035.
 """
@@ -16,23 +17,25 @@ from paceline.base.keys import ADDRESS_BYTES
 from paceline.ledger import bonds, nodes
 from paceline.ledger.accounts import HELD_PAY, move_coins
 from paceline.ledger.state import State, Table
-from paceline.ledger.tasks import Task, shows_work
+from paceline.ledger.tasks import Task
 from paceline.protocol.messages import REJECTED
 from paceline.protocol.params import NetworkParams
 
 REWARDS: Table[bytes] = Table("tasks/reward", bytes)
 """Cheater to the user whose report proved it, until the settlement."""
 RECHECKS: Table[int] = Table("tasks/recheck", int)
-"""Nicoin by cheater and node: what its judging of wrong answers cost it, until the settlement."""
+"""Nicoin by cheater and node: its part for judging wrong answers again, until the settlement."""
 
 
 def note_rechecks(state: State, params: NetworkParams, task: Task) -> None:
-    """A task is found wrong: who computed it again, and said so, is owed the cost of that."""
-    cost = mul_div_floor(task.cost, params.tasks.recheck_ppm, PPM)
+    """A task is found wrong: who computed it again, and said so, is owed its part by its share of all weight."""
+    weights, pot = nodes.get_weights(state), mul_div_floor(task.cost, params.tasks.recheck_ppm, PPM)
+    total = sum(weights.values())
     for vote in task.votes:
-        if vote.outcome == REJECTED and vote.evidence and shows_work(vote.outcome, vote.evidence) and cost:
+        part = mul_div_floor(pot, weights.get(vote.voter, 0), total) if total else 0
+        if vote.outcome == REJECTED and vote.evidence and part:
             key = task.executor + vote.voter
-            RECHECKS.put(state, key, (RECHECKS.get(state, key) or 0) + cost)
+            RECHECKS.put(state, key, (RECHECKS.get(state, key) or 0) + part)
 
 
 def promise_reward(state: State, cheater: bytes, reporter: bytes) -> None:

@@ -11,7 +11,7 @@ Source: seed 001, Appendices E and J; SPEC sections 3 and 4; decision 044.
 from __future__ import annotations
 
 from paceline.base.errors import Invalid, InvalidTransaction
-from paceline.economy.quotes import DOLLAR, LEAST_QUOTE, MOST_QUOTE, Rate, compute_spread, require_quote
+from paceline.economy.quotes import DOLLAR, LEAST_QUOTE, MOST_QUOTE, Rate, compute_worst, require_quote
 from paceline.ledger.host_votes import Ballot
 from paceline.ledger.state import State, Table
 from paceline.protocol.assets import QUOTED, TUSD
@@ -66,7 +66,7 @@ def compute_rates(state: State, asset: str) -> tuple[Rate, Rate]:
     quote = get_quote(state, asset)
     if quote is None:
         raise InvalidTransaction("no-quote", f"{asset} has no quote yet: more than half of all weight must vote")
-    low, high = compute_spread((quote.now, quote.former, compute_coming(state, asset)))
+    low, high = compute_worst((quote.now, quote.former, compute_coming(state, asset)))
     return Rate(asset=asset, quote=low), Rate(asset=asset, quote=high)
 
 

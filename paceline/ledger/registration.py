@@ -20,6 +20,7 @@ from paceline.ledger.race_claims import CLAIMS_TABLE
 from paceline.ledger.state import State
 from paceline.ledger.tasks import TASKS
 from paceline.ledger.training import ENDED, RUNS, UPDATES
+from paceline.ledger.vesting import get_vesting
 from paceline.protocol.messages import DescribeNode, LeaveNetwork, Registration
 from paceline.protocol.params import NetworkParams
 
@@ -60,6 +61,8 @@ def apply_registration(
         deposit=params.node_deposit,
         since=epoch,
         serves_since=state.height,
+        # What it earned before it left may not be free yet.
+        vesting=get_vesting(state, address),
     )
     NODES.put(state, address, node)
     NAMES.put(state, node.name.encode("ascii"), address)

@@ -15,6 +15,7 @@ import msgspec
 from paceline.base.integers import PPM, mul_div_floor
 from paceline.economy.pay import Pay, compute_pay
 from paceline.economy.rewards import Conduct, Criteria, compute_criteria
+from paceline.economy.spread import Spread, compute_part_ppm, measure_spread
 from paceline.ledger import (
     attendance,
     bonds,
@@ -51,12 +52,18 @@ class Reward(Record, frozen=True, kw_only=True):
     """What its finished work earned, after the fund's share; of the guilty with what vested, less what was paid out of both."""
     share: int
     """Its part of the new coins, by race weight."""
+    part_ppm: int
+    """How much of it a node gets that did all it was drawn for: less when it serves too little for its weight."""
     conduct: Conduct
     criteria: Criteria
     freed: int
     """What came free of the epochs before."""
     lost_vesting: int
     """What vested for it and is part of what was due, because it is guilty."""
+
+    def compute_issued(self, share: int) -> int:
+        """Nicoin that it gets of a share of new coins."""
+        return mul_div_floor(mul_div_floor(share, self.part_ppm, PPM), self.criteria.share_ppm, PPM)
 
 
 class Line(Record, frozen=True, kw_only=True):
@@ -89,7 +96,8 @@ def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     task_reports.end_epoch(state)
     due, fees = _collect_due(state, params)
     dummies.end_epoch(state)
-    coins = issuance.issue_coins(state, params, epoch, fees, _weigh_work(state, due, epoch))
+    spread = measure_spread(fees, nodes.get_weights(state))
+    coins = issuance.issue_coins(state, params, epoch, spread.counted, _weigh_work(state, due, epoch))
     # The guilty first: what would come free by this very settlement is lost, too.
     lost = {a: vesting.forfeit_rewards(state, a) for a, node in NODES.items(state) if node.guilty == epoch}
     due |= {address: due.get(address, 0) + amount for address, amount in lost.items()}
@@ -97,7 +105,7 @@ def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     had = {address: node.earned for address, node in NODES.items(state)}
     forfeits.share_forfeits(state, params, due, lost)
     traps.pay_jackpots(state, params, due, epoch)
-    settled = _Settled(params=params, epoch=epoch, due=due, coins=coins, freed=freed, lost=lost)
+    settled = _Settled(params=params, epoch=epoch, due=due, spread=spread, coins=coins, freed=freed, lost=lost)
     lines = [_settle_node(state, settled, address, before) for address, before in had.items()]
     SETTLED.put(state, epoch.to_bytes(8, "big"), tuple(lines))
     if epoch >= KEPT_EPOCHS:
@@ -108,15 +116,18 @@ def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     state.emit("settled", epoch=epoch)
 
 
-def _collect_due(state: State, params: NetworkParams) -> tuple[dict[bytes, int], int]:
-    """What each node's finished work earned, and the fees of drawn work; the fund's share leaves at once, settled records go."""
+def _collect_due(state: State, params: NetworkParams) -> tuple[dict[bytes, int], list[tuple[bytes, int]]]:
+    """What each node's finished work earned, and each fee of drawn work by who was drawn.
+
+    The fund's share leaves at once, settled records go.
+    """
     due: dict[bytes, int] = {}
     drawn = task_pay.collect_pay(state, params)
     for worker, pay in (*drawn, *_collect_updates(state, params)):
         move_coins(state, HELD_PAY, TRAINING_FUND, pay.fund)
         for address, amount in ((worker, pay.worker), *pay.checkers):
             due[address] = due.get(address, 0) + amount
-    return due, sum(pay.total for _, pay in drawn)
+    return due, [(worker, pay.total) for worker, pay in drawn]
 
 
 def _collect_updates(state: State, params: NetworkParams) -> list[tuple[bytes, Pay]]:
@@ -151,6 +162,7 @@ class _Settled:
     params: NetworkParams
     epoch: int
     due: dict[bytes, int]
+    spread: Spread
     coins: NewCoins
     freed: dict[bytes, int]
     lost: dict[bytes, int]
@@ -160,10 +172,9 @@ def _settle_node(state: State, settled: _Settled, address: bytes, had: int) -> L
     """Release or forfeit one node's pay. `had` is what it ever earned before this settlement."""
     reward = _compute_reward(state, settled, address)
     released = mul_div_floor(reward.due, reward.criteria.share_ppm, PPM)
-    issued = mul_div_floor(reward.share, reward.criteria.share_ppm, PPM)
+    issued = reward.compute_issued(reward.share)
     move_coins(state, HELD_PAY, RESERVE, reward.due - released)
-    by_floor = mul_div_floor(settled.coins.by_floor.get(address, 0), reward.criteria.share_ppm, PPM)
-    earnings.note_issued(state, address, by_floor)
+    earnings.note_issued(state, address, reward.compute_issued(settled.coins.by_floor.get(address, 0)))
     vesting.hold_reward(state, settled.params, HELD_PAY, address, released, settled.epoch)
     vesting.hold_reward(state, settled.params, RESERVE, address, issued, settled.epoch)
     at_once = released + issued if settled.params.vesting_epochs == 0 else 0
@@ -189,7 +200,7 @@ def _settle_node(state: State, settled: _Settled, address: bytes, had: int) -> L
 
 def _compute_reward(state: State, settled: _Settled, address: bytes) -> Reward:
     """Judge one node's conduct."""
-    params, node = settled.params, NODES.get(state, address)
+    params, node, due = settled.params, NODES.get(state, address), settled.due.get(address, 0)
     assert node is not None
     conduct = Conduct(
         is_guilty=node.guilty == settled.epoch,
@@ -203,10 +214,11 @@ def _compute_reward(state: State, settled: _Settled, address: bytes) -> Reward:
         epoch_blocks=params.epoch_blocks,
     )
     return Reward(
-        due=settled.due.get(address, 0),
+        due=due,
         share=settled.coins.shares.get(address, 0),
         conduct=conduct,
         criteria=compute_criteria(conduct),
+        part_ppm=compute_part_ppm(settled.spread, node.weight, due, params.fund_ppm),
         freed=settled.freed.get(address, 0),
         lost_vesting=settled.lost.get(address, 0),
     )

@@ -6,12 +6,17 @@ applied. Iteration is sorted by key.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
 from typing import Generic, Protocol, TypeVar
 
+from paceline.base.errors import InvalidTransaction
 from paceline.protocol.codec import decode_own, encode
 
 T = TypeVar("T")
+
+FEW = 32
+"""So many new keys go into the sorted ones one by one; more are sorted in together."""
 
 
 class Readable(Protocol):
@@ -43,6 +48,8 @@ class State:
         self.height = height
         self.changes: dict[bytes, bytes | None] = {}
         self.events: list[Event] = []
+        self._sorted: list[bytes] = []
+        self._unsorted: list[bytes] = []
 
     def get(self, key: bytes) -> bytes | None:
         """The value at a key, or None."""
@@ -52,16 +59,16 @@ class State:
 
     def put(self, key: bytes, value: bytes) -> None:
         """Write a value."""
-        self.changes[key] = value
+        self._change(key, value)
 
     def delete(self, key: bytes) -> None:
         """Remove a key (no error when it is absent)."""
-        self.changes[key] = None
+        self._change(key, None)
 
     def iterate(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """All pairs under a prefix, sorted by key."""
         # A snapshot of this layer's writes: the caller may write while it loops.
-        mine = sorted((key, value) for key, value in self.changes.items() if key.startswith(prefix))
+        mine = [(key, self.changes[key]) for key in self.list_changed(prefix)]
         if not mine:
             yield from self._below.iterate(prefix)
             return
@@ -78,6 +85,22 @@ class State:
         for pair in mine[at:]:
             yield from _present(pair)
 
+    def list_changed(self, prefix: bytes) -> list[bytes]:
+        """Keys under a prefix that this layer wrote or removed, sorted; a block of many changes is not searched for a few."""
+        if len(self._unsorted) > FEW:
+            self._sorted.extend(self._unsorted)
+            self._sorted.sort()
+        else:
+            for key in self._unsorted:
+                insort(self._sorted, key)
+        self._unsorted.clear()
+        found = []
+        for at in range(bisect_left(self._sorted, prefix), len(self._sorted)):
+            if not self._sorted[at].startswith(prefix):
+                break
+            found.append(self._sorted[at])
+        return found
+
     def emit(self, kind: str, **attributes: str | int) -> None:
         """Record an event."""
         self.events.append(Event(kind, **attributes))
@@ -88,8 +111,14 @@ class State:
 
     def merge(self, branch: State) -> None:
         """Take over a branch's writes and events."""
-        self.changes.update(branch.changes)
+        for key, value in branch.changes.items():
+            self._change(key, value)
         self.events.extend(branch.events)
+
+    def _change(self, key: bytes, value: bytes | None) -> None:
+        if key not in self.changes:
+            self._unsorted.append(key)
+        self.changes[key] = value
 
 
 class Table(Generic[T]):
@@ -105,8 +134,12 @@ class Table(Generic[T]):
         return None if data is None else decode_own(self._kind, data)
 
     def put(self, state: State, key: bytes, value: T) -> None:
-        """Write a value."""
-        state.put(self._prefix + key, encode(value))
+        """Write a value. Errors: InvalidTransaction out-of-range, for a number that no record holds."""
+        try:
+            data = encode(value)
+        except OverflowError:
+            raise InvalidTransaction("out-of-range", "a number would leave the range that the ledger holds") from None
+        state.put(self._prefix + key, data)
 
     def delete(self, state: State, key: bytes) -> None:
         """Remove a value."""
@@ -114,7 +147,7 @@ class Table(Generic[T]):
 
     def list_written(self, state: State) -> list[bytes]:
         """Keys that this layer of the state wrote or removed, sorted."""
-        return sorted(key[len(self._prefix) :] for key in state.changes if key.startswith(self._prefix))
+        return [key[len(self._prefix) :] for key in state.list_changed(self._prefix)]
 
     def items(self, state: State, prefix: bytes = b"") -> list[tuple[bytes, T]]:
         """All (key, value) pairs under a key prefix, sorted by key."""

@@ -22,6 +22,7 @@ from paceline.ledger.sessions import (
 )
 from paceline.ledger.state import State, Table
 from paceline.protocol.codec import Record
+from paceline.protocol.fields import MAX_SUPPLY
 from paceline.protocol.messages import ACCEPTED, REJECTED, Receipt
 from paceline.protocol.params import NetworkParams
 from paceline.protocol.traps import NO_SEAL
@@ -125,7 +126,8 @@ def _apply_receipt(
         raise InvalidTransaction("over-maximum", f"cost {cost} is above the user's maximum {voucher.max_cost}")
     if cost > session.left:
         raise InvalidTransaction("over-escrow", f"cost {cost} is above the escrow's rest {session.left}")
-    freed = session.freed + voucher.max_cost - cost
+    # No honest total is above what an amount holds, so nothing beyond it can ever be used.
+    freed = min(MAX_SUPPLY, session.freed + voucher.max_cost - cost)
     session = msgspec.structs.replace(session, left=session.left - cost, freed=freed)
     session = attendance.apply_skips(state, params, epoch, session, voucher)
     SESSIONS.put(state, voucher.session, indices.mark_paid(state, params, session, voucher))

@@ -25,6 +25,10 @@ def check_place(state: State, chain_id: str, session: Session, voucher: Voucher)
     order = get_executors(state, session, compute_task_id(voucher.session, voucher.index))
     if voucher.executor not in order:
         raise InvalidTransaction("not-drawn", "this node was not drawn for the task")
+    if voucher.max_cost > voucher.total:
+        raise InvalidTransaction(
+            "over-total", f"a maximum of {voucher.max_cost} is above the sum of all, {voucher.total}"
+        )
     if voucher.total > session.deposit + session.freed:
         raise InvalidTransaction("over-total", f"maximum costs of {voucher.total} are above what the deposit can pay")
     earlier = order[: order.index(voucher.executor)]

@@ -1,6 +1,6 @@
 """What commands on this machine may ask of a running network, guarded by the operator's token.
 
-Reports, where upgrades, proposals and the liquidity pool stand, trying and passing on what was signed here, opening a training run, a sample of its
+Reports, where upgrades, proposals, the liquidity pool and the bridge stand, trying and passing on what was signed here, opening a training run, a sample of its
 text, ordering blocks without pause. JSON over HTTP.
 """
 
@@ -24,6 +24,7 @@ from paceline.ledger.tasks import TASKS
 from paceline.models.byte_gpt import sample_text
 from paceline.node.answers.receipts import ReceiptMaker
 from paceline.node.answers.reports import build_report
+from paceline.node.bridge.desk import BridgeDesk
 from paceline.node.chains.accounts import build_account
 from paceline.node.chains.economy import build_economy_status, build_reward
 from paceline.node.chains.pools import Side, build_pool_status, build_quote
@@ -141,13 +142,20 @@ class Control:
     """The endpoints over one gateway node."""
 
     def __init__(
-        self, context: Context, gateway: NodeGateway, user: AccountKey, token: str, receipts: ReceiptMaker
+        self,
+        context: Context,
+        gateway: NodeGateway,
+        user: AccountKey,
+        token: str,
+        receipts: ReceiptMaker,
+        bridge: BridgeDesk,
     ) -> None:
         self._context = context
         self._gateway = gateway
         self._user = user
         self._token = token
         self._receipts = receipts
+        self._bridge = bridge
 
     def create_app(self) -> Starlette:
         """The ASGI app, to be mounted beside the web room."""
@@ -173,6 +181,10 @@ class Control:
                 Route("/reward", self._guard(self._reward), methods=["GET"]),
                 Route("/pool", self._guard(self._pool), methods=["GET"]),
                 Route("/pool/quote", self._guard(self._quote), methods=["POST"]),
+                Route("/bridge", self._guard(self._bridge.show), methods=["GET"]),
+                Route("/bridge/header/{number:int}", self._guard(self._bridge.show_header), methods=["GET"]),
+                Route("/bridge/signatures/{number:int}", self._guard(self._bridge.collect), methods=["GET"]),
+                Route("/bridge/withdrawals/{height:int}", self._guard(self._bridge.find_burnt), methods=["GET"]),
                 Route("/advance", self._guard(self._advance), methods=["POST"]),
             ]
         )

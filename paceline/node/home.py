@@ -1,7 +1,7 @@
 """A network's folder: genesis, keys, one folder per node, and how to reach what runs.
 
 Layout: `genesis.bin`, `keys/user` and other keys of accounts beside it, `operator-token`, `running.json` while it runs, `nodes/<name>/` with `node.toml`,
-`key` (account), `consensus-key`, `group-key`, `chain.sqlite`, `blobs/`, `work/` and `node.log`. Files appear whole (written aside, then renamed).
+`key` (account), `consensus-key`, `group-key`, perhaps `bridge-key`, `chain.sqlite`, `blobs/`, `work/` and `node.log`. Files appear whole (written aside, then renamed).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from paceline.node.settings import ENGINES, SOLO, NodeSettings, PeerEntry, encod
 from paceline.protocol.assets import TBTC, TETH
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisAsset, GenesisDollars, GenesisQuote
-from paceline.protocol.params import NICOIN_PER_COIN, PRESETS
+from paceline.protocol.params import NICOIN_PER_COIN, PRESETS, BridgeParams
 
 USER = "user"
 """The account of a home that pays for requests, and what its key is called."""
@@ -31,9 +31,9 @@ MAX_GENESIS_BYTES = 16 * 1024 * 1024
 USER_FUNDS = 100_000 * NICOIN_PER_COIN
 USER_TEST_DOLLARS = 1_000 * 1_000_000
 """Micro-dollars of the stable test asset, to try the liquidity pool with."""
-USER_TEST_ASSETS = {TETH: 10 * 10**9, TBTC: 10**8}
+USER_TEST_ASSETS = ((10 * 10**9, TETH), (10**8, TBTC))
 """Gwei and satoshi of the quoted ones: ten and one."""
-TEST_QUOTES = {TETH: 2_500 * 10**6, TBTC: 100_000 * 10**6}
+TEST_QUOTES = (GenesisQuote(TETH, 2_500 * 10**6), GenesisQuote(TBTC, 100_000 * 10**6))
 """Micro-dollars: round numbers of no market, until the hosts vote."""
 GENESIS_WEIGHT = 1_000
 
@@ -64,6 +64,8 @@ class NewHome:
     models: tuple[str, ...] = (DEFAULT_MODEL,)
     """Served by every node."""
     cache: str = ""
+    bridge: BridgeParams | None = None
+    """Behind a bridge no test assets are given: each dollar is deposited there, and nothing else buys any."""
 
 
 @dataclass(frozen=True)
@@ -191,10 +193,11 @@ def create_home(path: Path, new: NewHome) -> Home:
     consensus_keys = {name: AccountKey.from_secret(_make_secret(new.seed, f"consensus-{name}")) for name in names}
     group_secrets = {name: _make_secret(new.seed, f"group-{name}") for name in names}
     user = AccountKey.from_secret(_make_secret(new.seed, "user"))
+    params, bridged = PRESETS[new.preset], new.bridge is not None
     genesis = build_genesis(
         Founding(
             network=new.network,
-            params=PRESETS[new.preset],
+            params=params if new.bridge is None else msgspec.structs.replace(params, bridge=new.bridge),
             founders=[
                 Founder(
                     name=name,
@@ -207,9 +210,9 @@ def create_home(path: Path, new: NewHome) -> Home:
                 for name in names
             ],
             accounts=(GenesisAccount(user.address, USER_FUNDS),),
-            test_dollars=(GenesisDollars(user.address, USER_TEST_DOLLARS),),
-            test_assets=tuple(GenesisAsset(user.address, units, asset) for asset, units in USER_TEST_ASSETS.items()),
-            quotes=tuple(GenesisQuote(asset, quote) for asset, quote in TEST_QUOTES.items()),
+            test_dollars=() if bridged else (GenesisDollars(user.address, USER_TEST_DOLLARS),),
+            test_assets=() if bridged else tuple(GenesisAsset(user.address, *given) for given in USER_TEST_ASSETS),
+            quotes=() if bridged else TEST_QUOTES,
             bootstrap=_make_secret(new.seed, "bootstrap"),
         )
     )

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 
 import uvicorn
 
+from paceline.base.errors import ConfigError
 from paceline.base.keys import AccountKey
 from paceline.inference.plan import encode_prompt
 from paceline.ledger.application import Application
@@ -32,6 +33,11 @@ from paceline.node.api.desk import ApiDesk
 from paceline.node.api.keys import KeyRing
 from paceline.node.backends.vllm_backend import VllmBackend
 from paceline.node.backends.vllm_server import VllmServer, build_server_settings
+from paceline.node.bridge import signatures
+from paceline.node.bridge.desk import BridgeDesk
+from paceline.node.bridge.rpc import EvmRpc
+from paceline.node.bridge.signatures import Attester, load_attester
+from paceline.node.bridge.watcher import Watcher
 from paceline.node.chains.beacon_answers import answer_beacon
 from paceline.node.chains.chain import Standing, is_alive
 from paceline.node.chains.engine_door import EngineDoor
@@ -50,6 +56,7 @@ from paceline.node.patience import PatientProtocol
 from paceline.node.peers import Peers, encode_many
 from paceline.node.roles import channels
 from paceline.node.roles.beacon import BeaconRole
+from paceline.node.roles.bridge import BridgeRole
 from paceline.node.roles.channels import ChannelHost
 from paceline.node.roles.checker import CheckerRole
 from paceline.node.roles.executor import ExecutorRole
@@ -146,6 +153,10 @@ class NodeService:
             RaceRole(self._context),
             self._trainer,
         ]
+        self._attester = Attester(self._context, load_attester(folder))
+        self._bridge = self._make_bridge()
+        if self._bridge is not None:
+            self._roles.append(self._bridge)
         if self._settings.serves:
             self._context.chain.measure_load = self._executor.measure_load
             self._roles += [self._executor, self._channels, CheckerRole(self._context, self._host)]
@@ -181,6 +192,17 @@ class NodeService:
         ceremony_key = self._home.load_ceremony_key(self._settings.name)
         injector = Injector(self._context, model_id, user, ceremony_key, measure)
         return RelayRole(self._context, model_id, user, channels=self._settings.channels, injector=injector)
+
+    def _make_bridge(self) -> BridgeRole | None:
+        """The role that reads the other chain, where there is a bridge and a server to ask."""
+        settings, bridge = self._settings.bridge, self._context.params.bridge
+        if not settings.rpc:
+            return None
+        if not bridge.contract:
+            raise ConfigError("bridge.rpc: this network has no bridge; take the setting out of node.toml")
+        servers = [EvmRpc(url) for url in settings.rpc]
+        watcher = Watcher(bridge, servers, self._context.work_path / "bridge.json", settings.start_block)
+        return BridgeRole(self._context, watcher, settings.poll_seconds)
 
     async def _open_backend(self) -> VllmBackend | None:
         """VLLM's server for the first of the served models; this process answers for the others."""
@@ -222,6 +244,8 @@ class NodeService:
             await relay.stop()
         await self._context.duties.stop()
         await self._client.close()
+        if self._bridge is not None:
+            await self._bridge.close()
         if self._engine_door is not None:
             await self._engine_door.close()
         self._context.threads.stop()
@@ -237,6 +261,7 @@ class NodeService:
             "blocks": self._on_blocks,
             "standing": self._on_standing,
             "beacon": self._on_beacon,
+            signatures.PATH: self._on_withdrawal,
         }
         if self._settings.serves:
             handlers["task"] = self._executor.serve
@@ -265,7 +290,8 @@ class NodeService:
         keys = DoorKeys(door.api_keys, KeyRing(self._home.path))
         gateway = NodeGateway(self._context, self._host, relays, user.address, keys)
         receipts = ReceiptMaker(self._context, self._host, self._store)
-        control = Control(self._context, gateway, user, self._home.load_token(), receipts)
+        desk = BridgeDesk(self._context, self._bridge, self._attester)
+        control = Control(self._context, gateway, user, self._home.load_token(), receipts, desk)
         self._desk = ApiDesk(self._home.node_path(self._settings.name) / "api.sqlite")
         app = door.build(gateway, control, self._desk, bool(door.api_keys or keys.ring.list_keys()))
         # Batches run from the application's startup to its shutdown.
@@ -284,6 +310,9 @@ class NodeService:
 
     async def _on_beacon(self, request: PeerRequest) -> bytes:
         return answer_beacon(self._context.chain.read(), self._context.params, request.body)
+
+    async def _on_withdrawal(self, request: PeerRequest) -> bytes:
+        return self._attester.answer(request.body)
 
 
 def _make_server(app: object, host: str, port: int, lifespan: Literal["on", "off"] = "off") -> uvicorn.Server:

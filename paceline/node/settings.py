@@ -18,6 +18,7 @@ ENGINES = (SOLO, COMETBFT)
 MAX_MODELS = 16
 MAX_PARALLEL_ANSWERS = 4_096
 MAX_CHANNELS = 256
+MAX_RPC_SERVERS, MAX_BLOCK, MAX_POLL_SECONDS = 8, 2**48, 3_600
 TORCH, VLLM = "torch", "vllm"
 DUMMY, READY, RELEASE = "dummy", "ready", "release"
 IDLE_WAYS = (DUMMY, READY, RELEASE)
@@ -34,6 +35,27 @@ class PeerEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     url: str
     engine: str = ""
     """CometBFT only: id@host:port of the node's engine."""
+
+
+class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a node reads the bridge's other chain, for networks that have one. Without a server it attests nothing."""
+
+    rpc: tuple[str, ...] = ()
+    """Addresses of JSON-RPC servers, http:// or https://. A block is attested when all of them say the same of it."""
+    start_block: int = 0
+    """The first block that is looked at: that of the contract's making, or later."""
+    poll_seconds: float = 12.0
+    """Pause between two looks."""
+
+    def __post_init__(self) -> None:
+        if len(self.rpc) > MAX_RPC_SERVERS:
+            raise ConfigError(f"bridge.rpc: at most {MAX_RPC_SERVERS} servers")
+        if not all(url.startswith(("http://", "https://")) for url in self.rpc):
+            raise ConfigError("bridge.rpc: an address begins with http:// or https://")
+        if not 0 <= self.start_block <= MAX_BLOCK or not 0 < self.poll_seconds <= MAX_POLL_SECONDS:
+            raise ConfigError(
+                f"bridge: start_block must not be negative, poll_seconds above 0 and at most {MAX_POLL_SECONDS}"
+            )
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,6 +129,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """vLLM only: memory for keys and values of running answers, in GiB; 1 holds 45,000 tokens of SmolLM2."""
     vllm_options: tuple[str, ...] = ()
     """vLLM only: further arguments of the server, as on its command line."""
+    bridge: BridgeSettings = BridgeSettings()
+    """Where it reads the bridge's other chain."""
     cache: str = ""
     """Folder of converted models; empty for the user's cache."""
 

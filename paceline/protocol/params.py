@@ -111,8 +111,8 @@ class TaskParams(Record, kw_only=True, frozen=True):
     """Time for an executor to show whether a checked task was a forced error."""
     fooled_limit: int = 1
     """Passed forced errors after which a checker forfeits all pay of the epoch."""
-    recheck_ppm: int = 150_000
-    """Most that judging a wrong answer again is paid of its fee: what a check costs, so that nobody gains by voting guilty."""
+    recheck_ppm: int = 400_000
+    """Of a wrong answer's fee, what all who judge it again are paid by race weight: not more than its checkers had been."""
     jackpot: int = 1_000_000_000
     """Most nicoin that one found forced error earns out of what those forfeit who passed theirs."""
 
@@ -252,7 +252,7 @@ class NetworkParams(Record, kw_only=True, frozen=True):
     fund_ppm: int
     """Share of fees and issuance that goes to the training fund first."""
     credit_epochs: int = 8
-    """Epochs after the last purchase in which unused compute credits return as coins."""
+    """Epochs after the mean purchase in which unused compute credits return as coins."""
     vesting_epochs: int = 4
     """Epochs over which a released reward comes free, in equal parts; until then it can be forfeited."""
     join_blocks: int

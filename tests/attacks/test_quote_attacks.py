@@ -1,6 +1,6 @@
 """Attacks on the quotes of the liquidity pool: trading on a known change, moving a quote, crossing from one asset to another.
 
-Power: whoever trades with any mix of assets at one price of the coin gains nothing, valued at the last, this or the coming quote; with the spread off,
+Power: whoever trades with any mix of assets at one price of the coin gains nothing, valued at the last, this or the coming quote; at the quote in force alone,
 a fall to half that votes show doubles what an attacker's ether buys. Less than half of the weight moves no quote; half of it that
 holds a false one for a whole epoch more does, up to the bounds. What nobody voted yet is not known: the markets outside may be ahead.
 """
@@ -65,8 +65,8 @@ def compute_worth(desk, key, values):
     return held + Fraction(desk.coins(key) * PRICE, COIN)
 
 
-def switch_spread_off(monkeypatch):
-    monkeypatch.setattr(quotes, "compute_spread", lambda found: (found[0], found[0]))
+def take_quote_in_force(monkeypatch):
+    monkeypatch.setattr(quotes, "compute_worst", lambda found: (found[0], found[0]))
 
 
 def cross(desk):
@@ -89,7 +89,7 @@ def test_a_fall_that_votes_show_is_no_chance_to_cross_from_ether_to_dollars(desk
 
     assert gain() <= 0
     # The defence off: half of what the coins cost.
-    switch_spread_off(monkeypatch)
+    take_quote_in_force(monkeypatch)
     assert gain() == 50 * PRICE
 
 
@@ -115,12 +115,12 @@ def test_a_quote_that_half_of_the_weight_lifts_for_one_epoch_buys_nothing(desk, 
     assert pay() == honest
     # The defence off: four thousand times less in the epoch of the lift.
     start = lifted
-    switch_spread_off(monkeypatch)
+    take_quote_in_force(monkeypatch)
     assert pay() == 100 * PRICE * 10**9 // MOST_QUOTE
 
 
 def test_half_of_the_weight_that_holds_a_false_quote_pays_less_up_to_the_bound(desk, monkeypatch):
-    """What the spread does not stop, and where it ends: at the bound of quotes."""
+    """What the worst of three does not stop, and where it ends: at the bound of quotes."""
     vote(desk, (0, 1), MOST_QUOTE)
     for epoch in range(2):
         quotes.end_epoch(desk.state, epoch)

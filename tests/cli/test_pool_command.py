@@ -16,6 +16,8 @@ from paceline.node.settings import SOLO
 from paceline.store.state import SqliteStateStore
 
 COIN, PRICE = 10**9, 5_000
+HELD = {asset: units for units, asset in USER_TEST_ASSETS}
+QUOTES = {given.asset: given.quote for given in TEST_QUOTES}
 
 
 def run(*words):
@@ -44,7 +46,7 @@ def test_where_the_pool_stands_before_any_sale(home):
     found = ask(home)
     assert (found["height"], found["price"], found["last_price"], found["sold"]) == (1, PRICE, 0, 0)
     assert found["left"] == 120_000_000 * COIN and found["coverage_ppm"] == 1_000_000
-    held = {"coins": USER_FUNDS, "dollars": USER_TEST_DOLLARS, "redeemable": 0, "assets": USER_TEST_ASSETS}
+    held = {"coins": USER_FUNDS, "dollars": USER_TEST_DOLLARS, "redeemable": 0, "assets": HELD}
     assert found["account"] == held
     assert found["asset"] == "tUSD, tETH, tBTC: test assets without value"
     code, told = run("--home", str(home.path), "--name", "node-1")
@@ -55,8 +57,8 @@ def test_where_the_pool_stands_before_any_sale(home):
 def test_assets_stand_by_place_with_their_quotes(home):
     found = ask(home)
     lines = {line["asset"]: line for line in found["assets"]}
-    assert [lines[name]["quote"] for name in ("tUSD", "tETH", "tBTC")] == [10**6, *TEST_QUOTES.values()]
-    assert lines["tETH"]["accounts"] == USER_TEST_ASSETS["tETH"] and lines["tETH"]["pool"] == 0
+    assert [lines[name]["quote"] for name in ("tUSD", "tETH", "tBTC")] == [10**6, *QUOTES.values()]
+    assert lines["tETH"]["accounts"] == HELD["tETH"] and lines["tETH"]["pool"] == 0
     assert (lines["tETH"]["epoch"], lines["tETH"]["height"]) == (0, 0)
     code, told = run("--home", str(home.path))
     assert code == 0 and "  tETH     0 tETH here, 10 tETH in accounts" in told
@@ -71,9 +73,9 @@ def test_dry_run_in_another_asset_shows_the_quote(home):
         "tETH",
         2_001_000,
         5_002_500,
-        TEST_QUOTES["tETH"],
+        QUOTES["tETH"],
     )
-    assert found["after"]["assets"]["tETH"] == USER_TEST_ASSETS["tETH"] - 2_001_000
+    assert found["after"]["assets"]["tETH"] == HELD["tETH"] - 2_001_000
     assert found["after"]["dollars"] == USER_TEST_DOLLARS and found["balance_after"] == 2_001_000
     code, told = run("buy", "1 icon", "--with", "tBTC", "--dry-run", "--most", "1 tBTC", "--home", str(home.path))
     assert code == 0 and "gives      0.00000005 tBTC" in told and "at most 1 tBTC" in told
@@ -186,7 +188,7 @@ def test_trades_with_a_running_network(tmp_path):
         code, told = run("buy", "100 icon", "--with", "eth", "--yes", *where)
         assert code == 0 and "Done at height" in told, told
         ether = next(line for line in ask(home)["assets"] if line["asset"] == "tETH")
-        assert ether["pool"] == 100 * PRICE * 10**9 // TEST_QUOTES["tETH"] and ether["worth"] == 100 * PRICE
+        assert ether["pool"] == 100 * PRICE * 10**9 // QUOTES["tETH"] and ether["worth"] == 100 * PRICE
         code, told = run("redeem", "1 icon", "--for", "btc", "--dry-run", *where)
         assert code == 2 and "not-earned" in told
         words = ["price", "vote-quote", "eth", "2600 tUSD"]

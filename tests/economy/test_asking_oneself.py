@@ -23,6 +23,20 @@ def test_the_break_even_shares_are_those_of_the_specification(batch, share_ppm):
     assert compute_self_dealing(batch, FUND_PPM).break_even_ppm == share_ppm
 
 
+@pytest.mark.parametrize(("batch", "share_ppm"), [(1, 166_666), (2, 311_804), (3, 428_984), (8, PPM)])
+def test_a_coalition_that_steers_breaks_even_where_its_weight_squared_pays_the_fund(batch, share_ppm):
+    assert compute_self_dealing(batch, FUND_PPM).steered_break_even_ppm == share_ppm
+
+
+def test_a_day_of_steered_requests_by_hand():
+    """Third batch, half of all weight: all fees come back but the fund's fifth, and half of them issues coins, half of which it gets."""
+    fees = 4 * DAILY_FLOOR
+    gain = compute_gain(3, FUND_PPM, 500_000, fees, steered=True)
+    issued = fees // 2 * 576 // 424
+    assert abs(gain - ((fees + (issued - DAILY_FLOOR) // 2) * 4 // 5 - fees)) <= 2
+    assert abs(compute_gain(3, FUND_PPM, 500_000, fees, PPM, steered=True) - (gain - fees)) <= 1
+
+
 def test_a_day_by_hand():
     """First batch: 60,883 coins of fees issue four floors; half of all weight keeps two fifths of fees and three floors."""
     found = compute_self_dealing(1, FUND_PPM)
@@ -42,10 +56,10 @@ def test_a_day_by_hand():
 @settings(max_examples=300)
 def test_nobody_below_the_daily_break_even_gains_by_any_fees(batch, share, fees, cost_ppm):
     found = compute_self_dealing(batch, FUND_PPM)
-    gain = compute_gain(batch, FUND_PPM, share, fees, cost_ppm)
-    if share < found.break_even_ppm or share < found.daily_break_even_ppm:
-        assert gain <= 0
-    assert gain <= compute_most_gain(batch, FUND_PPM, share, cost_ppm) + 2
+    gains = [compute_gain(batch, FUND_PPM, share, fees, cost_ppm, steered=steered) for steered in (False, True)]
+    if share < min(found.break_even_ppm, found.steered_break_even_ppm) or share < found.daily_break_even_ppm:
+        assert max(gains) <= 0
+    assert max(gains) <= compute_most_gain(batch, FUND_PPM, share, cost_ppm) + 2
 
 
 def test_without_a_fund_more_coalitions_gain():

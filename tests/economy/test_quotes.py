@@ -27,7 +27,7 @@ from paceline.economy.quotes import (
     Rate,
     compute_payment,
     compute_payout,
-    compute_spread,
+    compute_worst,
     compute_worth,
     require_quote,
 )
@@ -59,8 +59,8 @@ def test_a_quote_that_is_a_billion_times_wrong_is_none(quote):
 
 
 def test_of_several_quotes_each_side_gets_the_worst():
-    assert compute_spread((5, 7, 6)) == (5, 7)
-    assert compute_spread((5, 5, 0)) == (5, 5)
+    assert compute_worst((5, 7, 6)) == (5, 7)
+    assert compute_worst((5, 5, 0)) == (5, 5)
 
 
 def test_coins_are_paid_in_the_smallest_units_of_each_asset():

@@ -76,8 +76,19 @@ def test_two_purchases_have_their_mean_price(chain):
     state = dearer(chain, times=3)
     compute_credits.apply_buy(state, SHORT, chain.user.address, BuyCredits(UNITS, COINS, ANY), 1)
     found = CREDITS.get(state, chain.user.address)
-    assert (found.unit_price, found.epoch) == (2 * UNIT, 1)
+    assert (found.unit_price, found.epoch) == (2 * UNIT, 0)
     assert find_violations(state, SHORT) == []
+
+
+def test_a_little_more_does_not_make_old_credits_young(chain):
+    buy(chain)
+    state = chain.state
+    for epoch in range(1, 9):
+        compute_credits.apply_buy(state, SHORT, chain.user.address, BuyCredits(1, COINS, ANY), epoch)
+    assert CREDITS.get(state, chain.user.address).epoch == 0
+    # As much again counts half.
+    compute_credits.apply_buy(state, SHORT, chain.user.address, BuyCredits(UNITS, COINS, ANY), 9)
+    assert CREDITS.get(state, chain.user.address).epoch == 4
 
 
 def use(chain, opening):

@@ -8,7 +8,8 @@ from chain_harness import PARAMS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paceline.ledger import bonds, forfeits
+from paceline.base.hashing import hash_parts
+from paceline.ledger import bonds, forfeits, nodes
 from paceline.ledger.accounts import ACCOUNTS, HELD_PAY, Account, get_account
 from paceline.ledger.disputes import Vote
 from paceline.ledger.forfeits import RECHECKS, REWARDS, note_rechecks, share_forfeits
@@ -57,16 +58,29 @@ def balance(state, address):
     return get_account(state, address).balance
 
 
-def test_who_looked_again_and_said_so_is_owed_what_a_check_costs():
+def test_who_looked_again_and_said_so_is_owed_its_part_by_weight():
     state = open_state(0)
+    nodes.set_weights(state, PARAMS, {CHEAT: 50, ONE: 30, TWO: 20})
     votes = (Vote(ONE, REJECTED, "x", (1,)), Vote(TWO, ACCEPTED, "x", (1,)), Vote(USER, REJECTED, "x", ()))
     for _ in range(2):
         note_rechecks(state, PARAMS, make_task(votes=votes))
-    # Twice 15 % of the fee for the one who showed numbers; nothing for who said the contrary, or nothing but a word.
-    assert RECHECKS.items(state) == [(CHEAT + ONE, 300)]
+    # Twice 30 % of 400 for the one who showed numbers; nothing for who said the contrary, or nothing but a word.
+    assert RECHECKS.items(state) == [(CHEAT + ONE, 240)]
     free = msgspec.structs.replace(PARAMS, tasks=msgspec.structs.replace(PARAMS.tasks, recheck_ppm=0))
     note_rechecks(state, free, make_task(votes=(Vote(TWO, REJECTED, "x", (1,)),)))
-    assert RECHECKS.items(state) == [(CHEAT + ONE, 300)]
+    assert RECHECKS.items(state) == [(CHEAT + ONE, 240)]
+
+
+def test_more_names_are_not_paid_more_for_judging_again():
+    paid = []
+    for names in (1, 20):
+        state, voters = open_state(0), [hash_parts("voter", bytes([name]))[:20] for name in range(names)]
+        for voter in voters:
+            NODES.put(state, voter, Node(voter.hex(), b"", b"", b"", 1, 0, ()))
+        nodes.set_weights(state, PARAMS, {CHEAT: 100, **dict.fromkeys(voters, 100 // names)})
+        note_rechecks(state, PARAMS, make_task(votes=tuple(Vote(voter, REJECTED, "x", (1,)) for voter in voters)))
+        paid.append(sum(part for _, part in RECHECKS.items(state)))
+    assert paid == [200, 200]
 
 
 def test_looking_again_comes_first_then_the_bounty_then_the_report():

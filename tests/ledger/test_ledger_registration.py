@@ -9,9 +9,10 @@ from chain_harness import FUNDS, MODEL, Chain, make_group_key
 from paceline.base.errors import InvalidTransaction
 from paceline.base.hashing import hash_parts
 from paceline.base.keys import AccountKey
-from paceline.ledger import evidence, groups, nodes, race
-from paceline.ledger.accounts import NODE_DEPOSITS, get_account
+from paceline.ledger import evidence, groups, nodes, race, registration, vesting
+from paceline.ledger.accounts import NODE_DEPOSITS, RESERVE, get_account
 from paceline.ledger.evidence import BlockEvidence, Misbehaviour, compute_consensus_address
+from paceline.ledger.invariants import find_violations
 from paceline.ledger.registration import LONGEST_EXPIRY
 from paceline.node.membership.registration import Description, NodeKeys, make_registration
 from paceline.protocol import messages as m
@@ -221,6 +222,24 @@ def test_a_node_leaves_and_its_sponsor_gets_the_deposit_back(chain):
     # The name is free again, and the same keys may come back.
     chain.keys.pop()
     join(chain)
+
+
+def test_who_comes_back_still_has_what_vests(chain):
+    keys = make_keys("newcomer")
+    chain.send(chain.user, m.RegisterNode(make(chain, keys=keys)))
+    chain.block()
+    state, address = chain.state, keys.account.address
+    vesting.hold_reward(state, chain.params, RESERVE, address, 4_000, 0)
+    nodes.update_node(state, address, leaves=2)
+    for epoch in (1, 2):
+        vesting.free_rewards(state, epoch)
+    registration.remove_left(state, 2)
+    assert nodes.NODES.get(state, address) is None
+    assert vesting.get_vesting(state, address) == 2_000
+    again = make(chain, keys=keys)
+    registration.apply_registration(state, chain.params, chain.application.chain_id, chain.user.address, again, 3)
+    assert nodes.NODES.get(state, address).vesting == 2_000
+    assert find_violations(state, chain.params) == []
 
 
 def test_a_leaving_node_races_no_more_and_stays_as_long_as_its_group_may_sign(chain):

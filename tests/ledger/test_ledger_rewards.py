@@ -8,6 +8,7 @@ from chain_harness import PARAMS, Chain, get_wealth
 
 from paceline.base.integers import PPM, mul_div_floor, split_proportionally
 from paceline.economy.issuance import BATCH, FIRST_SUBSIDY, Issued
+from paceline.economy.spread import measure_spread
 from paceline.economy.supply import CORE_RESERVE, compute_floor_issuance
 from paceline.ledger import clock, issuance, nodes, vesting
 from paceline.ledger.accounts import (
@@ -131,9 +132,10 @@ def test_the_floor_halves_by_the_first_height_of_the_epoch():
 def test_fees_of_drawn_work_issue_and_pay_of_a_run_does_not(played, monkeypatch):
     seen = []
     monkeypatch.setattr(issuance, "compute_issuance", lambda issued, epoch: (seen.append(epoch), (0, issued))[1])
-    expected = sum(task.cost for task in final_tasks(played) if not task.refunded)
+    fees = [(task.executor, task.cost) for task in final_tasks(played) if not task.refunded]
+    expected = measure_spread(fees, nodes.get_weights(played.state)).counted
     settle(played)
-    assert expected > 0
+    assert 0 < expected <= sum(fee for _, fee in fees)
     assert [epoch.fees for epoch in seen] == [expected]
 
 
@@ -236,7 +238,7 @@ def test_a_line_says_how_its_reward_came_about(played):
     for line in lines.values():
         reward = line.reward
         released = mul_div_floor(reward.due, reward.criteria.share_ppm, PPM)
-        issued = mul_div_floor(reward.share, reward.criteria.share_ppm, PPM)
+        issued = mul_div_floor(mul_div_floor(reward.share, reward.part_ppm, PPM), reward.criteria.share_ppm, PPM)
         assert line.earned == released + issued
     assert sum(line.reward.share for line in lines.values()) > 0
     assert get_account(state, HELD_PAY).balance == 0

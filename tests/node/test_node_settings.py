@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from paceline.base.errors import ConfigError
-from paceline.node.settings import NodeSettings, PeerEntry, encode_settings, load_settings
+from paceline.node.settings import BridgeSettings, NodeSettings, PeerEntry, encode_settings, load_settings
 
 PEERS = tuple(
     PeerEntry(name=name, public_key="ab" * 32, url=f"http://127.0.0.1:{port}")
@@ -123,3 +123,27 @@ def test_invalid_ways_of_being_idle(changes, named):
     with pytest.raises(ConfigError, match=named):
         make(**changes)
     assert make(idle="release", release_after_seconds=1.0).idle == "release"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('rpc = ["server:8545"]', "http:// or https://"),
+        (f"rpc = {['http://server'] * 9}", "at most 8 servers"),
+        ("start_block = -1", "start_block"),
+        ("poll_seconds = 0.0", "poll_seconds"),
+        ('url = "http://server"', "unknown field"),
+    ],
+)
+def test_invalid_bridge_settings_name_themselves(path, text, said):
+    path.write_text(encode_settings(make()).partition("[bridge]")[0] + f"[bridge]\n{text}\n", "utf-8")
+    with pytest.raises(ConfigError, match=said):
+        load_settings(path)
+
+
+def test_servers_of_another_chain_survive_their_file(path):
+    settings = make(bridge=BridgeSettings(rpc=("http://one", "https://two"), start_block=7, poll_seconds=1.5))
+    path.write_text(encode_settings(settings), "utf-8")
+    assert load_settings(path) == settings
+    path.write_text(encode_settings(make()).partition("[bridge]")[0], "utf-8")
+    assert load_settings(path).bridge.rpc == (), "no section, nothing is read"

@@ -120,6 +120,7 @@ def build_reward_line(node: str, **changes: object) -> RewardLine:
         "checks": 9,
         "due": 2 * COIN,
         "share": 30 * COIN,
+        "part_ppm": 1_000_000,
         "is_guilty": False,
         "is_fooled": False,
         "duties": 20,

@@ -81,7 +81,9 @@ class RewardLine(msgspec.Struct, frozen=True, kw_only=True):
     due: int
     """Held for finished work, after the fund's share."""
     share: int
-    """Its part of the new coins."""
+    """Its part of the new coins, by race weight."""
+    part_ppm: int
+    """How much of it who did all it was drawn for gets, by how much it serves."""
     is_guilty: bool
     is_fooled: bool
     duties: int
@@ -180,7 +182,7 @@ def explain_line(state: State, line: Line, epoch: int) -> RewardLine:
     """How the reward of one line of a settlement came about."""
     reward, conduct, criteria = line.reward, line.reward.conduct, line.reward.criteria
     released = mul_div_floor(reward.due, criteria.share_ppm, PPM)
-    issued = mul_div_floor(reward.share, criteria.share_ppm, PPM)
+    issued = reward.compute_issued(reward.share)
     return RewardLine(
         node=line.name,
         epoch=epoch,
@@ -188,6 +190,7 @@ def explain_line(state: State, line: Line, epoch: int) -> RewardLine:
         checks=line.checks,
         due=reward.due,
         share=reward.share,
+        part_ppm=reward.part_ppm,
         **msgspec.structs.asdict(conduct),
         **msgspec.structs.asdict(criteria),
         released=released,

@@ -17,7 +17,7 @@ import rlp
 from eth_hash.auto import keccak
 from trie import HexaryTrie
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / ".tools" / "node"
 ANVIL = TOOLS / "node_modules" / "@foundry-rs" / "anvil-linux-amd64" / "bin" / "anvil"
 CHAIN = 31_337
@@ -159,11 +159,21 @@ def word(value):
 
 
 @contextlib.contextmanager
-def run_anvil(contracts):
+def run_anvil(contracts, *options):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [ANVIL, "--port", str(port), "--chain-id", str(CHAIN), "--timestamp", str(GENESIS_SECONDS), "--silent"]
+    command = [
+        ANVIL,
+        "--port",
+        str(port),
+        "--chain-id",
+        str(CHAIN),
+        "--timestamp",
+        str(GENESIS_SECONDS),
+        "--silent",
+        *options,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     node = Anvil(f"http://127.0.0.1:{port}", contracts)
     try:
