@@ -1,24 +1,33 @@
-"""What `paceline price` and `paceline rewards` do: ask the running network or the stores, and print in plain words."""
+"""What `paceline price` and `paceline rewards` do: ask the running network or the stores, and print in plain words.
+
+Quotes of test assets are voted on in the same way; test assets have no value.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 
 from paceline.base.errors import ConfigError, Invalid
 from paceline.base.integers import PPM
 from paceline.cli.addresses import load_actor
+from paceline.cli.pool_trades import LABEL, read_asset
 from paceline.cli.printing import print_found
 from paceline.cli.signing import open_control, send_signed, sign_message
 from paceline.cli.standing import find_standing
-from paceline.economy.denominations import format_coins, parse_coins
+from paceline.economy.denominations import format_coins, format_dollars, parse_coins, parse_dollars
 from paceline.economy.prices import require_price
+from paceline.economy.quotes import require_quote
 from paceline.ledger.parameters import get_params
 from paceline.node.chains.economy import EconomyStatus, PriceStatus, RewardLine, build_economy_status, build_reward
+from paceline.node.chains.quotes import QuoteStatus
 from paceline.node.chains.trial import Trial
 from paceline.node.home import Home
+from paceline.protocol.assets import QUOTED
+from paceline.protocol.pools import VoteQuote
 from paceline.protocol.prices import VotePrice
 
 
@@ -29,6 +38,15 @@ def print_prices(path: Path, *, as_json: bool) -> None:
     """
     found = _load_economy(Home(path)).prices
     print_found(found, _describe_prices, as_json=as_json)
+
+
+def print_quotes(path: Path, *, as_json: bool) -> None:
+    """Print what each test asset counts for, since when, and who voted. Errors: as `print_prices`."""
+    found = _load_economy(Home(path)).prices
+    if as_json:
+        print(msgspec.json.encode(found.quotes).decode())
+        return
+    print_found(found, _describe_quotes, as_json=False)
 
 
 def print_economy(path: Path, *, as_json: bool) -> None:
@@ -57,11 +75,30 @@ def vote_price(path: Path, name: str | None, amount: str, owner: str | None, *, 
         price = require_price(parse_coins(amount))
     except Invalid as problem:
         raise ConfigError(f"{amount}: {problem.message}") from None
-    home = Home(path)
-    voter, key, account = load_actor(home, name, owner)
+    told = f"{format_coins(price)} a unit of compute"
+    _send_vote(Home(path), (name, owner), VotePrice(price), told, dry_run=dry_run)
+
+
+def vote_quote(path: Path, name: str | None, order: tuple[str, str], owner: str | None, *, dry_run: bool) -> None:
+    """Vote with a node's key on what a test asset counts for. `order`: asset and amount. Errors: as `vote_price`."""
+    asset = read_asset(order[0])
+    if asset not in QUOTED:
+        raise ConfigError(f"{asset} is the dollar here: it needs no quote")
+    try:
+        quote = require_quote(parse_dollars(order[1]))
+    except Invalid as problem:
+        raise ConfigError(f"{order[1]}: {problem.message}") from None
+    told = f"{format_dollars(quote)} for 1 {asset}"
+    _send_vote(Home(path), (name, owner), VoteQuote(asset, quote), told, dry_run=dry_run)
+
+
+def _send_vote(
+    home: Home, actor: tuple[str | None, str | None], message: VotePrice | VoteQuote, told: str, *, dry_run: bool
+) -> None:
+    voter, key, account = load_actor(home, *actor)
     console = Console(soft_wrap=True)
     with open_control(home) as client:
-        signed = sign_message(home, client, key, VotePrice(price), account)
+        signed = sign_message(home, client, key, message, account)
         if dry_run:
             trial = client.post("/trial", signed, Trial)
             said = "would take" if trial.code == "ok" else f"would refuse ({trial.code}: {trial.message})"
@@ -70,7 +107,7 @@ def vote_price(path: Path, name: str | None, amount: str, owner: str | None, *, 
             )
             return
         height = send_signed(client, signed)
-    console.print(f"{voter} votes for {format_coins(price)} a unit of compute (block {height}).", highlight=False)
+    console.print(f"{voter} votes for {told} (block {height}).", highlight=False)
 
 
 def _load_economy(home: Home) -> EconomyStatus:
@@ -93,6 +130,25 @@ def _describe_prices(found: PriceStatus) -> Iterator[str]:
         source = "" if model.listed else ", not in the registry"
         units = f"{model.micro_units / PPM:g} units of compute a token{source}; {model.hosts} hosts"
         yield f"model   {model.model}: {format_coins(model.token_price)} a token ({units})"
+
+
+def _describe_quotes(found: PriceStatus) -> Iterator[str]:
+    yield f"epoch   {found.epoch}, which ends with height {found.epoch_ends} (now {found.height})"
+    for line in found.quotes:
+        yield from _describe_quote(line)
+    yield LABEL
+
+
+def _describe_quote(line: QuoteStatus) -> Iterator[str]:
+    if line.quote:
+        yield f"{line.asset}    {format_dollars(line.quote)} since epoch {line.epoch}, recorded at height {line.height}"
+        yield f"before  {format_dollars(line.former)}"
+    else:
+        yield f"{line.asset}    no quote: more than half of all weight must vote on one"
+    yield f"next    {format_dollars(line.coming) if line.coming else 'none'}, if the epoch ended now"
+    for vote in line.votes:
+        quote = format_dollars(vote.quote) if vote.quote else "never voted: counts with the last quote"
+        yield f"vote    {vote.node} ({vote.weight_ppm / 10_000:.2f} % of weight): {quote}"
 
 
 def _describe_economy(found: EconomyStatus) -> Iterator[str]:

@@ -22,7 +22,7 @@ from paceline.cli.signing import (
 from paceline.cli.standing import find_standing
 from paceline.cli.transfers import FEE
 from paceline.cli.wording import describe_message
-from paceline.economy.denominations import format_coins, format_dollars
+from paceline.economy.denominations import format_asset, format_coins, format_dollars
 from paceline.node.chains.accounts import AccountStatus, build_account
 from paceline.node.home import Home
 from paceline.protocol.grants import GrantScope, RevokeScope
@@ -79,6 +79,9 @@ def _send(home: Home, author: str, message: GrantScope | RevokeScope, *, dry_run
 def _describe(found: AccountStatus) -> Iterator[str]:
     yield f"account   {found.address}{f' ({found.name})' if found.name else ''}"
     yield f"holds     {format_coins(found.coins)}, {format_dollars(found.dollars)} (a test asset)"
+    for asset, units in found.assets.items():
+        if units:
+            yield f"holds     {format_asset(asset, units)} (a test asset)"
     yield f"sequence  {found.sequence}"
     for grant in found.grants:
         yield f"grant     {grant.to}: {', '.join(grant.kinds)}; {format_coins(grant.left)} left, up to height {grant.until:,}"

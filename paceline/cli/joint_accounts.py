@@ -28,9 +28,9 @@ from paceline.cli.signing import (
     send_signed,
     try_signed,
 )
-from paceline.cli.transfers import FEE, make_transfer, parse_amount
+from paceline.cli.transfers import FEE, make_transfer, name_asset, parse_amount
 from paceline.cli.wording import describe_message
-from paceline.economy.denominations import DOLLARS, parse_coins
+from paceline.economy.denominations import parse_coins
 from paceline.node.chains.trial import Trial
 from paceline.node.home import Home
 from paceline.node.membership.drafts import Draft, add_signature, complete, load_draft, save_draft, start_draft
@@ -92,8 +92,8 @@ def print_accounts(path: Path, *, as_json: bool) -> None:
 
 
 def propose_payment(options: ProposalOptions, to: str, amount: str) -> None:
-    """Propose to pay coins or test dollars. Errors: as `propose`, and ConfigError when account or amount is none."""
-    asset = "dollars" if amount.strip().endswith(DOLLARS) else "coins"
+    """Propose to pay coins or a test asset. Errors: as `propose`, and ConfigError when account or amount is none."""
+    asset = name_asset(amount)
     nicoin = parse_amount(amount, asset)
     propose(options, make_transfer(find_account(Home(options.home), to, "TO").address, nicoin, asset))
 

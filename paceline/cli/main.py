@@ -23,6 +23,7 @@ from paceline.cli.keys import keys_app
 from paceline.cli.multisig import multisig_app
 from paceline.cli.pool import pool_app
 from paceline.cli.propose import proposals, propose_app, vote
+from paceline.cli.quotes import quotes, vote_quote
 from paceline.cli.race import race_app
 from paceline.cli.state import state_app
 from paceline.cli.train import train_app
@@ -61,6 +62,8 @@ app.add_typer(grant_app, name="grant")
 receipt = typer.Typer(no_args_is_help=True, help="Proof of single answers.")
 app.add_typer(receipt, name="receipt")
 price = typer.Typer(no_args_is_help=True, help="The price of a unit of compute, on which hosts vote.")
+price.command()(quotes)
+price.command("vote-quote")(vote_quote)
 app.add_typer(price, name="price")
 rewards = typer.Typer(no_args_is_help=True, help="What hosts earn, and why.")
 app.add_typer(rewards, name="rewards")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 pool_app = typer.Typer(
     invoke_without_command=True,
     add_completion=False,
-    help="The liquidity pool: coins for the test asset tUSD, and earned coins back. Alone it shows where the pool stands.",
+    help="The liquidity pool: coins for test assets, and earned coins back. Alone it shows where the pool stands.",
 )
 
 CoinsArgument = Annotated[str, typer.Argument(help='How many, such as "12.5 icon" or "300 micoin".')]
@@ -35,7 +35,7 @@ def status(
     home: HomeOption = None,
     json: JsonFlag = False,
 ) -> None:
-    """Price, coins sold and returned, balance and coverage; and what an account of this home holds."""
+    """Price, coins sold and returned, assets with their quotes, coverage; and what an account of this home holds."""
     if context.invoked_subcommand is None:
         from paceline.cli.pool_trades import print_pool  # noqa: PLC0415 - loads the node
 
@@ -49,14 +49,15 @@ def buy(
     most: Annotated[
         str | None, typer.Option(help='Most to pay, such as "0.5 tUSD". Default: what it costs now.')
     ] = None,
+    pays: Annotated[str, typer.Option("--with", help="Test asset to pay in: usd, eth or btc.")] = "usd",
     name: NameOption = None,
     dry_run: DryFlag = False,
     yes: YesFlag = False,
     home: HomeOption = None,
     json: JsonFlag = False,
 ) -> None:
-    """Buy coins of the pool with the test asset."""
-    _run("buy", coins, most, name, home, dry_run=dry_run, yes=yes, json=json)
+    """Buy coins of the pool with a test asset."""
+    _run("buy", coins, (most, pays), name, home, dry_run=dry_run, yes=yes, json=json)
 
 
 @pool_app.command()
@@ -66,20 +67,23 @@ def redeem(
     least: Annotated[
         str | None, typer.Option(help='Least to get, such as "0.5 tUSD". Default: what it brings now.')
     ] = None,
+    paid: Annotated[
+        str, typer.Option("--for", help="Test asset to be paid in: usd; or eth, btc where the dollars do not suffice.")
+    ] = "usd",
     name: NameOption = None,
     dry_run: DryFlag = False,
     yes: YesFlag = False,
     home: HomeOption = None,
     json: JsonFlag = False,
 ) -> None:
-    """Give coins that were issued to a node for hosting back to the pool, for the test asset."""
-    _run("redeem", coins, least, name, home, dry_run=dry_run, yes=yes, json=json)
+    """Give coins that were issued to a node for hosting back to the pool, for a test asset."""
+    _run("redeem", coins, (least, paid), name, home, dry_run=dry_run, yes=yes, json=json)
 
 
 def _run(
     side: Side,
     coins: str,
-    limit: str | None,
+    bound: tuple[str | None, str],
     name: str | None,
     home: Path | None,
     *,
@@ -93,7 +97,8 @@ def _run(
         home=home or get_default_home(),
         side=side,
         coins=coins,
-        limit=limit,
+        limit=bound[0],
+        asset=bound[1],
         name=name or "user",
         dry_run=dry_run,
         yes=yes,

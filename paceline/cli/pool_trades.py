@@ -1,6 +1,6 @@
 """What `paceline pool` does: asks the running network or the stores, signs, sends and prints.
 
-Every dollar here is of the stable test asset and is shown as such.
+Every asset here is a test asset and is shown as such.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ from paceline.cli.printing import print_found
 from paceline.cli.signing import load_signer, open_control, send_signed, sign_message
 from paceline.cli.sponsor import require_running
 from paceline.cli.standing import find_standing
-from paceline.economy.denominations import format_coins, format_dollars, parse_coins, parse_dollars
+from paceline.economy.denominations import format_asset, format_coins, format_dollars, parse_asset, parse_coins
 from paceline.ledger.state import State
-from paceline.node.chains.pools import Holding, PoolStatus, Quote, Side, build_pool_status, build_quote
+from paceline.node.chains.pools import AssetLine, Holding, PoolStatus, Quote, Side, build_pool_status, build_quote
 from paceline.node.control import QuoteOrder, Sent
 from paceline.node.home import Home
+from paceline.protocol.assets import QUOTED, TBTC, TETH, TUSD
 from paceline.protocol.pools import BuyCoins, RedeemCoins
 
 Found = TypeVar("Found", PoolStatus, Quote)
-LABEL = "tUSD is a test asset: it has no value"
+LABEL = "tUSD, tETH and tBTC are test assets: they have no value"
+ASSETS = {"usd": TUSD, "eth": TETH, "btc": TBTC}
+"""What may be typed for a test asset, beside its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +40,19 @@ class TradeOptions:
     side: Side
     coins: str
     limit: str | None
+    asset: str
     name: str
     dry_run: bool
     yes: bool
     as_json: bool
+
+
+def read_asset(text: str) -> str:
+    """The test asset of a name or short word. Errors: ConfigError."""
+    found = {name.lower(): name for name in ASSETS.values()} | ASSETS
+    if text.lower() not in found:
+        raise ConfigError(f"{text!r} is no test asset: usd, eth or btc")
+    return found[text.lower()]
 
 
 def print_pool(path: Path, name: str, *, as_json: bool) -> None:
@@ -68,13 +80,14 @@ def trade(options: TradeOptions) -> None:
         raise ConfigError("--json asks nothing: add --yes, or --dry-run to look first")
     home = Home(options.home)
     account = load_signer(home, options.name, "--name").address
-    coins, limit = _parse(options)
+    asset = read_asset(options.asset)
+    coins, limit = _parse(options, asset)
     quote = _ask(
         home,
-        lambda client: client.post("/pool/quote", _make_order(options.side, coins, account), Quote),
-        lambda state: build_quote(state, home.load_genesis().params, options.side, account, coins),
+        lambda client: client.post("/pool/quote", _make_order(options.side, coins, account, asset), Quote),
+        lambda state: build_quote(state, home.load_genesis().params, options.side, account, coins, asset),
     )
-    bound = quote.dollars if limit is None else limit
+    bound = quote.amount if limit is None else limit
     if options.dry_run or not options.as_json:
         print_found(quote, lambda found: _describe_quote(found, bound), as_json=options.as_json)
     if options.dry_run:
@@ -83,19 +96,20 @@ def trade(options: TradeOptions) -> None:
     if not options.yes and not typer.confirm("Do it?"):
         print("Nothing moved.")
         return
-    sent = _send(home, options.name, BuyCoins(coins, bound) if options.side == "buy" else RedeemCoins(coins, bound))
+    message = (BuyCoins if options.side == "buy" else RedeemCoins)(coins, bound, asset)
+    sent = _send(home, options.name, message)
     print_found(sent, lambda found: [f"Done at height {found.height}."], as_json=options.as_json)
 
 
-def _parse(options: TradeOptions) -> tuple[int, int | None]:
+def _parse(options: TradeOptions, asset: str) -> tuple[int, int | None]:
     try:
-        return parse_coins(options.coins), None if options.limit is None else parse_dollars(options.limit)
+        return parse_coins(options.coins), None if options.limit is None else parse_asset(options.limit, asset)
     except Invalid as problem:
         raise ConfigError(problem.message) from None
 
 
-def _make_order(side: Side, coins: int, account: bytes) -> QuoteOrder:
-    return QuoteOrder(side=side, coins=coins, account=account.hex())
+def _make_order(side: Side, coins: int, account: bytes, asset: str) -> QuoteOrder:
+    return QuoteOrder(side=side, coins=coins, account=account.hex(), asset=asset)
 
 
 def _ask(home: Home, ask: Callable[[ControlClient], Found], read: Callable[[State], Found]) -> Found:
@@ -118,27 +132,46 @@ def _describe_pool(found: PoolStatus, name: str) -> Iterator[str]:
     yield f"redeem at  {last}"
     yield f"sold       {format_coins(found.sold, 'icon')}, of these returned and on sale {format_coins(found.returned, 'icon')}"
     yield f"on sale    {format_coins(found.left, 'icon')}"
-    yield f"balance    {format_dollars(found.balance)} of {format_dollars(found.asset_outstanding)} that exist"
+    yield f"worth      {format_dollars(found.worth)} at the quotes in force:"
+    for line in found.assets:
+        yield from _describe_asset(line)
     covered = f"{found.coverage_ppm // 10_000}.{found.coverage_ppm % 10_000:04} %"
     yield f"coverage   {covered} of {format_coins(found.redeemable, 'icon')} that hosts may give back"
     yield f"{name:<10} {_describe_holding(found.account)}"
     yield LABEL
 
 
+def _describe_asset(line: AssetLine) -> Iterator[str]:
+    yield f"  {line.asset}     {format_asset(line.asset, line.pool)} here, {format_asset(line.asset, line.accounts)} in accounts"
+    if line.asset not in QUOTED:
+        return
+    if not line.quote:
+        yield "           no quote: not taken until hosts have voted on one"
+        return
+    yield f"           {format_dollars(line.quote)} in epoch {line.epoch}, recorded at height {line.height}"
+    if line.buy_quote != line.redeem_quote:
+        yield f"           moving: buys at {format_dollars(line.buy_quote)}, redeems at {format_dollars(line.redeem_quote)}"
+
+
 def _describe_quote(found: Quote, bound: int) -> Iterator[str]:
-    gives, gets = format_dollars(found.dollars), format_coins(found.coins)
+    gives, gets = format_asset(found.asset, found.amount), format_coins(found.coins)
     if found.side == "redeem":
         gives, gets = gets, gives
     yield f"gives      {gives}"
     yield f"gets       {gets}"
-    yield f"limit      {'at most' if found.side == 'buy' else 'at least'} {format_dollars(bound)}, or nothing moves"
+    if found.asset in QUOTED:
+        yield f"quote      {format_dollars(found.quote)} for 1 {found.asset}; the coins are worth {format_dollars(found.dollars)}"
+    limit = "at most" if found.side == "buy" else "at least"
+    yield f"limit      {limit} {format_asset(found.asset, bound)}, or nothing moves"
     yield f"fee        {format_coins(found.fee)}, also when nothing moves"
     yield f"before     {_describe_holding(found.before)}"
     yield f"after      {_describe_holding(found.after)}"
-    yield f"pool then  {format_dollars(found.price_after)} an icon, balance {format_dollars(found.balance_after)}"
+    balance = format_asset(found.asset, found.balance_after)
+    yield f"pool then  {format_dollars(found.price_after)} an icon, balance {balance}"
     yield LABEL
 
 
 def _describe_holding(found: Holding) -> str:
     coins = f"{format_coins(found.coins, 'icon')}, of these redeemable {format_coins(found.redeemable, 'icon')}"
-    return f"{coins}; {format_dollars(found.dollars)}"
+    others = [format_asset(asset, units) for asset, units in found.assets.items() if units]
+    return "; ".join((coins, format_dollars(found.dollars), *others))

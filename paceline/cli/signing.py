@@ -14,7 +14,7 @@ from paceline.base.errors import ConfigError, InvalidTransaction
 from paceline.base.keys import AccountKey
 from paceline.cli.network import ControlClient
 from paceline.cli.sponsor import require_running
-from paceline.economy.denominations import format_coins, format_dollars
+from paceline.economy.denominations import DOLLARS, format_asset, format_coins
 from paceline.node.chains.accounts import AccountStatus
 from paceline.node.chains.chain import EXPIRY_BLOCKS, sign_unordered
 from paceline.node.chains.trial import Trial
@@ -103,9 +103,10 @@ def describe_moves(trial: Trial, told: dict[str, str]) -> Iterator[str]:
     """A line for each account whose balance changes; `told` says what an account's part is for."""
     for move in trial.moves:
         yield _describe_move(format_change(move.change), move.account, told)
-    for move in trial.dollars:
-        sign = "-" if move.change < 0 else ""
-        yield _describe_move(f"{sign}{format_dollars(abs(move.change))}", move.account, told)
+    for asset, moves in ((DOLLARS, trial.dollars), *trial.assets.items()):
+        for move in moves:
+            sign = "-" if move.change < 0 else ""
+            yield _describe_move(f"{sign}{format_asset(asset, abs(move.change))}", move.account, told)
 
 
 def format_change(nicoin: int) -> str:

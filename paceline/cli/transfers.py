@@ -16,18 +16,20 @@ from paceline.base.errors import ConfigError, Invalid
 from paceline.cli.addresses import Account, find_account
 from paceline.cli.printing import print_found
 from paceline.cli.signing import describe_moves, load_signer, open_control, send_signed, sign_message, try_signed
-from paceline.economy.denominations import format_coins, format_dollars, parse_coins, parse_dollars
+from paceline.economy.denominations import DOLLARS, format_asset, format_coins, parse_asset, parse_coins
 from paceline.node.chains.trial import Move, Trial
 from paceline.node.home import Home
+from paceline.protocol.assets import DIGITS
 from paceline.protocol.messages import Transfer
 from paceline.protocol.pools import TransferAsset
 
 FEE = {"core reserve": "the fee"}
+ANY = "any"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferOptions:
-    """What the command line asked for. `asset`: coins or dollars."""
+    """What the command line asked for. `asset`: coins, dollars, or any for the test asset that the amount names."""
 
     home: Path
     asset: str
@@ -40,7 +42,7 @@ class TransferOptions:
 
 
 class TransferLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A payment: what moves, and the block that holds it, None while it is not sent. Units: nicoin, micro-dollars."""
+    """A payment: what moves, and the block that holds it, None while it is not sent. Units: nicoin, or the test asset's smallest."""
 
     sender: str
     to: str
@@ -48,6 +50,7 @@ class TransferLine(msgspec.Struct, frozen=True, kw_only=True):
     amount: int
     moves: list[Move]
     dollars: list[Move]
+    assets: dict[str, list[Move]] = {}
     height: int | None = None
 
 
@@ -61,11 +64,14 @@ def send_transfer(options: TransferOptions) -> None:
         raise ConfigError("--json asks nothing: add --yes, or --dry-run to look first")
     home = Home(options.home)
     key = load_signer(home, options.author)
-    amount = parse_amount(options.amount, options.asset)
+    asset = name_asset(options.amount) if options.asset == ANY else options.asset
+    if options.asset == ANY and asset == "coins":
+        raise ConfigError(f"AMOUNT: {options.amount!r} is of no test asset: {', '.join(DIGITS)}")
+    amount = parse_amount(options.amount, asset)
     to = find_account(home, options.to, "TO")
     with open_control(home) as client:
-        signed = sign_message(home, client, key, make_transfer(to.address, amount, options.asset))
-        line = _summarise(options.asset, amount, key.address, to, try_signed(client, signed))
+        signed = sign_message(home, client, key, make_transfer(to.address, amount, asset))
+        line = _summarise(asset, amount, key.address, to, try_signed(client, signed))
         if options.dry_run or not options.as_json:
             sender = Account(key.address, f"{options.author} of this home")
             print_found(line, lambda found: describe_transfer(found, sender, to), as_json=options.as_json)
@@ -77,10 +83,16 @@ def send_transfer(options: TransferOptions) -> None:
     print_found(sent, lambda found: [f"Done at height {found.height}."], as_json=options.as_json)
 
 
+def name_asset(amount: str) -> str:
+    """What an amount is of, by its last word: dollars, another test asset, or coins."""
+    found = next((name for name in DIGITS if amount.strip().endswith(name)), "coins")
+    return "dollars" if found == DOLLARS else found
+
+
 def parse_amount(text: str, asset: str) -> int:
-    """Nicoin or micro-dollars above 0. Errors: ConfigError."""
+    """Smallest units above 0. Errors: ConfigError."""
     try:
-        amount = parse_coins(text) if asset == "coins" else parse_dollars(text)
+        amount = parse_coins(text) if asset == "coins" else parse_asset(text, _get_name(asset))
     except Invalid as problem:
         raise ConfigError(f"AMOUNT: {problem.message}") from None
     if amount == 0:
@@ -90,16 +102,23 @@ def parse_amount(text: str, asset: str) -> int:
 
 def make_transfer(to: bytes, amount: int, asset: str) -> Transfer | TransferAsset:
     """The message that pays."""
-    return Transfer(to, amount) if asset == "coins" else TransferAsset(to, amount)
+    return Transfer(to, amount) if asset == "coins" else TransferAsset(to, amount, _get_name(asset))
 
 
 def describe_transfer(line: TransferLine, sender: Account, to: Account) -> Iterator[str]:
     """Lines on what a payment moves."""
-    amount = format_coins(line.amount) if line.asset == "coins" else f"{format_dollars(line.amount)}, a test asset"
+    coins = line.asset == "coins"
+    amount = format_coins(line.amount) if coins else f"{format_asset(_get_name(line.asset), line.amount)}, a test asset"
     yield f"Pays      {amount}"
     yield f"From      {sender}"
     yield f"To        {to}"
-    yield from describe_moves(Trial(code="ok", message="", moves=line.moves, dollars=line.dollars), FEE)
+    yield from describe_moves(
+        Trial(code="ok", message="", moves=line.moves, dollars=line.dollars, assets=line.assets), FEE
+    )
+
+
+def _get_name(asset: str) -> str:
+    return DOLLARS if asset == "dollars" else asset
 
 
 def _summarise(asset: str, amount: int, sender: bytes, to: Account, trial: Trial) -> TransferLine:
@@ -110,4 +129,5 @@ def _summarise(asset: str, amount: int, sender: bytes, to: Account, trial: Trial
         amount=amount,
         moves=trial.moves,
         dollars=trial.dollars,
+        assets=trial.assets,
     )

@@ -54,6 +54,21 @@ def send_dollars(
     _run("dollars", to, amount, author, home, dry_run=dry_run, yes=yes, json=json)
 
 
+@tx_app.command("send-asset")
+def send_asset(
+    *,
+    to: To,
+    amount: Annotated[str, typer.Argument(help='How much of which test asset, such as "0.5 tETH".')],
+    author: From = "user",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    home: HomeOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Pay tUSD, tETH or tBTC to an account: test assets without value."""
+    _run("any", to, amount, author, home, dry_run=dry_run, yes=yes, json=json)
+
+
 def _run(
     asset: str, to: str, amount: str, author: str, home: Path | None, *, dry_run: bool, yes: bool, json: bool
 ) -> None:

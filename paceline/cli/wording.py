@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from paceline.cli.addresses import Account, describe_address
-from paceline.economy.denominations import format_coins, format_dollars
+from paceline.economy.denominations import format_asset, format_coins
 from paceline.node.home import Home
 from paceline.protocol.grants import GrantScope, RevokeScope
 from paceline.protocol.messages import Message, Transfer
@@ -21,8 +21,8 @@ def describe_message(home: Home, message: Message) -> str:
     match message:
         case Transfer(to, amount):
             return f"pays {format_coins(amount)} to {name(to)}"
-        case TransferAsset(to, amount):
-            return f"pays {format_dollars(amount)}, a test asset, to {name(to)}"
+        case TransferAsset(to, amount, asset):
+            return f"pays {format_asset(asset, amount)}, a test asset, to {name(to)}"
         case GrantScope(to, kinds, until, limit):
             return f"lets {name(to)} send {', '.join(kinds)} up to height {until:,}, for {format_coins(limit)} at most"
         case RevokeScope(to):

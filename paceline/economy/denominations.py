@@ -1,4 +1,4 @@
-"""How amounts are written for people: icon, micoin, uicoin and nicoin of the coin, and tUSD of the stable test asset.
+"""How amounts are written for people: icon, micoin, uicoin and nicoin of the coin; tUSD, tETH and tBTC of the test assets.
 
 An icon is one coin; a micoin is a thousandth of it, a uicoin a millionth, a nicoin a billionth and the smallest unit.
 Text is exact or refused: no rounding, no sign, no exponent, no digit below the smallest unit. It knows no accounts and
@@ -13,14 +13,15 @@ import re
 
 from paceline.base.errors import Invalid
 from paceline.economy.supply import TOTAL_SUPPLY
+from paceline.protocol.assets import DIGITS as ASSET_DIGITS
+from paceline.protocol.assets import TUSD
 
 DIGITS = {"icon": 9, "micoin": 6, "uicoin": 3, "nicoin": 0}
 """Digits after the point that each word may have, so that one of it is that power of ten in nicoin. Largest first."""
-DOLLARS = "tUSD"
-"""The test asset, wherever it is shown."""
-DOLLAR_DIGITS = 6
+DOLLARS = TUSD
+"""The stable test asset, wherever it is shown."""
 MAX_DOLLARS = 10**18
-"""Micro-dollars that one balance, or all of them, may hold."""
+"""Smallest units of a test asset that one balance, or all of them, may hold."""
 MAX_TEXT = 64
 
 _FORM = re.compile(r"([0-9]+)(?:\.([0-9]+))? ?([A-Za-z]+)")
@@ -47,20 +48,33 @@ def format_coins(nicoin: int, word: str = "") -> str:
 
 
 def parse_dollars(text: str) -> int:
-    """Micro-dollars of an amount of the test asset, such as "12.50 tUSD".
+    """Micro-dollars of an amount of the stable test asset, such as "12.50 tUSD".
 
     Errors: Invalid bad-amount, unknown-unit, too-fine, too-large.
     """
-    whole, part, word = _split(text, f"12.5 {DOLLARS}")
-    if word != DOLLARS:
-        raise Invalid("unknown-unit", f"{word} is not {DOLLARS}, the stable test asset")
-    return _join(whole, part, DOLLAR_DIGITS, word, MAX_DOLLARS)
+    return parse_asset(text, DOLLARS)
 
 
 def format_dollars(micro_dollars: int) -> str:
-    """The amount of the test asset with its name. Units: micro-dollars."""
-    assert micro_dollars >= 0
-    return f"{_print(micro_dollars, DOLLAR_DIGITS)} {DOLLARS}"
+    """The amount of the stable test asset with its name. Units: micro-dollars."""
+    return format_asset(DOLLARS, micro_dollars)
+
+
+def parse_asset(text: str, asset: str) -> int:
+    """Smallest units of an amount of this test asset, such as "0.25 tETH".
+
+    Errors: Invalid bad-amount, unknown-unit, too-fine, too-large.
+    """
+    whole, part, word = _split(text, f"12.5 {asset}")
+    if word != asset:
+        raise Invalid("unknown-unit", f"{word} is not {asset}, the test asset that is meant")
+    return _join(whole, part, ASSET_DIGITS[asset], word, MAX_DOLLARS)
+
+
+def format_asset(asset: str, units: int) -> str:
+    """The amount of a test asset with its name. Units: the smallest of the asset."""
+    assert units >= 0
+    return f"{_print(units, ASSET_DIGITS[asset])} {asset}"
 
 
 def _split(text: str, example: str) -> tuple[str, str, str]:

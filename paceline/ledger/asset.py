@@ -1,8 +1,9 @@
-"""The stable test asset, tUSD: balances in micro-dollars beside the coins, made at genesis or by a deposit only.
+"""The test assets, tUSD, tETH and tBTC: balances beside the coins, each of its own, made at genesis or by a deposit only.
 
-It stands for a stable coin of another chain and is worth nothing by itself. It knows no price and no bridge. Invariant: the
-balances add up to what was minted less what was burnt; none is negative or zero.
-Source: seed 001, Appendix E; decision 037.
+They stand for a stable dollar, ether and bitcoin of other chains and are worth nothing by themselves. Deposits and withdrawals are
+of tUSD alone. It knows no price and no bridge. Invariant: the balances of each add up to what was minted of it less what was burnt; none is
+negative or zero.
+Source: seed 001, Appendix E; decisions 037, 044.
 """
 
 from __future__ import annotations
@@ -11,85 +12,111 @@ from paceline.base.errors import InvalidTransaction
 from paceline.economy.denominations import MAX_DOLLARS
 from paceline.ledger.accounts import POOLS
 from paceline.ledger.state import State, Table
+from paceline.protocol.assets import TBTC, TETH, TUSD
 from paceline.protocol.genesis import Genesis
 from paceline.protocol.pools import TransferAsset
 
-BALANCES: Table[int] = Table("asset/balance", int)
-"""Micro-dollars by address; pools have theirs at the address of their coins."""
-MINTED: Table[int] = Table("asset/minted", int)
+BALANCES: dict[str, Table[int]] = {
+    TUSD: Table("asset/balance", int),
+    TETH: Table("asset/eth-balance", int),
+    TBTC: Table("asset/btc-balance", int),
+}
+"""Smallest units by asset and address; pools have theirs at the address of their coins."""
+MINTED: dict[str, Table[int]] = {
+    TUSD: Table("asset/minted", int),
+    TETH: Table("asset/eth-minted", int),
+    TBTC: Table("asset/btc-minted", int),
+}
 BURNT: Table[int] = Table("asset/burnt", int)
+"""Micro-dollars: nothing else goes out."""
 
 
 def apply_genesis(state: State, genesis: Genesis) -> None:
-    """Give out test balances. Errors: InvalidTransaction bad-genesis, too-many-dollars."""
-    for given in genesis.test_dollars:
-        if given.address in POOLS.values():
-            raise InvalidTransaction("bad-genesis", "pools take dollars by their own rules only")
-        mint_dollars(state, given.address, given.amount)
+    """Give out test balances. Errors: InvalidTransaction bad-genesis, too-many-dollars, too-many-assets."""
+    given = [(TUSD, found.address, found.amount) for found in genesis.test_dollars]
+    given += [(found.asset, found.address, found.amount) for found in genesis.test_assets]
+    for asset, address, amount in given:
+        if address in POOLS.values():
+            raise InvalidTransaction("bad-genesis", "pools take test assets by their own rules only")
+        _mint(state, asset, address, amount)
+
+
+def get_balance(state: State, asset: str, address: bytes) -> int:
+    """Smallest units of an asset in an account."""
+    return BALANCES[asset].get(state, address) or 0
 
 
 def get_dollars(state: State, address: bytes) -> int:
     """Micro-dollars of an account."""
-    return BALANCES.get(state, address) or 0
+    return get_balance(state, TUSD, address)
 
 
-def compute_outstanding(state: State) -> int:
-    """Micro-dollars that exist here."""
-    return (MINTED.get(state) or 0) - (BURNT.get(state) or 0)
+def compute_outstanding(state: State, asset: str = TUSD) -> int:
+    """Smallest units of an asset that exist here."""
+    burnt = (BURNT.get(state) or 0) if asset == TUSD else 0
+    return (MINTED[asset].get(state) or 0) - burnt
 
 
 def mint_dollars(state: State, to: bytes, amount: int) -> None:
     """Make dollars that came in. Errors: InvalidTransaction too-many-dollars."""
-    minted = (MINTED.get(state) or 0) + amount
-    if minted > MAX_DOLLARS:
-        raise InvalidTransaction(
-            "too-many-dollars", f"{minted} micro-dollars would have come in, {MAX_DOLLARS} at most"
-        )
-    MINTED.put(state, b"", minted)
-    _set_dollars(state, to, get_dollars(state, to) + amount)
+    _mint(state, TUSD, to, amount)
 
 
 def burn_dollars(state: State, source: bytes, amount: int) -> None:
     """End dollars that go out. Errors: InvalidTransaction over-dollars."""
-    _take_dollars(state, source, amount)
+    _take(state, TUSD, source, amount)
     BURNT.put(state, b"", (BURNT.get(state) or 0) + amount)
 
 
-def move_dollars(state: State, source: bytes, to: bytes, amount: int) -> None:
-    """Move micro-dollars between two accounts. Errors: InvalidTransaction over-dollars."""
-    _take_dollars(state, source, amount)
-    _set_dollars(state, to, get_dollars(state, to) + amount)
+def move_asset(state: State, asset: str, source: bytes, to: bytes, amount: int) -> None:
+    """Move units of an asset between two accounts. Errors: InvalidTransaction over-dollars, over-assets."""
+    _take(state, asset, source, amount)
+    _set(state, asset, to, get_balance(state, asset, to) + amount)
 
 
 def apply_transfer(state: State, sender: bytes, message: TransferAsset) -> None:
-    """An account pays another in the test asset.
+    """An account pays another in a test asset.
 
-    Errors: InvalidTransaction zero-amount, pool-address, over-dollars.
+    Errors: InvalidTransaction zero-amount, pool-address, over-dollars, over-assets.
     """
     if message.amount == 0:
-        raise InvalidTransaction("zero-amount", "amount must be at least 1 micro-dollar")
+        raise InvalidTransaction("zero-amount", "amount must be at least the smallest unit")
     if message.to in POOLS.values():
-        raise InvalidTransaction("pool-address", "pools take dollars by their own rules only")
-    move_dollars(state, sender, message.to, message.amount)
+        raise InvalidTransaction("pool-address", "pools take test assets by their own rules only")
+    move_asset(state, message.asset, sender, message.to, message.amount)
 
 
 def find_violations(state: State) -> list[str]:
     """Sentences about what does not add up."""
-    balances = BALANCES.items(state)
-    held, due = sum(amount for _, amount in balances), compute_outstanding(state)
-    found = [] if held == due else [f"test asset: accounts hold {held}, minted less burnt is {due}"]
-    return found + [f"test asset: {address.hex()} holds {amount}" for address, amount in balances if amount <= 0]
+    return [sentence for asset in BALANCES for sentence in _find_violations(state, asset)]
 
 
-def _take_dollars(state: State, source: bytes, amount: int) -> None:
-    held = get_dollars(state, source)
+def _find_violations(state: State, asset: str) -> list[str]:
+    balances = BALANCES[asset].items(state)
+    held, due = sum(amount for _, amount in balances), compute_outstanding(state, asset)
+    found = [] if held == due else [f"{asset}: accounts hold {held}, minted less burnt is {due}"]
+    return found + [f"{asset}: {address.hex()} holds {amount}" for address, amount in balances if amount <= 0]
+
+
+def _mint(state: State, asset: str, to: bytes, amount: int) -> None:
+    minted = (MINTED[asset].get(state) or 0) + amount
+    if minted > MAX_DOLLARS:
+        code = "too-many-dollars" if asset == TUSD else "too-many-assets"
+        raise InvalidTransaction(code, f"{minted} units of {asset} would have come in, {MAX_DOLLARS} at most")
+    MINTED[asset].put(state, b"", minted)
+    _set(state, asset, to, get_balance(state, asset, to) + amount)
+
+
+def _take(state: State, asset: str, source: bytes, amount: int) -> None:
+    held = get_balance(state, asset, source)
     if held < amount:
-        raise InvalidTransaction("over-dollars", f"needs {amount} micro-dollars, the account holds {held}")
-    _set_dollars(state, source, held - amount)
+        code = "over-dollars" if asset == TUSD else "over-assets"
+        raise InvalidTransaction(code, f"needs {amount} smallest units of {asset}, the account holds {held}")
+    _set(state, asset, source, held - amount)
 
 
-def _set_dollars(state: State, address: bytes, amount: int) -> None:
+def _set(state: State, asset: str, address: bytes, amount: int) -> None:
     if amount:
-        BALANCES.put(state, address, amount)
+        BALANCES[asset].put(state, address, amount)
     else:
-        BALANCES.delete(state, address)
+        BALANCES[asset].delete(state, address)

@@ -61,7 +61,7 @@ def apply_genesis(genesis: Genesis) -> None:
     contract = genesis.params.bridge.contract
     if contract and len(contract) != ADDRESS_BYTES:
         raise InvalidTransaction("bad-genesis", "the bridge's contract has no 20 bytes")
-    if contract and genesis.test_dollars:
+    if contract and (genesis.test_dollars or genesis.test_assets):
         raise InvalidTransaction("bad-genesis", "behind a bridge every dollar is deposited there: genesis gives none")
 
 

@@ -21,6 +21,7 @@ from paceline.ledger import (
     nodes,
     prices,
     proposals,
+    quotes,
     race,
     race_checks,
     race_claims,
@@ -190,6 +191,8 @@ def _execute_on_pools(state: State, params: NetworkParams, admitted: Admitted) -
             liquidity.apply_buy(state, params, sender, message)
         case p.RedeemCoins():
             liquidity.apply_redeem(state, params, sender, message)
+        case p.VoteQuote():
+            quotes.apply_vote(state, sender, message)
         case b.AttestHeader():
             bridge.apply_attestation(state, params, sender, message)
         case b.ClaimDeposit():

@@ -21,6 +21,7 @@ from paceline.protocol.channels import CloseChannel, OpenChannel
 from paceline.protocol.codec import Record
 from paceline.protocol.grants import GrantScope, RevokeScope
 from paceline.protocol.openings import OpenRun, OpenSession
+from paceline.protocol.pools import VoteQuote
 from paceline.protocol.prices import VotePrice
 from paceline.protocol.proposals import VoteProposal
 
@@ -44,6 +45,7 @@ SCOPES: dict[str, type[Record]] = {
     "submit-receipts": m.SubmitReceipts,
     "vote-price": VotePrice,
     "vote-proposal": VoteProposal,
+    "vote-quote": VoteQuote,
 }
 """All that can be granted, by tag. Each takes coins of the account at most, never anything else that it has."""
 

@@ -1,12 +1,12 @@
 """The coins outside the core reserve, together: what genesis sets up, what a day brings, what must add up.
 
-It refuses to know any of the rules; they are those of founders, top hosts, the test asset and the liquidity pool.
+It refuses to know any of the rules; they are those of founders, top hosts, the test assets, their quotes and the liquidity pool.
 """
 
 from __future__ import annotations
 
 from paceline.economy.supply import CORE_RESERVE, compute_floor_issuance
-from paceline.ledger import asset, bridge, clock, earnings, founders, liquidity, top_hosts
+from paceline.ledger import asset, bridge, clock, earnings, founders, liquidity, quotes, top_hosts
 from paceline.ledger.accounts import ACCOUNTS
 from paceline.ledger.state import State
 from paceline.protocol.genesis import Genesis
@@ -14,10 +14,11 @@ from paceline.protocol.params import NetworkParams
 
 
 def apply_genesis(state: State, genesis: Genesis) -> None:
-    """After the accounts. Errors: InvalidTransaction bad-genesis, too-many-dollars."""
+    """After the accounts. Errors: InvalidTransaction bad-genesis, bad-quote, too-many-dollars, too-many-assets."""
     founders.apply_genesis(state, genesis)
     bridge.apply_genesis(genesis)
     asset.apply_genesis(state, genesis)
+    quotes.apply_genesis(state, genesis)
 
 
 def end_block(state: State, params: NetworkParams) -> None:
@@ -30,7 +31,7 @@ def find_violations(state: State, params: NetworkParams) -> list[str]:
     """Sentences about what does not add up."""
     found = founders.find_violations(state) + top_hosts.find_violations(state, params)
     found += asset.find_violations(state) + bridge.find_violations(state, params)
-    found += liquidity.find_violations(state)
+    found += liquidity.find_violations(state) + quotes.find_violations(state)
     return found + _find_unearned(state, params)
 
 

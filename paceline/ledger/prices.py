@@ -10,8 +10,9 @@ Source: seed 001, Appendix J; SPEC section 4.
 from __future__ import annotations
 
 from paceline.base.errors import Invalid, InvalidTransaction
-from paceline.economy.prices import compute_next_price, compute_token_price, require_price
-from paceline.ledger import model_registry, nodes
+from paceline.economy.prices import compute_token_price, require_price
+from paceline.ledger import model_registry
+from paceline.ledger.host_votes import Ballot
 from paceline.ledger.state import State, Table
 from paceline.protocol.params import NetworkParams
 from paceline.protocol.prices import VotePrice
@@ -19,6 +20,7 @@ from paceline.protocol.prices import VotePrice
 PRICE: Table[int] = Table("prices/unit", int)
 VOTES: Table[int] = Table("prices/vote", int)
 """By address: one per node."""
+BALLOT = Ballot(VOTES, "the price", "nicoin")
 
 
 def get_unit_price(state: State, params: NetworkParams) -> int:
@@ -33,7 +35,7 @@ def get_token_price(state: State, params: NetworkParams, model: str) -> int:
 
 def get_votes(state: State) -> dict[bytes, int]:
     """What each host that ever voted wants, by address. Units: nicoin a unit of compute."""
-    return dict(VOTES.items(state))
+    return BALLOT.list_votes(state)
 
 
 def apply_vote(state: State, sender: bytes, message: VotePrice) -> None:
@@ -41,28 +43,19 @@ def apply_vote(state: State, sender: bytes, message: VotePrice) -> None:
 
     Errors: InvalidTransaction no-vote, bad-price, already-voted.
     """
-    node = nodes.NODES.get(state, sender)
-    if node is None or node.weight == 0:
-        raise InvalidTransaction(
-            "no-vote", "only nodes with weight vote on the price: it takes part from the next Race on"
-        )
     try:
         price = require_price(message.price)
     except Invalid as problem:
         raise InvalidTransaction(problem.code, problem.message) from None
-    if VOTES.get(state, sender) == price:
-        raise InvalidTransaction("already-voted", f"{node.name} votes for {price} nicoin already")
-    VOTES.put(state, sender, price)
+    BALLOT.apply_vote(state, sender, price)
     state.emit("price-vote", node=sender.hex(), price=price)
 
 
 def end_epoch(state: State, params: NetworkParams) -> None:
     """The weighted median becomes the price of the next epoch; who is no node any more has no vote."""
-    for address, _ in VOTES.items(state):
-        if nodes.NODES.get(state, address) is None:
-            VOTES.delete(state, address)
+    BALLOT.forget_leavers(state)
     last = get_unit_price(state, params)
-    price = compute_next_price(nodes.get_weights(state), get_votes(state), last)
+    price = BALLOT.compute_median(state, last)
     if price != last:
         PRICE.put(state, b"", price)
     state.emit("price", unit=price, former=last)

@@ -26,6 +26,7 @@ from paceline.ledger import (
     issuance,
     nodes,
     prices,
+    quotes,
     task_pay,
     task_reports,
     traps,
@@ -110,6 +111,7 @@ def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     if epoch >= KEPT_EPOCHS:
         SETTLED.delete(state, (epoch - KEPT_EPOCHS).to_bytes(8, "big"))
     prices.end_epoch(state, params)
+    quotes.end_epoch(state, epoch)
     compute_credits.end_epoch(state, params, epoch)
     state.emit("settled", epoch=epoch)
 

@@ -33,6 +33,7 @@ from paceline.node.chains.trial import try_draft, try_transaction
 from paceline.node.chains.upgrades import build_upgrade_status
 from paceline.node.context import Context
 from paceline.node.gateway import NodeGateway
+from paceline.protocol.assets import TUSD, AssetName
 from paceline.protocol.codec import decode, encode
 from paceline.protocol.fields import MAX_SUPPLY
 from paceline.protocol.messages import LeaveNetwork, RegisterNode, Registration, ReportTask
@@ -101,6 +102,7 @@ class QuoteOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     side: Side
     coins: Annotated[int, msgspec.Meta(ge=0, le=MAX_SUPPLY)]
     account: str
+    asset: AssetName = TUSD
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
@@ -335,7 +337,7 @@ class Control:
     async def _quote(self, request: Request) -> object:
         order = msgspec.json.decode(await request.body(), type=QuoteOrder)
         chain, account = self._context.chain, _parse_digest(order.account, "account")
-        return build_quote(chain.read(), chain.application.params, order.side, account, order.coins)
+        return build_quote(chain.read(), chain.application.params, order.side, account, order.coins, order.asset)
 
     async def _advance(self, request: Request) -> object:
         order = msgspec.json.decode(await request.body(), type=AdvanceOrder)

@@ -85,8 +85,13 @@ def show_coins(nicoin: int, word: str = "") -> str:
 
 
 def show_dollars(micro_dollars: int) -> str:
-    """The same for the test asset."""
+    """The same for the stable test asset."""
     return _group(denominations.format_dollars(micro_dollars))
+
+
+def show_asset(units: int, asset: str) -> str:
+    """The same for any test asset."""
+    return _group(denominations.format_asset(asset, units))
 
 
 def _group(amount: str) -> str:

@@ -20,8 +20,9 @@ from paceline.models.catalogue import DEFAULT_MODEL
 from paceline.node.ceremony import CeremonyKey
 from paceline.node.chains.founding import Founder, Founding, build_genesis
 from paceline.node.settings import ENGINES, SOLO, NodeSettings, PeerEntry, encode_settings
+from paceline.protocol.assets import TBTC, TETH
 from paceline.protocol.codec import decode, encode
-from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisDollars
+from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisAsset, GenesisDollars, GenesisQuote
 from paceline.protocol.params import NICOIN_PER_COIN, PRESETS, BridgeParams
 
 USER = "user"
@@ -29,7 +30,11 @@ USER = "user"
 MAX_GENESIS_BYTES = 16 * 1024 * 1024
 USER_FUNDS = 100_000 * NICOIN_PER_COIN
 USER_TEST_DOLLARS = 1_000 * 1_000_000
-"""Micro-dollars of the test asset, to try the liquidity pool with."""
+"""Micro-dollars of the stable test asset, to try the liquidity pool with."""
+USER_TEST_ASSETS = ((10 * 10**9, TETH), (10**8, TBTC))
+"""Gwei and satoshi of the quoted ones: ten and one."""
+TEST_QUOTES = (GenesisQuote(TETH, 2_500 * 10**6), GenesisQuote(TBTC, 100_000 * 10**6))
+"""Micro-dollars: round numbers of no market, until the hosts vote."""
 GENESIS_WEIGHT = 1_000
 
 
@@ -60,7 +65,7 @@ class NewHome:
     """Served by every node."""
     cache: str = ""
     bridge: BridgeParams | None = None
-    """Behind a bridge no test dollars are given: each is deposited there."""
+    """Behind a bridge no test assets are given: each dollar is deposited there, and nothing else buys any."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +193,7 @@ def create_home(path: Path, new: NewHome) -> Home:
     consensus_keys = {name: AccountKey.from_secret(_make_secret(new.seed, f"consensus-{name}")) for name in names}
     group_secrets = {name: _make_secret(new.seed, f"group-{name}") for name in names}
     user = AccountKey.from_secret(_make_secret(new.seed, "user"))
-    params = PRESETS[new.preset]
+    params, bridged = PRESETS[new.preset], new.bridge is not None
     genesis = build_genesis(
         Founding(
             network=new.network,
@@ -205,7 +210,9 @@ def create_home(path: Path, new: NewHome) -> Home:
                 for name in names
             ],
             accounts=(GenesisAccount(user.address, USER_FUNDS),),
-            test_dollars=() if new.bridge is not None else (GenesisDollars(user.address, USER_TEST_DOLLARS),),
+            test_dollars=() if bridged else (GenesisDollars(user.address, USER_TEST_DOLLARS),),
+            test_assets=() if bridged else tuple(GenesisAsset(user.address, *given) for given in USER_TEST_ASSETS),
+            quotes=() if bridged else TEST_QUOTES,
             bootstrap=_make_secret(new.seed, "bootstrap"),
         )
     )

@@ -10,6 +10,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from paceline.base.hashing import hash_parts
+from paceline.protocol.assets import QuotedName
 from paceline.protocol.codec import Record, encode
 from paceline.protocol.fields import AddressBytes, Amount, Digest, GroupKeyBytes, KeyBytes, Name, ProofBytes
 from paceline.protocol.params import NetworkParams
@@ -43,6 +44,21 @@ class GenesisDollars(Record, frozen=True):
     amount: Amount
 
 
+class GenesisAsset(Record, frozen=True):
+    """Units of a quoted test asset that an account starts with."""
+
+    address: AddressBytes
+    amount: Amount
+    asset: QuotedName
+
+
+class GenesisQuote(Record, frozen=True):
+    """Micro-dollars that one whole of a test asset counts for until hosts have voted."""
+
+    asset: QuotedName
+    quote: Amount
+
+
 class Genesis(Record, frozen=True, kw_only=True):
     """Everything the first state is made from."""
 
@@ -60,6 +76,10 @@ class Genesis(Record, frozen=True, kw_only=True):
     """Account that the founders' share vests to; without one that share stays locked."""
     test_dollars: tuple[GenesisDollars, ...] = ()
     """Balances of the stable test asset, for networks without a bridge."""
+    test_assets: tuple[GenesisAsset, ...] = ()
+    """Balances of the quoted test assets, for networks without a bridge."""
+    quotes: tuple[GenesisQuote, ...] = ()
+    """At most one of each asset; one without a quote is not taken until hosts have voted."""
 
 
 def compute_chain_id(genesis: Genesis) -> str:

@@ -15,7 +15,7 @@ from jinja2 import Environment
 
 from paceline.node.chains.economy import IssuanceStatus, Place, RewardLine
 from paceline.node.chains.proposals import GovernanceStatus, ProposalLine
-from paceline.node.economy_views import EconomyView, show_coins, show_dollars
+from paceline.node.economy_views import EconomyView, show_asset, show_coins, show_dollars
 from paceline.node.views import Gateway, Topic
 from paceline.web.panels import build_templates
 
@@ -163,7 +163,7 @@ def build_economy_templates() -> Environment:
     """The template engine with the words of amounts."""
     engine = build_templates()
     engine.filters |= {"exact": show_coins, "dollars": show_dollars, "percent": format_ppm, "standing": describe_status}
-    engine.filters["is_address"] = is_address
+    engine.filters |= {"is_address": is_address, "units": show_asset}
     return engine
 
 

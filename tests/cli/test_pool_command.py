@@ -11,11 +11,13 @@ from typer.testing import CliRunner
 from paceline.cli.main import app
 from paceline.engine.solo import Sequencer
 from paceline.ledger.application import Application
-from paceline.node.home import USER_FUNDS, USER_TEST_DOLLARS, NewHome, create_home
+from paceline.node.home import TEST_QUOTES, USER_FUNDS, USER_TEST_ASSETS, USER_TEST_DOLLARS, NewHome, create_home
 from paceline.node.settings import SOLO
 from paceline.store.state import SqliteStateStore
 
 COIN, PRICE = 10**9, 5_000
+HELD = {asset: units for units, asset in USER_TEST_ASSETS}
+QUOTES = {given.asset: given.quote for given in TEST_QUOTES}
 
 
 def run(*words):
@@ -44,11 +46,70 @@ def test_where_the_pool_stands_before_any_sale(home):
     found = ask(home)
     assert (found["height"], found["price"], found["last_price"], found["sold"]) == (1, PRICE, 0, 0)
     assert found["left"] == 120_000_000 * COIN and found["coverage_ppm"] == 1_000_000
-    assert found["account"] == {"coins": USER_FUNDS, "dollars": USER_TEST_DOLLARS, "redeemable": 0}
-    assert found["asset"] == "tUSD, a test asset without value"
+    held = {"coins": USER_FUNDS, "dollars": USER_TEST_DOLLARS, "redeemable": 0, "assets": HELD}
+    assert found["account"] == held
+    assert found["asset"] == "tUSD, tETH, tBTC: test assets without value"
     code, told = run("--home", str(home.path), "--name", "node-1")
     assert code == 0 and "price      0.005 tUSD an icon" in told and "nothing is sold yet" in told
-    assert "tUSD is a test asset: it has no value" in told and "node-1     0 icon" in told
+    assert "tUSD, tETH and tBTC are test assets: they have no value" in told and "node-1     0 icon" in told
+
+
+def test_assets_stand_by_place_with_their_quotes(home):
+    found = ask(home)
+    lines = {line["asset"]: line for line in found["assets"]}
+    assert [lines[name]["quote"] for name in ("tUSD", "tETH", "tBTC")] == [10**6, *QUOTES.values()]
+    assert lines["tETH"]["accounts"] == HELD["tETH"] and lines["tETH"]["pool"] == 0
+    assert (lines["tETH"]["epoch"], lines["tETH"]["height"]) == (0, 0)
+    code, told = run("--home", str(home.path))
+    assert code == 0 and "  tETH     0 tETH here, 10 tETH in accounts" in told
+    assert "           2500 tUSD in epoch 0, recorded at height 0" in told and "; 10 tETH; 1 tBTC" in told
+    shown = [line for line in told.splitlines() if line.startswith("  ")]
+    assert len(shown) == 5 and max(map(len, shown)) <= 80
+
+
+def test_dry_run_in_another_asset_shows_the_quote(home):
+    found = ask(home, "buy", "1000.5 icon", "--with", "eth", "--dry-run")
+    assert (found["asset"], found["amount"], found["dollars"], found["quote"]) == (
+        "tETH",
+        2_001_000,
+        5_002_500,
+        QUOTES["tETH"],
+    )
+    assert found["after"]["assets"]["tETH"] == HELD["tETH"] - 2_001_000
+    assert found["after"]["dollars"] == USER_TEST_DOLLARS and found["balance_after"] == 2_001_000
+    code, told = run("buy", "1 icon", "--with", "tBTC", "--dry-run", "--most", "1 tBTC", "--home", str(home.path))
+    assert code == 0 and "gives      0.00000005 tBTC" in told and "at most 1 tBTC" in told
+    assert "quote      100000 tUSD for 1 tBTC; the coins are worth 0.005 tUSD" in told
+    code, told = run("redeem", "1 icon", "--for", "eth", "--dry-run", "--home", str(home.path))
+    assert code == 2 and "not-earned" in told
+
+
+def test_price_quotes_shows_what_is_recorded_and_who_voted(home):
+    done = CliRunner().invoke(app, ["price", "quotes", "--home", str(home.path)])
+    assert done.exit_code == 0, done.stdout + done.stderr
+    assert "tETH    2500 tUSD since epoch 0, recorded at height 0" in done.stdout
+    assert "next    100000 tUSD, if the epoch ended now" in done.stdout
+    assert "vote    node-1 (50.00 % of weight): never voted" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    done = CliRunner().invoke(app, ["price", "quotes", "--json", "--home", str(home.path)])
+    assert [line["asset"] for line in json.loads(done.stdout)] == ["tETH", "tBTC"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("usd", "1 tUSD"), "needs no quote"),
+        (("doge", "1 tUSD"), "usd, eth or btc"),
+        (("eth", "2500"), "is no amount"),
+        (("eth", "0.5 tUSD"), "not between"),
+        (("btc", "100000000000000 tUSD"), "at most"),
+        (("eth", "2500 tUSD"), "does not run"),
+    ],
+)
+def test_invalid_votes_on_a_quote(home, words, said):
+    done = CliRunner().invoke(app, ["price", "vote-quote", *words, "--home", str(home.path)])
+    told = done.stdout + done.stderr
+    assert done.exit_code == 2 and said in told and "Traceback" not in told, told
 
 
 def test_a_folder_without_a_block_shows_the_start(tmp_path):
@@ -76,6 +137,9 @@ def test_dry_run_shows_what_would_move_and_moves_nothing(home):
         (("buy", "5 uicon"), "write uicoin"),
         (("buy", "5.0000000001 icon"), "digits after the point"),
         (("buy", "5 icon", "--most", "1 icon"), "is not tUSD"),
+        (("buy", "5 icon", "--with", "eth", "--most", "1 tUSD"), "tUSD is not tETH"),
+        (("buy", "5 icon", "--with", "doge"), "usd, eth or btc"),
+        (("buy", "20000000 icon", "--dry-run", "--with", "btc"), "over-assets"),
         (("buy", "1 nicoin", "--dry-run"), "dust"),
         (("buy", "120000001 icon", "--dry-run"), "sold-out"),
         (("buy", "1000000 icon", "--dry-run"), "over-dollars"),
@@ -120,3 +184,21 @@ def test_trades_with_a_running_network(tmp_path):
         code, told = run("redeem", "1 icon", "--dry-run", *where)
         assert code == 2 and "not-earned" in told
         assert "height" in ask(home, "buy", "1 icon", "--yes")
+        # The same in ether, at the quote of genesis; a vote on the next one; a payment in ether.
+        code, told = run("buy", "100 icon", "--with", "eth", "--yes", *where)
+        assert code == 0 and "Done at height" in told, told
+        ether = next(line for line in ask(home)["assets"] if line["asset"] == "tETH")
+        assert ether["pool"] == 100 * PRICE * 10**9 // QUOTES["tETH"] and ether["worth"] == 100 * PRICE
+        code, told = run("redeem", "1 icon", "--for", "btc", "--dry-run", *where)
+        assert code == 2 and "not-earned" in told
+        words = ["price", "vote-quote", "eth", "2600 tUSD"]
+        done = CliRunner().invoke(app, [*words, "--dry-run", *where])
+        assert done.exit_code == 0 and "would take this vote of node-1" in done.stdout, done.stdout + done.stderr
+        done = CliRunner().invoke(app, [*words, *where])
+        assert "node-1 votes for 2600 tUSD for 1 tETH" in done.stdout, done.stdout + done.stderr
+        done = CliRunner().invoke(app, ["price", "quotes", *where])
+        assert "%): 2600 tUSD" in done.stdout.replace(" of weight", ""), done.stdout + done.stderr
+        done = CliRunner().invoke(app, ["tx", "send-asset", "node-2", "0.5 tETH", "--yes", *where])
+        assert "0.5 tETH, a test asset" in done.stdout and "Done at height" in done.stdout, done.stdout + done.stderr
+        node = next(line for line in ask(home, "--name", "node-2")["account"]["assets"].items() if line[0] == "tETH")
+        assert node == ("tETH", 500_000_000)

@@ -33,6 +33,9 @@ WORDS = (
     "vote-price",
     "coins",
     "dollars",
+    "tUSD",
+    "tETH",
+    "tBTC",
     "",
 )
 EDGES = (0, 1, 2, 3, 7, 1_000, 10**6, 10**9, 10**12, 10**18, 2**31, 2**63)

@@ -11,9 +11,10 @@ from paceline.engine.solo import Replica, Sequencer
 from paceline.ledger import earnings
 from paceline.ledger.accounts import RESERVE, get_account, move_coins
 from paceline.ledger.application import Application
-from paceline.ledger.asset import get_dollars
+from paceline.ledger.asset import get_balance, get_dollars
 from paceline.ledger.invariants import find_violations
-from paceline.protocol.genesis import GenesisDollars
+from paceline.protocol.assets import QUOTED, TBTC, TETH
+from paceline.protocol.genesis import GenesisAsset, GenesisDollars, GenesisQuote
 from paceline.protocol.params import NICOIN_PER_COIN
 from paceline.store.state import MemoryStateStore
 
@@ -21,6 +22,7 @@ COIN = NICOIN_PER_COIN
 DOLLAR = 1_000_000
 RICH = 10**14
 """Micro-dollars: more than the whole pool costs."""
+QUOTES = {TETH: 2_500 * DOLLAR, TBTC: 100_000 * DOLLAR}
 BENEFICIARY = AccountKey.from_secret(hash_parts("test-founder"))
 
 
@@ -30,13 +32,20 @@ def change_pools(params=PARAMS, **changes):
 
 
 class PoolChain(Chain):
-    """The user and every node start with dollars; `beneficiary` None leaves the founders' share locked."""
+    """The user and every node start with as many units of each test asset; `beneficiary` None leaves the founders' share locked."""
 
-    def __init__(self, *, beneficiary=BENEFICIARY.address, dollars=RICH, **options):
+    def __init__(self, *, beneficiary=BENEFICIARY.address, dollars=RICH, quotes=QUOTES, **options):
         super().__init__(**options)
         keys = (self.user, *self.keys)
         given = tuple(GenesisDollars(key.address, dollars) for key in keys) if dollars else ()
-        self.genesis = msgspec.structs.replace(self.genesis, beneficiary=beneficiary, test_dollars=given)
+        assets = tuple(GenesisAsset(key.address, dollars, asset) for key in keys for asset in QUOTED) if dollars else ()
+        self.genesis = msgspec.structs.replace(
+            self.genesis,
+            beneficiary=beneficiary,
+            test_dollars=given,
+            test_assets=assets,
+            quotes=tuple(GenesisQuote(asset, quote) for asset, quote in quotes.items()),
+        )
         store, self.replica_store = MemoryStateStore(), MemoryStateStore()
         self.application = Application(self.genesis, store)
         self.sequencer = Sequencer(self.application, store, self.keys[0])
@@ -71,3 +80,6 @@ class Desk:
 
     def dollars(self, key):
         return get_dollars(self.state, key.address)
+
+    def units(self, key, asset):
+        return get_balance(self.state, asset, key.address)

@@ -16,7 +16,7 @@ from paceline.economy.denominations import MAX_DOLLARS
 from paceline.economy.liquidity import FIRST_PRICE, TRANCHE, Pool
 from paceline.economy.supply import FOUNDERS, LIQUIDITY_POOL
 from paceline.economy.vesting import compute_vested
-from paceline.ledger import accounts, asset, clock, earnings, founders, liquidity, pools, top_hosts
+from paceline.ledger import accounts, asset, clock, earnings, founders, liquidity, pools, quotes, top_hosts
 from paceline.ledger.accounts import (
     ACCOUNTS,
     FOUNDERS_POOL,
@@ -30,8 +30,9 @@ from paceline.ledger.accounts import (
 from paceline.ledger.invariants import find_violations
 from paceline.ledger.state import State
 from paceline.protocol import messages as m
+from paceline.protocol.assets import DIGITS, QUOTED, TBTC, TETH, TUSD
 from paceline.protocol.codec import decode, encode
-from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisDollars
+from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisAsset, GenesisDollars, GenesisQuote
 from paceline.protocol.pools import BuyCoins, RedeemCoins, TransferAsset
 from paceline.store.state import MemoryStateStore
 
@@ -40,7 +41,7 @@ DAYS = change_pools(
 )
 FEE = PARAMS.transfer_fee
 PRICE = FIRST_PRICE
-TABLES = (b"accounts/", b"asset/", b"liquidity/", b"earnings/")
+TABLES = (b"accounts/", b"asset/", b"liquidity/", b"earnings/", b"quotes/")
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +115,13 @@ def start(genesis):
         ({"beneficiary": TOP_HOSTS_POOL}, "bad-genesis"),
         ({"test_dollars": (GenesisDollars(LIQUIDITY, 1),)}, "bad-genesis"),
         ({"test_dollars": (GenesisDollars(b"a" * 20, MAX_DOLLARS), GenesisDollars(b"b" * 20, 1))}, "too-many-dollars"),
+        ({"test_assets": (GenesisAsset(LIQUIDITY, 1, TETH),)}, "bad-genesis"),
+        (
+            {"test_assets": (GenesisAsset(b"a" * 20, MAX_DOLLARS, TBTC), GenesisAsset(b"b" * 20, 1, TBTC))},
+            "too-many-assets",
+        ),
+        ({"quotes": (GenesisQuote(TETH, 10**9), GenesisQuote(TETH, 10**9))}, "bad-genesis"),
+        ({"quotes": (GenesisQuote(TETH, 10**18),)}, "bad-quote"),
     ],
 )
 def test_invalid_genesis(chain, changes, code):
@@ -134,7 +142,8 @@ def test_parameters_outside_their_bounds_do_not_decode(chain, changes):
 
 def test_genesis_may_leave_out_the_asset_and_the_beneficiary():
     state = start(Chain().genesis)
-    assert asset.BALANCES.items(state) == [] and asset.compute_outstanding(state) == 0
+    for name in DIGITS:
+        assert asset.BALANCES[name].items(state) == [] and asset.compute_outstanding(state, name) == 0
     assert founders.SHARE.get(state) is None
 
 
@@ -305,11 +314,17 @@ def test_whatever_does_not_add_up_is_said(desk, chain):
         return find_violations(branch, chain.params)
 
     address = chain.user.address
-    assert damaged(lambda state: asset.BALANCES.put(state, address, 1))
-    assert damaged(lambda state: asset.BALANCES.put(state, b"z" * 20, -1))
-    assert damaged(lambda state: asset.MINTED.put(state, b"", 1))
+    assert damaged(lambda state: asset.BALANCES[TUSD].put(state, address, 1))
+    assert damaged(lambda state: asset.BALANCES[TUSD].put(state, b"z" * 20, -1))
+    assert damaged(lambda state: asset.MINTED[TUSD].put(state, b"", 1))
     assert damaged(lambda state: liquidity.POOL.put(state, b"", Pool(sold=1)))
-    assert damaged(lambda state: liquidity.POOL.put(state, b"", Pool(balance=1)))
+    assert damaged(lambda state: asset.BALANCES[TETH].put(state, address, 1))
+    assert damaged(lambda state: asset.BALANCES[TBTC].put(state, b"z" * 20, -1))
+    assert damaged(lambda state: asset.MINTED[TBTC].put(state, b"", 1))
+    for damage in (Pool(balance=1), Pool(ether=1), Pool(bitcoin=1)):
+        assert damaged(lambda state, damage=damage: liquidity.POOL.put(state, b"", damage))
+    wrong = quotes.Quote(now=10**18, former=10**9, epoch=0, height=0)
+    assert damaged(lambda state: quotes.QUOTES.put(state, b"tETH", wrong))
     assert damaged(lambda state: founders.SHARE.put(state, b"", founders.Share(address, FOUNDERS, 1)))
     assert damaged(lambda state: top_hosts.SEATS.put(state, b"", (top_hosts.Seat(paid=1),)))
     assert damaged(lambda state: ACCOUNTS.put(state, b"z" * 20, Account(0, 0, 1)))
@@ -324,7 +339,9 @@ def build_messages(keys):
         st.builds(BuyCoins, st.integers(1, 3 * TRANCHE), st.just(10**18)),
         st.builds(RedeemCoins, amounts, amounts),
         st.builds(RedeemCoins, st.integers(1_000_000, 30 * COIN), st.just(0)),
-        st.builds(TransferAsset, addresses, amounts),
+        st.builds(BuyCoins, st.integers(1, TRANCHE), st.just(10**18), st.sampled_from(QUOTED)),
+        st.builds(RedeemCoins, st.integers(1_000_000, 30 * COIN), st.just(0), st.sampled_from(QUOTED)),
+        st.builds(TransferAsset, addresses, amounts, st.sampled_from([*DIGITS])),
         st.builds(m.Transfer, addresses, amounts),
     )
 
@@ -369,7 +386,8 @@ def test_days_and_trades_over_real_blocks_agree_on_the_replica(seed):
                 (
                     BuyCoins(coins, dollars),
                     RedeemCoins(coins, dollars),
-                    TransferAsset(to, dollars),
+                    BuyCoins(coins, 10**18, chance.choice(QUOTED)),
+                    TransferAsset(to, dollars, chance.choice([*DIGITS])),
                     m.Transfer(to, coins),
                 )
             )

@@ -30,6 +30,7 @@ from paceline.ledger.sessions import SESSIONS
 from paceline.ledger.tasks import TASKS
 from paceline.protocol import messages as m
 from paceline.protocol import pools, proposals
+from paceline.protocol.assets import DIGITS, QUOTED
 from paceline.protocol.prices import VotePrice
 
 COIN = 10**9
@@ -140,10 +141,20 @@ class Money(RuleBasedStateMachine):
     def propose(self, action):
         self.give(self.chain.user, proposals.SubmitProposal("title", "why", action))
 
-    @rule(who=st.integers(-1, 4), coins=st.integers(1, 50 * COIN), buys=st.booleans())
-    def trade(self, who, coins, buys):
+    @rule(
+        node=st.integers(0, 4),
+        asset=st.sampled_from(QUOTED),
+        quote=st.sampled_from([0, 10**6, 3 * 10**9, 10**13, 10**18]),
+    )
+    def vote_on_a_quote(self, node, asset, quote):
+        assert (self.give(self.chain.keys[node], pools.VoteQuote(asset, quote)) == "bad-quote") == (
+            quote in {0, 10**18}
+        )
+
+    @rule(who=st.integers(-1, 4), coins=st.integers(1, 50 * COIN), buys=st.booleans(), asset=st.sampled_from([*DIGITS]))
+    def trade(self, who, coins, buys, asset):
         key = self.chain.user if who < 0 else self.chain.keys[who]
-        self.give(key, pools.BuyCoins(coins, 10**18) if buys else pools.RedeemCoins(coins, 1))
+        self.give(key, pools.BuyCoins(coins, 10**18, asset) if buys else pools.RedeemCoins(coins, 1, asset))
 
     @rule(amount=st.sampled_from([0, 1, COIN, FUNDS, 10**18]), to=st.integers(0, 4))
     def pay(self, amount, to):

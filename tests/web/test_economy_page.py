@@ -22,6 +22,7 @@ from scripted_gateway import LoopbackServer, ScriptedGateway, read_events
 
 from paceline.ledger.accounts import POOLS
 from paceline.node.chains.economy import IssuanceStatus, ModelPrice, PriceVote
+from paceline.node.chains.pools import AssetLine
 from paceline.node.chains.proposals import CastVote, ParameterLine, Shares
 from paceline.web.economy_panels import (
     GROUPS,
@@ -59,7 +60,7 @@ def test_every_panel_renders_at_genesis():
     assert "All 1,000,000,000 icon stand in exactly one place each" in told
     for empty in ("No node has weight yet", "Models appear here", "Nothing is voted on", "No epoch is settled yet"):
         assert empty in told
-    assert "17 blocks left" in told and "tUSD, a test asset without value" in told
+    assert "17 blocks left" in told and "tUSD, tETH, tBTC: test assets without value" in told
     assert {name for names in NAMES_OF.values() for name in names} == set(NAMES)
 
 
@@ -215,6 +216,17 @@ def test_the_pool_says_how_much_of_the_redeemable_coins_it_covers():
     gateway.economy_view = build_view(pool=sold)
     told = render("pool", gateway)
     assert "holds 12.5 tUSD, enough for 25.00 % of the coins that may be redeemed at 0.01 tUSD" in told
+
+
+def test_the_pool_lists_each_asset_with_its_quote():
+    numbers = {"accounts": 0, "buy_quote": 1, "redeem_quote": 1, "worth": 0}
+    ether = AssetLine(asset="tETH", pool=1_500_000_000, quote=2_500_000_000, epoch=3, height=360, **numbers)
+    bitcoin = AssetLine(asset="tBTC", pool=0, quote=0, epoch=0, height=0, **numbers)
+    gateway = ScriptedGateway()
+    gateway.economy_view = build_view(pool=build_pool(assets=[ether, bitcoin]))
+    told = render("pool", gateway)
+    assert "holds 0 tUSD, 1.5 tETH at 2,500 tUSD each (quote of epoch 3, recorded at height 360)." in told
+    assert "tBTC at" not in told, "without a quote it is not taken"
 
 
 def test_invalid_markup_of_the_ledger_stays_text():

@@ -1,4 +1,4 @@
-"""What one account holds, for people and for whoever signs for it: coins, test dollars, next sequence, grants.
+"""What one account holds, for people and for whoever signs for it: coins, test assets, next sequence, grants.
 
 It reads the state and nothing else. An account that nobody ever paid into is shown as an empty one.
 """
@@ -13,10 +13,11 @@ from paceline.base.errors import ConfigError
 from paceline.base.keys import ADDRESS_BYTES
 from paceline.ledger import nodes
 from paceline.ledger.accounts import POOLS, get_account
-from paceline.ledger.asset import get_dollars
+from paceline.ledger.asset import get_balance, get_dollars
 from paceline.ledger.compute_credits import CREDITS
 from paceline.ledger.grants import GRANTS
 from paceline.ledger.state import State
+from paceline.protocol.assets import QUOTED
 
 HEX_ADDRESS = f"[0-9a-fA-F]{{{2 * ADDRESS_BYTES}}}"
 
@@ -31,7 +32,7 @@ class GrantLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AccountStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One account at a height. Units: nicoin, micro-dollars of the test asset."""
+    """One account at a height. Units: nicoin, micro-dollars of the stable test asset."""
 
     height: int
     address: str
@@ -48,6 +49,8 @@ class AccountStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What its next ordered transaction must carry."""
     grants: list[GrantLine]
     """Of this account to others."""
+    assets: dict[str, int] = {}
+    """Smallest units of the other test assets, by name."""
 
 
 def build_account(state: State, wanted: str) -> AccountStatus:
@@ -70,6 +73,7 @@ def build_account(state: State, wanted: str) -> AccountStatus:
             GrantLine(to=key[ADDRESS_BYTES:].hex(), kinds=grant.kinds, until=grant.until, left=grant.left)
             for key, grant in GRANTS.items(state, address)
         ],
+        assets={asset: get_balance(state, asset, address) for asset in QUOTED},
     )
 
 

@@ -16,6 +16,7 @@ from paceline.ledger import clock, issuance, model_registry, nodes, prices, sett
 from paceline.ledger.accounts import ACCOUNTS, POOLS, RESERVE, get_account
 from paceline.ledger.settlement import KEPT_EPOCHS, Line, get_settlement
 from paceline.ledger.state import State
+from paceline.node.chains.quotes import QuoteStatus, build_quotes
 from paceline.protocol.params import NetworkParams
 
 
@@ -67,6 +68,7 @@ class PriceStatus(msgspec.Struct, frozen=True, kw_only=True):
     next_price: int
     votes: list[PriceVote]
     models: list[ModelPrice]
+    quotes: list[QuoteStatus] = []
 
 
 class RewardLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,6 +152,7 @@ def build_price_status(state: State, params: NetworkParams) -> PriceStatus:
             for address, weight in weights.items()
         ],
         models=_list_models(state, params),
+        quotes=build_quotes(state),
     )
 
 

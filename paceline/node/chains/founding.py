@@ -12,7 +12,14 @@ from paceline.base.keys import AccountKey
 from paceline.economy.committee import choose_committee
 from paceline.ledger import groups
 from paceline.node.ceremony import CeremonyKey, make_dealing
-from paceline.protocol.genesis import Genesis, GenesisAccount, GenesisDollars, GenesisNode
+from paceline.protocol.genesis import (
+    Genesis,
+    GenesisAccount,
+    GenesisAsset,
+    GenesisDollars,
+    GenesisNode,
+    GenesisQuote,
+)
 from paceline.protocol.params import NetworkParams
 
 
@@ -38,6 +45,8 @@ class Founding:
     accounts: tuple[GenesisAccount, ...]
     bootstrap: bytes
     test_dollars: tuple[GenesisDollars, ...] = ()
+    test_assets: tuple[GenesisAsset, ...] = ()
+    quotes: tuple[GenesisQuote, ...] = ()
 
 
 def build_genesis(founding: Founding) -> Genesis:
@@ -53,6 +62,8 @@ def build_genesis(founding: Founding) -> Genesis:
         beacon=founding.bootstrap,
         dealings=_run_ceremony(founding, weights, keys),
         test_dollars=founding.test_dollars,
+        test_assets=founding.test_assets,
+        quotes=founding.quotes,
     )
 
 

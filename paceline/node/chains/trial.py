@@ -1,6 +1,6 @@
 """What a transaction would do if it were in the next block: the ledger's own word, and the coins that it would move.
 
-Coins and dollars of the test asset are shown apart. It runs on a view of the committed state, whose writes go nowhere. What
+Coins, dollars and the other test assets are shown apart. It runs on a view of the committed state, whose writes go nowhere. What
 else the block holds is not known to it.
 """
 
@@ -15,13 +15,14 @@ from paceline.ledger import nodes
 from paceline.ledger.accounts import ACCOUNTS, POOLS, get_account
 from paceline.ledger.admission import Admitted
 from paceline.ledger.application import Application, Result
-from paceline.ledger.asset import BALANCES, get_dollars
+from paceline.ledger.asset import BALANCES, get_balance
 from paceline.ledger.state import State
+from paceline.protocol.assets import QUOTED, TUSD
 from paceline.protocol.transactions import decode_transaction
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):
-    """An account whose balance changes. Units: nicoin or micro-dollars, negative for what it pays."""
+    """An account whose balance changes. Units: nicoin or the smallest of an asset, negative for what it pays."""
 
     account: str
     """A pool's or a node's name, or an address in hex digits."""
@@ -35,6 +36,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     moves: list[Move] = []
     dollars: list[Move] = []
+    assets: dict[str, list[Move]] = {}
+    """Of the other test assets, by name; those that move."""
 
 
 def try_transaction(application: Application, data: bytes) -> Trial:
@@ -58,15 +61,15 @@ def _try(application: Application, deliver: Callable[[State], Result]) -> Trial:
         return Trial(code=result.code, message=result.message)
     names = {address: name for name, address in POOLS.items()}
     names.update({address: node.name for address, node in nodes.NODES.items(before)})
+    assets = {asset: _list_moves(_find_changes(before, after, asset), names) for asset in QUOTED}
     return Trial(
         code="ok",
         message="",
         moves=_list_moves(
             {address: _change_coins(before, after, address) for address in ACCOUNTS.list_written(after)}, names
         ),
-        dollars=_list_moves(
-            {address: _change_dollars(before, after, address) for address in BALANCES.list_written(after)}, names
-        ),
+        dollars=_list_moves(_find_changes(before, after, TUSD), names),
+        assets={asset: moves for asset, moves in assets.items() if moves},
     )
 
 
@@ -74,8 +77,9 @@ def _change_coins(before: State, after: State, address: bytes) -> int:
     return get_account(after, address).balance - get_account(before, address).balance
 
 
-def _change_dollars(before: State, after: State, address: bytes) -> int:
-    return get_dollars(after, address) - get_dollars(before, address)
+def _find_changes(before: State, after: State, asset: str) -> dict[bytes, int]:
+    written = BALANCES[asset].list_written(after)
+    return {address: get_balance(after, asset, address) - get_balance(before, asset, address) for address in written}
 
 
 def _list_moves(changes: dict[bytes, int], names: dict[bytes, str]) -> list[Move]:
