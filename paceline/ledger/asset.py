@@ -22,13 +22,12 @@ BALANCES: dict[str, Table[int]] = {
     TBTC: Table("asset/btc-balance", int),
 }
 """Smallest units by asset and address; pools have theirs at the address of their coins."""
-MINTED: dict[str, Table[int]] = {
-    TUSD: Table("asset/minted", int),
-    TETH: Table("asset/eth-minted", int),
-    TBTC: Table("asset/btc-minted", int),
+OUTSTANDING: dict[str, Table[int]] = {
+    TUSD: Table("asset/outstanding", int),
+    TETH: Table("asset/eth-outstanding", int),
+    TBTC: Table("asset/btc-outstanding", int),
 }
-BURNT: Table[int] = Table("asset/burnt", int)
-"""Micro-dollars: nothing else goes out."""
+"""Smallest units by asset: what came in, less what went out again."""
 
 
 def apply_genesis(state: State, genesis: Genesis) -> None:
@@ -53,8 +52,7 @@ def get_dollars(state: State, address: bytes) -> int:
 
 def compute_outstanding(state: State, asset: str = TUSD) -> int:
     """Smallest units of an asset that exist here."""
-    burnt = (BURNT.get(state) or 0) if asset == TUSD else 0
-    return (MINTED[asset].get(state) or 0) - burnt
+    return OUTSTANDING[asset].get(state) or 0
 
 
 def mint_dollars(state: State, to: bytes, amount: int) -> None:
@@ -65,7 +63,7 @@ def mint_dollars(state: State, to: bytes, amount: int) -> None:
 def burn_dollars(state: State, source: bytes, amount: int) -> None:
     """End dollars that go out. Errors: InvalidTransaction over-dollars."""
     _take(state, TUSD, source, amount)
-    BURNT.put(state, b"", (BURNT.get(state) or 0) + amount)
+    OUTSTANDING[TUSD].put(state, b"", compute_outstanding(state) - amount)
 
 
 def move_asset(state: State, asset: str, source: bytes, to: bytes, amount: int) -> None:
@@ -94,16 +92,16 @@ def find_violations(state: State) -> list[str]:
 def _find_violations(state: State, asset: str) -> list[str]:
     balances = BALANCES[asset].items(state)
     held, due = sum(amount for _, amount in balances), compute_outstanding(state, asset)
-    found = [] if held == due else [f"{asset}: accounts hold {held}, minted less burnt is {due}"]
+    found = [] if held == due else [f"{asset}: accounts hold {held}, {due} came in and stayed"]
     return found + [f"{asset}: {address.hex()} holds {amount}" for address, amount in balances if amount <= 0]
 
 
 def _mint(state: State, asset: str, to: bytes, amount: int) -> None:
-    minted = (MINTED[asset].get(state) or 0) + amount
-    if minted > MAX_DOLLARS:
+    outstanding = compute_outstanding(state, asset) + amount
+    if outstanding > MAX_DOLLARS:
         code = "too-many-dollars" if asset == TUSD else "too-many-assets"
-        raise InvalidTransaction(code, f"{minted} units of {asset} would have come in, {MAX_DOLLARS} at most")
-    MINTED[asset].put(state, b"", minted)
+        raise InvalidTransaction(code, f"{outstanding} units of {asset} would be here, {MAX_DOLLARS} at most")
+    OUTSTANDING[asset].put(state, b"", outstanding)
     _set(state, asset, to, get_balance(state, asset, to) + amount)
 
 

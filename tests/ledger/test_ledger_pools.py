@@ -304,6 +304,17 @@ def test_a_settlement_makes_issued_coins_redeemable_and_fees_not():
     assert get_account(chain.state, executor.address) == Account(fee - FEE, 0, 0)
 
 
+def test_what_went_out_makes_room_for_what_comes_in(desk, chain):
+    state, address = desk.state.branch(), chain.user.address
+    room = MAX_DOLLARS - asset.compute_outstanding(state)
+    for _ in range(3):
+        asset.mint_dollars(state, address, room)
+        with pytest.raises(InvalidTransaction, match="would be here"):
+            asset.mint_dollars(state, address, 1)
+        asset.burn_dollars(state, address, room)
+    assert asset.compute_outstanding(state) == MAX_DOLLARS - room
+
+
 # What must add up.
 
 
@@ -316,11 +327,11 @@ def test_whatever_does_not_add_up_is_said(desk, chain):
     address = chain.user.address
     assert damaged(lambda state: asset.BALANCES[TUSD].put(state, address, 1))
     assert damaged(lambda state: asset.BALANCES[TUSD].put(state, b"z" * 20, -1))
-    assert damaged(lambda state: asset.MINTED[TUSD].put(state, b"", 1))
+    assert damaged(lambda state: asset.OUTSTANDING[TUSD].put(state, b"", 1))
     assert damaged(lambda state: liquidity.POOL.put(state, b"", Pool(sold=1)))
     assert damaged(lambda state: asset.BALANCES[TETH].put(state, address, 1))
     assert damaged(lambda state: asset.BALANCES[TBTC].put(state, b"z" * 20, -1))
-    assert damaged(lambda state: asset.MINTED[TBTC].put(state, b"", 1))
+    assert damaged(lambda state: asset.OUTSTANDING[TBTC].put(state, b"", 1))
     for damage in (Pool(balance=1), Pool(ether=1), Pool(bitcoin=1)):
         assert damaged(lambda state, damage=damage: liquidity.POOL.put(state, b"", damage))
     wrong = quotes.Quote(now=10**18, former=10**9, epoch=0, height=0)
