@@ -35,6 +35,13 @@ def compute_pay(fee: int, checkers: Sequence[bytes], fund_ppm: int) -> Pay:
     return Pay(fund, rest - each * len(checkers), tuple((checker, each) for checker in sorted(checkers)))
 
 
+def compute_audited_pay(fee: int, auditors: Sequence[bytes], each: int, fund_ppm: int) -> Pay:
+    """Share what a trainer earned and what each of its auditors earned beside it; the fund's share leaves every part."""
+    fund, fund_each = mul_div_floor(fee, fund_ppm, PPM), mul_div_floor(each, fund_ppm, PPM)
+    audits = tuple((auditor, each - fund_each) for auditor in sorted(auditors))
+    return Pay(fund + fund_each * len(audits), fee - fund, audits)
+
+
 def compute_task_cost(prompt_tokens: int, completion_tokens: int, token_price: int) -> int:
     """Nicoin for a task: prompt and answer tokens cost the same."""
     return (prompt_tokens + completion_tokens) * token_price

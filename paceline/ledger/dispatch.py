@@ -18,6 +18,7 @@ from paceline.ledger import (
     inquiries,
     liquidity,
     marked,
+    network_runs,
     nodes,
     prices,
     proposals,
@@ -39,6 +40,7 @@ from paceline.ledger.state import State
 from paceline.protocol import bridge as b
 from paceline.protocol import channels as c
 from paceline.protocol import credits as k
+from paceline.protocol import funding as f
 from paceline.protocol import messages as m
 from paceline.protocol import pools as p
 from paceline.protocol.dummies import RevealDummies, SubmitMarked
@@ -139,6 +141,10 @@ def _execute_on_openings(state: State, params: NetworkParams, admitted: Admitted
     match message:
         case OpenSession() | OpenRun() | c.OpenChannel():
             _open(state, params, admitted, message)
+        case f.OpenExperiment():
+            network_runs.apply_open(state, params, sender, admitted.transaction_hash, message)
+        case f.FundRun():
+            network_runs.apply_fund(state, sender, message)
         case k.BuyCredits():
             compute_credits.apply_buy(state, params, sender, message, clock.compute_epoch(params, state.height))
         case k.ReturnCredits():

@@ -38,7 +38,7 @@ from paceline.protocol.params import NetworkParams
 def find_violations(state: State, params: NetworkParams) -> list[str]:
     """Sentences about what does not add up; empty when all is well."""
     held = sum(task.cost for _, task in TASKS.items(state) if not task.refunded)
-    held += sum(update.pay for _, update in UPDATES.items(state))
+    held += sum(update.held for _, update in UPDATES.items(state))
     held += sum(channel.held for _, channel in CHANNELS.items(state))
     escrow = sum(session.left for _, session in SESSIONS.items(state))
     escrow += sum(channel.left for _, channel in CHANNELS.items(state))

@@ -14,21 +14,23 @@ from paceline.base.draws import derive_seed, draw_order, draw_sample
 from paceline.base.errors import InvalidTransaction
 from paceline.base.hashing import hash_parts
 from paceline.base.integers import compute_weighted_median
-from paceline.ledger import beacon, nodes
+from paceline.ledger import beacon, nodes, run_money
 from paceline.ledger.accounts import HELD_PAY, RUN_ESCROW, move_coins
 from paceline.ledger.disputes import Vote, compute_majority, get_outcomes, has_voted
+from paceline.ledger.run_money import Funding
 from paceline.ledger.state import State, Table
 from paceline.protocol.codec import Record
-from paceline.protocol.messages import ACCEPTED, REJECTED, CommitUpdate, JoinRun, JudgeUpdate, ReportState
+from paceline.protocol.messages import ACCEPTED, REJECTED, UNDECIDED, CommitUpdate, JoinRun, JudgeUpdate, ReportState
 from paceline.protocol.openings import OpenRun
 from paceline.protocol.params import NetworkParams
 
-JOINING, TRAINING, DRAWING, AUDITING, REPORTING, ENDED = (
+JOINING, TRAINING, DRAWING, AUDITING, REPORTING, PAUSED, ENDED = (
     "joining",
     "training",
     "drawing",
     "auditing",
     "reporting",
+    "paused",
     "ended",
 )
 ID_BYTES = 16
@@ -56,6 +58,8 @@ class Run(Record, frozen=True, kw_only=True):
     seed: bytes = b""
     losses: tuple[int, ...] = ()
     rejected: tuple[bytes, ...] = ()
+    funding: Funding | None = None
+    """How it is paid when its owner does not pay for it."""
 
 
 class Update(Record, frozen=True, kw_only=True):
@@ -73,6 +77,17 @@ class Update(Record, frozen=True, kw_only=True):
     disputed_until: int = 0
     pay: int = 0
     """Nicoin in held pay for this update until the epoch settles."""
+    audit_pay: int = 0
+    """Nicoin that each audit of it earns beside that; 0 when auditors share the trainer's pay."""
+    audited: tuple[bytes, ...] = ()
+    """Auditors whose pay is held as well."""
+    ruled: str = ""
+    """What a majority found in a dispute."""
+
+    @property
+    def held(self) -> int:
+        """All nicoin in held pay for it."""
+        return self.pay + self.audit_pay * len(self.audited)
 
 
 class RoundStart(Record, frozen=True):
@@ -232,6 +247,8 @@ def end_block(state: State, params: NetworkParams, epoch: int) -> None:
             _leave_auditing(state, params, run_id, run)
         elif run.phase == REPORTING:
             _leave_reporting(state, params, run_id, run)
+        elif run.phase == PAUSED:
+            _leave_pause(state, params, run_id, run)
 
 
 def _leave_joining(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
@@ -244,6 +261,29 @@ def _leave_joining(state: State, params: NetworkParams, run_id: bytes, run: Run)
         return
     run = msgspec.structs.replace(run, seed=seed, trainers=run.joined)
     _open_round(state, params, run_id, run)
+
+
+def _go_on(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
+    """The next round, a pause when the budget does not cover it, or the end."""
+    if run.round_index == run.rounds or not run.trainers:
+        _end_run(state, run_id, run)
+    elif _covers_round(params, run):
+        _open_round(state, params, run_id, run)
+    else:
+        _enter(state, run_id, run, PAUSED, state.height + params.funding.pause_blocks)
+
+
+def _covers_round(params: NetworkParams, run: Run) -> bool:
+    if run.funding is None:
+        return True
+    return run.budget >= run_money.compute_round_cost(params, run.funding, run.pay_per_update, len(run.trainers))
+
+
+def _leave_pause(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
+    if _covers_round(params, run):
+        _go_on(state, params, run_id, run)
+    elif state.height >= run.deadline:
+        _end_run(state, run_id, run)
 
 
 def _open_round(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
@@ -282,25 +322,26 @@ def _leave_auditing(state: State, params: NetworkParams, run_id: bytes, run: Run
     waiting = [u for u in updates.values() if not all(has_voted(u.votes, a) for a in u.auditors)]
     if waiting and state.height < run.deadline:
         return
-    spent = 0
     for trainer, update in updates.items():
         votes = [vote.outcome for vote in update.votes if vote.voter in update.auditors]
         # One rejection keeps an update out of the round; whether its trainer is guilty is for the majority.
         outcome = ACCEPTED if ACCEPTED in votes and REJECTED not in votes else REJECTED
-        spent += _close_update(state, run_id, run, trainer, msgspec.structs.replace(update, outcome=outcome))
-    run = msgspec.structs.replace(run, budget=run.budget - spent)
+        run = _close_update(state, run_id, run, trainer, msgspec.structs.replace(update, outcome=outcome))
     _enter(state, run_id, run, REPORTING, state.height + params.round_report_blocks)
 
 
-def _close_update(state: State, run_id: bytes, run: Run, trainer: bytes, update: Update) -> int:
+def _close_update(state: State, run_id: bytes, run: Run, trainer: bytes, update: Update) -> Run:
     if update.outcome == ACCEPTED:
-        move_coins(state, RUN_ESCROW, HELD_PAY, run.pay_per_update)
         update = msgspec.structs.replace(update, pay=run.pay_per_update)
         LAST_STATES.put(state, run_id + trainer, update.state_hashes[-1])
         nodes.add_to_node(state, trainer, tasks=1)
+    if run.funding is not None:
+        audited = tuple(v.voter for v in update.votes if v.voter in update.auditors and v.outcome != UNDECIDED)
+        update = msgspec.structs.replace(update, audit_pay=run.funding.audit_pay, audited=audited)
+    move_coins(state, RUN_ESCROW, HELD_PAY, update.held)
     UPDATES.put(state, update_key(run_id, run.round_index, trainer), update)
     state.emit("update", run=run_id.hex(), round=run.round_index, trainer=trainer.hex(), outcome=update.outcome)
-    return update.pay
+    return msgspec.structs.replace(run, budget=run.budget - update.held)
 
 
 def _leave_reporting(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
@@ -316,10 +357,7 @@ def _leave_reporting(state: State, params: NetworkParams, run_id: bytes, run: Ru
         losses = (*losses, compute_weighted_median(values))
     run = msgspec.structs.replace(run, state_hash=state_hash, losses=losses, round_index=run.round_index + 1)
     state.emit("round", run=run_id.hex(), round=run.round_index, loss_micronats=losses[-1] if losses else 0)
-    if run.round_index == run.rounds or not run.trainers:
-        _end_run(state, run_id, run)
-    else:
-        _open_round(state, params, run_id, run)
+    _go_on(state, params, run_id, run)
 
 
 def _find_agreed_state(reports: dict[bytes, Report], weights: dict[bytes, int]) -> bytes:
@@ -331,7 +369,10 @@ def _find_agreed_state(reports: dict[bytes, Report], weights: dict[bytes, int]) 
 
 
 def _end_run(state: State, run_id: bytes, run: Run) -> None:
-    move_coins(state, RUN_ESCROW, run.owner, run.budget)
+    if run.funding is None:
+        move_coins(state, RUN_ESCROW, run.owner, run.budget)
+    else:
+        run_money.return_rest(state, run.budget)
     for key, _ in [*REPORTS.items(state, run_id), *LAST_STATES.items(state, run_id)]:
         REPORTS.delete(state, key)
         LAST_STATES.delete(state, key)
@@ -345,7 +386,7 @@ def _decide_dispute(state: State, key: bytes, epoch: int) -> None:
     if not outcome and state.height < update.disputed_until:
         return
     DISPUTES.delete(state, key)
-    UPDATES.put(state, key, msgspec.structs.replace(update, disputed_until=-1))
+    UPDATES.put(state, key, msgspec.structs.replace(update, disputed_until=-1, ruled=outcome))
     if outcome == REJECTED:
         _convict(state, key[:ID_BYTES], key[ID_BYTES + 4 :], epoch)
 

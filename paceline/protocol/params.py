@@ -170,6 +170,13 @@ class GovernanceParams(Record, kw_only=True, frozen=True):
     """How long an experiment's budget is reserved; what is left then returns to the training fund."""
 
 
+class FundingParams(Record, kw_only=True, frozen=True):
+    """Runs that the network or their participants pay for (decision 042)."""
+
+    pause_blocks: int = 3_000
+    """How long a run waits for more coins once its budget no longer covers a round; then it ends with what it reached."""
+
+
 class PoolParams(Record, kw_only=True, frozen=True):
     """How the coins outside the core reserve come free (decision 037). Days are those of `blocks_per_day`."""
 
@@ -273,6 +280,7 @@ class NetworkParams(Record, kw_only=True, frozen=True):
     reduction_ppm: int = 200_000
     """How much the subsidy falls where one batch of issuance ends and the next begins; no batch under way is touched."""
     governance: GovernanceParams = GovernanceParams()
+    funding: FundingParams = FundingParams()
     pools: PoolParams = PoolParams()
     bridge: BridgeParams = BridgeParams()
 
