@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated
 
@@ -147,6 +148,12 @@ def propose_experiment(
     data: Annotated[str, typer.Option("--data", help="Hash of the data: 64 hex digits.")],
     plan: Annotated[Path, typer.Option("--plan", help="File with the run's plan, up to 4,096 bytes.")],
     budget: Annotated[str, typer.Option("--budget", help="Coins of the training fund that are reserved for it.")],
+    units: Annotated[
+        str,
+        typer.Option(
+            "--units", help="Units of compute of one update; training a token takes about three of an answer's."
+        ),
+    ] = "1",
     title: Title,
     text: Text = "",
     author: Author = "user",
@@ -159,7 +166,8 @@ def propose_experiment(
 
     def run() -> None:
         amount, digest = read_amount(budget, "--budget"), parse_hex(data, 32, "--data")
-        _propose(options, p.FundExperiment(method, digest, read_file(plan, p.MAX_PLAN_BYTES), amount))
+        wanted = p.FundExperiment(method, digest, read_file(plan, p.MAX_PLAN_BYTES), amount, read_units(units))
+        _propose(options, wanted)
 
     run_command(run)
 
@@ -270,6 +278,18 @@ def parse_hex(text: str, size: int, what: str) -> bytes:
     if not re.fullmatch(f"[0-9a-fA-F]{{{2 * size}}}", text):
         raise ConfigError(f"{what} must be {2 * size} hex digits")
     return bytes.fromhex(text)
+
+
+def read_units(text: str) -> int:
+    """Millionths of a unit of compute. Errors: ConfigError for what is no number above 0 with up to six digits after the point."""
+    try:
+        micro_units = Decimal(text) * 1_000_000
+        whole = micro_units.is_finite() and micro_units == int(micro_units)
+    except InvalidOperation:
+        whole, micro_units = False, Decimal(0)
+    if not whole or not 0 < micro_units <= p.MAX_UPDATE_UNITS:
+        raise ConfigError(f"--units: {text!r} is no number above 0 with up to six digits after the point")
+    return int(micro_units)
 
 
 def read_amount(text: str, what: str) -> int:

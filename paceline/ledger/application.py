@@ -30,6 +30,7 @@ from paceline.ledger import (
     nodes,
     parameters,
     pools,
+    publications,
     race,
     registration,
     sessions,
@@ -209,9 +210,10 @@ class Application:
             or any(True for _ in sessions.DRAWING.scan(state))
             or any(True for _ in channel_records.WATCHED.scan(state))
             or any(True for _ in suspicion.INQUIRIES.scan(state))
+            or any(True for _ in publications.PUBLICATIONS.scan(state))
             # Trainers at work need no blocks; what they send in the end brings the next one by itself.
             or any(
-                run.phase not in {training.TRAINING, training.PAUSED, training.ENDED}
+                run.phase not in {training.TRAINING, training.PAUSED, training.PUBLISHING, training.ENDED}
                 for _, run in training.RUNS.scan(state)
             )
         )
@@ -242,6 +244,7 @@ class Application:
         checks.end_block(state, self.params, epoch)
         inquiries.end_block(state, self.params, epoch)
         training.end_block(state, self.params, epoch)
+        publications.end_block(state, self.params)
         if clock.is_last(self.params, state.height):
             settlement.settle_epoch(state, self.params, epoch)
             registration.remove_left(state, epoch)

@@ -22,6 +22,7 @@ from paceline.ledger import (
     nodes,
     prices,
     proposals,
+    publications,
     race,
     race_checks,
     race_claims,
@@ -145,6 +146,12 @@ def _execute_on_openings(state: State, params: NetworkParams, admitted: Admitted
             network_runs.apply_open(state, params, sender, admitted.transaction_hash, message)
         case f.FundRun():
             network_runs.apply_fund(state, sender, message)
+        case f.PublishRun():
+            publications.apply_publish(state, sender, message)
+        case f.CommitPublication():
+            publications.apply_commitment(state, sender, message)
+        case f.JudgePublication():
+            publications.apply_verdict(state, sender, message)
         case k.BuyCredits():
             compute_credits.apply_buy(state, params, sender, message, clock.compute_epoch(params, state.height))
         case k.ReturnCredits():

@@ -15,7 +15,7 @@ from paceline.ledger import beacon, experiments, prices, run_money
 from paceline.ledger.accounts import RUN_ESCROW, move_coins
 from paceline.ledger.run_money import Funding
 from paceline.ledger.state import State
-from paceline.ledger.training import ENDED, JOINING, RUNS, Run, compute_run_id
+from paceline.ledger.training import ENDED, JOINING, PUBLISHING, RUNS, Run, compute_run_id
 from paceline.protocol.funding import FundRun, OpenExperiment
 from paceline.protocol.params import NetworkParams
 
@@ -33,6 +33,7 @@ def apply_open(
         experiment=message.experiment,
         code_hash=experiment.code_hash,
         audit_pay=run_money.compute_audit_pay(params, pay, message.segments),
+        instalment_ppm=params.funding.instalment_ppm,
     )
     cost = run_money.compute_round_cost(params, funding, pay, message.trainers)
     if cost > experiment.reserved:
@@ -73,7 +74,7 @@ def apply_fund(state: State, sender: bytes, message: FundRun) -> None:
         raise InvalidTransaction("unknown-run", "no run has this id")
     if run.funding is None:
         raise InvalidTransaction("not-fundable", "whoever opened this run has paid for all of it")
-    if run.phase == ENDED:
+    if run.phase in {PUBLISHING, ENDED}:
         raise InvalidTransaction("wrong-phase", "the run is over")
     move_coins(state, sender, RUN_ESCROW, message.amount)
     RUNS.put(state, message.run, msgspec.structs.replace(run, budget=run.budget + message.amount))

@@ -1,4 +1,4 @@
-"""What a run costs that somebody else than its opener pays for: the price of a round, and where coins go that nobody earned.
+"""What a run costs that somebody else than its opener pays for, what is withheld until it is published, and where the rest goes.
 
 An update earns its units of compute at the price of the opening, an audit the part of them that it replays. A round begins only
 when the budget covers all of it, so nobody trains for nothing. It refuses to know phases and states.
@@ -8,9 +8,13 @@ Source: seed 001, Appendix K; SPEC section 4; decision 042.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from paceline.base.integers import PPM, mul_div_floor
 from paceline.economy.prices import compute_token_price
-from paceline.ledger.accounts import RUN_ESCROW, TRAINING_FUND, move_coins
-from paceline.ledger.state import State
+from paceline.ledger.accounts import HELD_PAY, RUN_ESCROW, TRAINING_FUND, move_coins
+from paceline.ledger.nodes import NODES
+from paceline.ledger.state import State, Table
 from paceline.protocol.codec import Record
 from paceline.protocol.params import NetworkParams
 
@@ -23,6 +27,17 @@ class Funding(Record, frozen=True, kw_only=True):
     code_hash: bytes
     audit_pay: int
     """What an auditor earns for one update that it judged."""
+    instalment_ppm: int
+    """Share of an update's pay that is withheld until the run is published."""
+    withheld: int = 0
+    """All that is withheld so far."""
+
+
+WITHHELD: Table[int] = Table("training/withheld", int)
+"""By run and trainer: the last instalments, until somebody has published the run."""
+RELEASED: Table[int] = Table("training/released", int)
+"""The same once they are in held pay, until the settlement."""
+ID_BYTES = 16
 
 
 def compute_update_pay(unit_price: int, micro_units: int) -> int:
@@ -38,6 +53,26 @@ def compute_audit_pay(params: NetworkParams, update_pay: int, segments: int) -> 
 def compute_round_cost(params: NetworkParams, funding: Funding, update_pay: int, trainers: int) -> int:
     """Nicoin that a round costs at most."""
     return trainers * (update_pay + params.auditors * funding.audit_pay)
+
+
+def withhold(state: State, run_id: bytes, trainer: bytes, funding: Funding, pay: int) -> int:
+    """Keep back an accepted update's part of the last instalment; nicoin."""
+    amount = mul_div_floor(pay, funding.instalment_ppm, PPM)
+    if amount:
+        WITHHELD.put(state, run_id + trainer, (WITHHELD.get(state, run_id + trainer) or 0) + amount)
+    return amount
+
+
+def end_instalments(state: State, run_id: bytes, forfeited: Collection[bytes] | None) -> None:
+    """Hold the last instalments for the settlement, but for those of `forfeited` trainers; all return to the fund when it is None."""
+    for key, amount in WITHHELD.items(state, run_id):
+        WITHHELD.delete(state, key)
+        trainer = key[ID_BYTES:]
+        if forfeited is None or trainer in forfeited or NODES.get(state, trainer) is None:
+            move_coins(state, RUN_ESCROW, TRAINING_FUND, amount)
+        else:
+            move_coins(state, RUN_ESCROW, HELD_PAY, amount)
+            RELEASED.put(state, key, amount)
 
 
 def return_rest(state: State, budget: int) -> None:

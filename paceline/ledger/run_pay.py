@@ -1,4 +1,4 @@
-"""What runs paid for accepted updates and fulfilled audits since the last settlement.
+"""What runs paid for accepted updates, fulfilled audits and at last for being published since the last settlement.
 
 An update in dispute waits until that is decided: a guilty trainer's pay is then forfeited by the settlement, and an auditor whom
 the majority contradicts has earned nothing. It moves nothing; the settlement does.
@@ -12,6 +12,7 @@ import msgspec
 
 from paceline.economy.pay import Pay, compute_audited_pay, compute_pay
 from paceline.ledger.nodes import NODES
+from paceline.ledger.run_money import RELEASED
 from paceline.ledger.state import State
 from paceline.ledger.training import DISPUTES, ENDED, ID_BYTES, RUNS, STARTS, UPDATES, Update
 from paceline.protocol.messages import ACCEPTED
@@ -19,7 +20,7 @@ from paceline.protocol.params import NetworkParams
 
 
 def collect_pay(state: State, params: NetworkParams) -> list[tuple[bytes, Pay]]:
-    """Trainers with the shared pay of their updates; updates of ended runs go."""
+    """Trainers with the shared pay of their updates and with last instalments; updates of ended runs go."""
     found = []
     ended = {run_id for run_id, run in RUNS.items(state) if run.phase == ENDED}
     for key, update in UPDATES.items(state):
@@ -31,6 +32,9 @@ def collect_pay(state: State, params: NetworkParams) -> list[tuple[bytes, Pay]]:
         if key[:ID_BYTES] in ended:
             UPDATES.delete(state, key)
             STARTS.delete(state, key[: ID_BYTES + 4])
+    for key, amount in RELEASED.items(state):
+        RELEASED.delete(state, key)
+        found.append((key[ID_BYTES:], compute_pay(amount, (), params.fund_ppm)))
     return found
 
 

@@ -24,13 +24,14 @@ from paceline.protocol.messages import ACCEPTED, REJECTED, UNDECIDED, CommitUpda
 from paceline.protocol.openings import OpenRun
 from paceline.protocol.params import NetworkParams
 
-JOINING, TRAINING, DRAWING, AUDITING, REPORTING, PAUSED, ENDED = (
+JOINING, TRAINING, DRAWING, AUDITING, REPORTING, PAUSED, PUBLISHING, ENDED = (
     "joining",
     "training",
     "drawing",
     "auditing",
     "reporting",
     "paused",
+    "publishing",
     "ended",
 )
 ID_BYTES = 16
@@ -257,7 +258,7 @@ def _leave_joining(state: State, params: NetworkParams, run_id: bytes, run: Run)
     if seed is None or not (full or state.height >= run.deadline):
         return
     if not run.joined:
-        _end_run(state, run_id, run)
+        _end_run(state, params, run_id, run)
         return
     run = msgspec.structs.replace(run, seed=seed, trainers=run.joined)
     _open_round(state, params, run_id, run)
@@ -266,7 +267,7 @@ def _leave_joining(state: State, params: NetworkParams, run_id: bytes, run: Run)
 def _go_on(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
     """The next round, a pause when the budget does not cover it, or the end."""
     if run.round_index == run.rounds or not run.trainers:
-        _end_run(state, run_id, run)
+        _end_run(state, params, run_id, run)
     elif _covers_round(params, run):
         _open_round(state, params, run_id, run)
     else:
@@ -283,7 +284,7 @@ def _leave_pause(state: State, params: NetworkParams, run_id: bytes, run: Run) -
     if _covers_round(params, run):
         _go_on(state, params, run_id, run)
     elif state.height >= run.deadline:
-        _end_run(state, run_id, run)
+        _end_run(state, params, run_id, run)
 
 
 def _open_round(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
@@ -331,17 +332,22 @@ def _leave_auditing(state: State, params: NetworkParams, run_id: bytes, run: Run
 
 
 def _close_update(state: State, run_id: bytes, run: Run, trainer: bytes, update: Update) -> Run:
+    withheld = 0
     if update.outcome == ACCEPTED:
-        update = msgspec.structs.replace(update, pay=run.pay_per_update)
+        if run.funding is not None:
+            withheld = run_money.withhold(state, run_id, trainer, run.funding, run.pay_per_update)
+        update = msgspec.structs.replace(update, pay=run.pay_per_update - withheld)
         LAST_STATES.put(state, run_id + trainer, update.state_hashes[-1])
         nodes.add_to_node(state, trainer, tasks=1)
     if run.funding is not None:
         audited = tuple(v.voter for v in update.votes if v.voter in update.auditors and v.outcome != UNDECIDED)
         update = msgspec.structs.replace(update, audit_pay=run.funding.audit_pay, audited=audited)
+        funding = msgspec.structs.replace(run.funding, withheld=run.funding.withheld + withheld)
+        run = msgspec.structs.replace(run, funding=funding)
     move_coins(state, RUN_ESCROW, HELD_PAY, update.held)
     UPDATES.put(state, update_key(run_id, run.round_index, trainer), update)
     state.emit("update", run=run_id.hex(), round=run.round_index, trainer=trainer.hex(), outcome=update.outcome)
-    return msgspec.structs.replace(run, budget=run.budget - update.held)
+    return msgspec.structs.replace(run, budget=run.budget - update.held - withheld)
 
 
 def _leave_reporting(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
@@ -368,15 +374,26 @@ def _find_agreed_state(reports: dict[bytes, Report], weights: dict[bytes, int]) 
     return next((state_hash for state_hash in sorted(by_hash) if 2 * by_hash[state_hash] > total), b"")
 
 
-def _end_run(state: State, run_id: bytes, run: Run) -> None:
+def _end_run(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
+    phase, deadline = ENDED, 0
     if run.funding is None:
         move_coins(state, RUN_ESCROW, run.owner, run.budget)
     else:
         run_money.return_rest(state, run.budget)
+        if run.funding.withheld:
+            phase, deadline = PUBLISHING, state.height + params.funding.publish_blocks
     for key, _ in [*REPORTS.items(state, run_id), *LAST_STATES.items(state, run_id)]:
         REPORTS.delete(state, key)
         LAST_STATES.delete(state, key)
-    _enter(state, run_id, msgspec.structs.replace(run, budget=0), ENDED, 0)
+    _enter(state, run_id, msgspec.structs.replace(run, budget=0), phase, deadline)
+
+
+def end_publication(state: State, run_id: bytes, run: Run, *, is_published: bool) -> None:
+    """A run that has ended is published, or it is too late for that: its last instalment is paid or returns."""
+    assert run.funding is not None
+    run_money.end_instalments(state, run_id, run.rejected if is_published else None)
+    funding = msgspec.structs.replace(run.funding, withheld=0)
+    _enter(state, run_id, msgspec.structs.replace(run, funding=funding), ENDED, 0)
 
 
 def _decide_dispute(state: State, key: bytes, epoch: int) -> None:

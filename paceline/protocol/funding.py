@@ -11,8 +11,15 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from paceline.protocol.codec import Record
-from paceline.protocol.fields import Amount, Digest, Id
+from paceline.base.hashing import hash_parts
+from paceline.protocol.codec import Record, encode
+from paceline.protocol.fields import AddressBytes, Amount, Digest, Id, Name, Outcome
+
+OPEN_LICENCES = (
+    "agpl-3.0", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0", "gpl-3.0",
+    "lgpl-3.0", "mit", "mpl-2.0", "odc-by-1.0", "openmdw-1.0", "unlicense",
+)  # fmt: skip
+"""Under which whoever likes may use, change and pass on what a paid run made; in lower case, as their names have it."""
 
 _Number = Annotated[int, Meta(ge=1, le=2**32 - 1)]
 
@@ -35,4 +42,41 @@ class FundRun(Record, frozen=True, tag="fund-run"):
     amount: Amount
 
 
-FundingMessage = OpenExperiment | FundRun
+class PublishRun(Record, frozen=True, tag="publish-run"):
+    """What a run made, as five blobs that every node can fetch by their hashes, and the licence by its name."""
+
+    run: Id
+    checkpoint: Digest
+    code: Digest
+    recipe: Digest
+    log: Digest
+    licence: Digest
+    """The licence's text."""
+    licence_name: Name
+
+
+class CommitPublication(Record, frozen=True, tag="commit-publication"):
+    """A drawn node binds itself to what it found of a publication before anybody shows theirs."""
+
+    run: Id
+    publisher: AddressBytes
+    digest: Digest
+
+
+class JudgePublication(Record, frozen=True, tag="judge-publication"):
+    """What a drawn node committed to: whether it has all blobs, and a hash over them that only their bytes give."""
+
+    run: Id
+    publisher: AddressBytes
+    outcome: Outcome
+    answer: Digest
+    salt: Digest
+
+    def compute_commitment(self, voter: bytes) -> bytes:
+        """What `CommitPublication` carries: nobody else can commit to the same without knowing the answer."""
+        told = encode((self.run, self.publisher, self.outcome, self.answer, self.salt))
+        return hash_parts("publication-verdict", voter, told)
+
+
+FundingMessage = OpenExperiment | FundRun | PublishRun | CommitPublication | JudgePublication
+FUNDING_DUTIES = (CommitPublication, JudgePublication)

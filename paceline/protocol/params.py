@@ -175,6 +175,16 @@ class FundingParams(Record, kw_only=True, frozen=True):
 
     pause_blocks: int = 3_000
     """How long a run waits for more coins once its budget no longer covers a round; then it ends with what it reached."""
+    instalment_ppm: int = 200_000
+    """Share of what accepted updates earn that is the last instalment: paid once the run is published."""
+    publish_blocks: int = 6_000
+    """How long after its end a run may be published; then the last instalment returns to the training fund."""
+    publication_slots: int = 31
+    """Slots, drawn by weight, whose nodes fetch what is published; more than half of them decide."""
+    fetch_blocks: int = 240
+    """Time for them to fetch and to commit to what they found."""
+    reveal_blocks: int = 60
+    """Time for them to show it."""
 
 
 class PoolParams(Record, kw_only=True, frozen=True):

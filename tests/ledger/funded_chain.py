@@ -7,7 +7,7 @@ from chain_harness import PARAMS
 from governed_chain import GOVERNANCE, GovernedChain
 
 from paceline.base.hashing import hash_parts
-from paceline.ledger import training
+from paceline.ledger import publications, training
 from paceline.ledger.accounts import EXPERIMENTS, RUN_ESCROW, TRAINING_FUND
 from paceline.protocol import funding as f
 from paceline.protocol import messages as m
@@ -28,9 +28,14 @@ FUNDED = msgspec.structs.replace(
     duty_window_blocks=8,
     epoch_blocks=160,
     governance=msgspec.structs.replace(GOVERNANCE, experiment_epochs=64, method_epochs=64),
-    funding=msgspec.structs.replace(PARAMS.funding, pause_blocks=12),
+    funding=msgspec.structs.replace(
+        PARAMS.funding, pause_blocks=12, instalment_ppm=0, publish_blocks=60, fetch_blocks=12, reveal_blocks=8
+    ),
 )
-"""No coins are issued, so what everybody gets is what the run paid."""
+"""No coins are issued, so what everybody gets is what the run paid; no last instalment."""
+LAST = msgspec.structs.replace(FUNDED, funding=msgspec.structs.replace(FUNDED.funding, instalment_ppm=200_000))
+KEPT_BACK = UPDATE // 5
+ANSWER = b"a" * 32
 
 
 class FundedChain(GovernedChain):
@@ -38,6 +43,8 @@ class FundedChain(GovernedChain):
 
     def __init__(self, *, params=FUNDED, **options):
         super().__init__(params=params, **options)
+        self.send(self.user, m.Transfer(self.keys[0].address, 10**9))
+        self.block()
 
     def reserve(self, budget=10 * ROUND, units=10):
         """The number of an experiment that passed."""
@@ -102,6 +109,51 @@ class FundedChain(GovernedChain):
         self.commit(run_id)
         self.audit(run_id, **audits)
         self.report(run_id)
+
+    def end_run(self, run_id):
+        """Both rounds, all accepted."""
+        for _ in range(self.run_of(run_id).rounds):
+            self.play_round(run_id)
+        assert self.run_of(run_id).phase == training.PUBLISHING
+
+    def publication(self, run_id, **changes):
+        fields = {
+            "checkpoint": self.run_of(run_id).state_hash,
+            "code": METHOD.code_hash,
+            "recipe": b"r" * 32,
+            "log": b"l" * 32,
+            "licence": b"o" * 32,
+            "licence_name": "apache-2.0",
+        }
+        return f.PublishRun(run_id, **(fields | changes))
+
+    def publish(self, run_id, key=None, **changes):
+        """Up to where the drawn nodes fetch it."""
+        key = key or self.user
+        self.send(key, self.publication(run_id, **changes))
+        self.tick()
+        self.run_until(lambda: self.published(run_id, key).status == publications.FETCHING)
+        return key
+
+    def published(self, run_id, key):
+        return publications.PUBLICATIONS.get(self.state, run_id + key.address)
+
+    def check(self, run_id, publisher, says=lambda node: (m.ACCEPTED, ANSWER)):
+        """Drawn nodes commit and show what `says` tells of them, None for silence."""
+        drawn = [self.key_of(address) for address, _ in self.published(run_id, publisher).slots]
+        told = {key: says(key) for key in drawn}
+        verdicts = {
+            key: f.JudgePublication(run_id, publisher.address, *verdict, bytes(32))
+            for key, verdict in told.items()
+            if verdict is not None
+        }
+        for key, verdict in verdicts.items():
+            digest = verdict.compute_commitment(key.address)
+            self.send(key, f.CommitPublication(run_id, publisher.address, digest))
+        self.run_until(lambda: self.published(run_id, publisher).status == publications.REVEALING)
+        for key, verdict in verdicts.items():
+            self.send(key, verdict)
+        self.run_until(lambda: self.published(run_id, publisher) is None)
 
     def pools(self):
         """Nicoin in the fund, among reserved budgets, in the escrow of runs."""
