@@ -138,7 +138,9 @@ def _describe_publications(line: RunLine) -> Iterator[str]:
         yield f"  waits   {format_coins(line.withheld)} of its trainers, until it is published"
     for found in line.publications:
         told = f"{found.status} by {found.publisher}" if found.publisher else found.status
-        yield f"  made    {told}, {found.licence_name}; {found.fetched} of {found.drawn} drawn nodes told what they found"
+        yield f"  made    {told}, {found.licence_name}"
+        if found.drawn:
+            yield f"  found   by {found.fetched} of {found.drawn} drawn nodes so far"
         for name, digest in (
             ("checkpoint", found.checkpoint),
             ("code", found.code),
