@@ -211,11 +211,7 @@ class Application:
             or any(True for _ in channel_records.WATCHED.scan(state))
             or any(True for _ in suspicion.INQUIRIES.scan(state))
             or any(True for _ in publications.PUBLICATIONS.scan(state))
-            # Trainers at work need no blocks; what they send in the end brings the next one by itself.
-            or any(
-                run.phase not in {training.TRAINING, training.PAUSED, training.PUBLISHING, training.ENDED}
-                for _, run in training.RUNS.scan(state)
-            )
+            or any(run.phase not in training.QUIET for _, run in training.RUNS.scan(state))
         )
 
     def _open_block(self, height: int) -> State:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paceline.economy.supply import TOTAL_SUPPLY
 from paceline.economy.vesting import compute_vesting
-from paceline.ledger import grants, pools
+from paceline.ledger import grants, pools, shares
 from paceline.ledger.accounts import (
     ACCOUNTS,
     CREDIT_ESCROW,
@@ -78,6 +78,7 @@ def find_violations(state: State, params: NetworkParams) -> list[str]:
     ]
     found += pools.find_violations(state, params)
     found += grants.find_violations(state)
+    found += shares.find_violations(state)
     power = sum(node.voting_power for _, node in NODES.items(state))
     if power != params.power_total:
         found.append(f"voting powers add up to {power}, not {params.power_total}")

@@ -18,12 +18,14 @@ from paceline.ledger.state import State, Table
 from paceline.protocol.codec import Record
 from paceline.protocol.params import NetworkParams
 
+ID_BYTES = 16
+
 
 class Funding(Record, frozen=True, kw_only=True):
     """How a run is paid that its opener does not pay for. Units: nicoin."""
 
     experiment: int
-    """Number of the proposal that reserved its budget."""
+    """Number of the proposal that reserved its budget, 0 when participants pay."""
     code_hash: bytes
     audit_pay: int
     """What an auditor earns for one update that it judged."""
@@ -31,13 +33,16 @@ class Funding(Record, frozen=True, kw_only=True):
     """Share of an update's pay that is withheld until the run is published."""
     withheld: int = 0
     """All that is withheld so far."""
+    goal: int = 0
+    """Coins with which a run of participants begins; 0 when the network pays."""
+    fee_ppm: int = 0
+    """Part of later fees that its participants' shares split."""
 
 
 WITHHELD: Table[int] = Table("training/withheld", int)
 """By run and trainer: the last instalments, until somebody has published the run."""
 RELEASED: Table[int] = Table("training/released", int)
 """The same once they are in held pay, until the settlement."""
-ID_BYTES = 16
 
 
 def compute_update_pay(unit_price: int, micro_units: int) -> int:

@@ -25,6 +25,7 @@ from paceline.ledger import (
     nodes,
     prices,
     run_pay,
+    shares,
     task_pay,
     task_reports,
     traps,
@@ -112,6 +113,7 @@ def _collect_due(state: State, params: NetworkParams) -> tuple[dict[bytes, int],
         move_coins(state, HELD_PAY, TRAINING_FUND, pay.fund)
         for address, amount in ((worker, pay.worker), *pay.checkers):
             due[address] = due.get(address, 0) + amount
+    shares.pay_owed(state)
     return due, sum(pay.total for _, pay in drawn)
 
 

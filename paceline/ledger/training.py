@@ -14,7 +14,7 @@ from paceline.base.draws import derive_seed, draw_order, draw_sample
 from paceline.base.errors import InvalidTransaction
 from paceline.base.hashing import hash_parts
 from paceline.base.integers import compute_weighted_median
-from paceline.ledger import beacon, nodes, run_money
+from paceline.ledger import beacon, nodes, run_money, shares
 from paceline.ledger.accounts import HELD_PAY, RUN_ESCROW, move_coins
 from paceline.ledger.disputes import Vote, compute_majority, get_outcomes, has_voted
 from paceline.ledger.run_money import Funding
@@ -24,7 +24,8 @@ from paceline.protocol.messages import ACCEPTED, REJECTED, UNDECIDED, CommitUpda
 from paceline.protocol.openings import OpenRun
 from paceline.protocol.params import NetworkParams
 
-JOINING, TRAINING, DRAWING, AUDITING, REPORTING, PAUSED, PUBLISHING, ENDED = (
+GATHERING, JOINING, TRAINING, DRAWING, AUDITING, REPORTING, PAUSED, PUBLISHING, ENDED = (
+    "gathering",
     "joining",
     "training",
     "drawing",
@@ -35,6 +36,10 @@ JOINING, TRAINING, DRAWING, AUDITING, REPORTING, PAUSED, PUBLISHING, ENDED = (
     "ended",
 )
 ID_BYTES = 16
+
+
+QUIET = (GATHERING, TRAINING, PAUSED, PUBLISHING, ENDED)
+"""Phases that wait for somebody's message, or for nothing: what is sent brings the next block by itself."""
 
 
 class Run(Record, frozen=True, kw_only=True):
@@ -238,7 +243,9 @@ def end_block(state: State, params: NetworkParams, epoch: int) -> None:
     for key, _ in DISPUTES.items(state):
         _decide_dispute(state, key, epoch)
     for run_id, run in RUNS.items(state):
-        if run.phase == JOINING:
+        if run.phase == GATHERING:
+            _leave_gathering(state, params, run_id, run)
+        elif run.phase == JOINING:
             _leave_joining(state, params, run_id, run)
         elif run.phase == TRAINING:
             _leave_training(state, run_id, run)
@@ -250,6 +257,15 @@ def end_block(state: State, params: NetworkParams, epoch: int) -> None:
             _leave_reporting(state, params, run_id, run)
         elif run.phase == PAUSED:
             _leave_pause(state, params, run_id, run)
+
+
+def _leave_gathering(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
+    assert run.funding is not None
+    if run.budget >= run.funding.goal:
+        run = msgspec.structs.replace(run, beacon_round=beacon.request_round(state))
+        _enter(state, run_id, run, JOINING, state.height + params.join_blocks)
+    elif state.height >= run.deadline:
+        _end_run(state, params, run_id, run)
 
 
 def _leave_joining(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
@@ -378,6 +394,8 @@ def _end_run(state: State, params: NetworkParams, run_id: bytes, run: Run) -> No
     phase, deadline = ENDED, 0
     if run.funding is None:
         move_coins(state, RUN_ESCROW, run.owner, run.budget)
+    elif run.funding.goal:
+        shares.close_run(state, run_id, run.funding.fee_ppm, run.budget)
     else:
         run_money.return_rest(state, run.budget)
         if run.funding.withheld:

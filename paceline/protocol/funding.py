@@ -14,7 +14,10 @@ from msgspec import Meta
 from paceline.base.hashing import hash_parts
 from paceline.protocol.codec import Record, encode
 from paceline.protocol.fields import AddressBytes, Amount, Digest, Id, Name, Outcome
+from paceline.protocol.proposals import MAX_UPDATE_UNITS
 
+MAX_FEE_PPM = 200_000
+"""A fifth of fees: hosts earn most of what is paid, or nobody serves the model."""
 OPEN_LICENCES = (
     "agpl-3.0", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0", "gpl-3.0",
     "lgpl-3.0", "mit", "mpl-2.0", "odc-by-1.0", "openmdw-1.0", "unlicense",
@@ -40,6 +43,31 @@ class FundRun(Record, frozen=True, tag="fund-run"):
 
     run: Id
     amount: Amount
+
+
+class OpenSharedRun(Record, frozen=True, tag="open-shared-run"):
+    """Open a run that its participants pay for: coins are gathered first, shares of later fees are theirs at its close."""
+
+    plan: Annotated[bytes, Meta(max_length=4096)]
+    data_hash: Digest
+    state_hash: Digest
+    rounds: Annotated[int, Meta(ge=1, le=10_000)]
+    trainers: Annotated[int, Meta(ge=1, le=64)]
+    segments: Annotated[int, Meta(ge=1, le=1_000)]
+    micro_units: Annotated[int, Meta(ge=1, le=MAX_UPDATE_UNITS)]
+    """Millionths of a unit of compute of one update."""
+    goal: Amount
+    """Coins with which it begins."""
+    fee_ppm: Annotated[int, Meta(ge=1, le=MAX_FEE_PPM)]
+    """Part of later fees for its models that the shares split."""
+
+
+class TransferShares(Record, frozen=True, tag="transfer-shares"):
+    """Hand millionths of a run's shares to another account."""
+
+    run: Id
+    to: AddressBytes
+    ppm: Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
 class PublishRun(Record, frozen=True, tag="publish-run"):
@@ -78,5 +106,7 @@ class JudgePublication(Record, frozen=True, tag="judge-publication"):
         return hash_parts("publication-verdict", voter, told)
 
 
-FundingMessage = OpenExperiment | FundRun | PublishRun | CommitPublication | JudgePublication
+FundingMessage = (
+    OpenExperiment | FundRun | OpenSharedRun | TransferShares | PublishRun | CommitPublication | JudgePublication
+)
 FUNDING_DUTIES = (CommitPublication, JudgePublication)

@@ -175,6 +175,8 @@ class FundingParams(Record, kw_only=True, frozen=True):
 
     pause_blocks: int = 3_000
     """How long a run waits for more coins once its budget no longer covers a round; then it ends with what it reached."""
+    gather_blocks: int = 6_000
+    """How long a run waits for its participants' coins before it begins; without all of them they return."""
     instalment_ppm: int = 200_000
     """Share of what accepted updates earn that is the last instalment: paid once the run is published."""
     publish_blocks: int = 6_000

@@ -44,6 +44,8 @@ class ModelEntry(Record, frozen=True, kw_only=True):
     """One for each precision that it is offered in."""
     micro_units: Annotated[int, Meta(ge=1, le=MAX_MICRO_UNITS)]
     """Millionths of a unit of compute per token."""
+    run: Annotated[bytes, Meta(max_length=16)] = b""
+    """The run whose shares split a part of its fees, empty for a model without shares."""
 
 
 class ChangeParameter(Record, frozen=True, tag="parameter"):
