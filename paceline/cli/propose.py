@@ -58,6 +58,8 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     million_params: int
     micro_units: int
     memory_mib: dict[str, int]
+    run: str = ""
+    """Hex digits of the run whose shares split a part of its fees."""
 
 
 @propose_app.command("parameter")
@@ -258,6 +260,7 @@ def read_model_file(path: Path) -> p.ModelEntry:
         million_params=described.million_params,
         memory=tuple(p.Memory(name, described.memory_mib[name]) for name in sorted(described.memory_mib)),
         micro_units=described.micro_units,
+        run=parse_hex(described.run, 16, "run") if described.run else b"",
     )
 
 

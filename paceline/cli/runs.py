@@ -1,4 +1,4 @@
-"""`paceline run`: training runs that the network pays for, from the reserved budget to the last instalment. Parses and wires."""
+"""`paceline run`: training runs that the network or participants pay for, from the budget to instalments and shares. Parses and wires."""
 
 from __future__ import annotations
 
@@ -56,11 +56,53 @@ def fund_run(
     yes: Yes = False,
     home: HomeOption = None,
 ) -> None:
-    """Add coins to a run; a paused one goes on. What is left of them goes to the training fund."""
+    """Put coins into a run. In one of participants they buy shares; else what is left of them is the training fund's."""
     from paceline.cli.run_orders import Order, add_coins  # noqa: PLC0415 - loads the node
 
     order = Order(home=home or get_default_home(), author=author, dry_run=dry_run, yes=yes)
     run_command(lambda: add_coins(order, run, coins))
+
+
+@run_app.command("gather")
+def gather_run(
+    *,
+    plan: Annotated[Path, typer.Option(help="File with the run's plan, up to 4,096 bytes.")],
+    goal: Annotated[str, typer.Option(help="Coins with which it begins; without all of them they return.")],
+    fee_ppm: Annotated[int, typer.Option(min=1, max=200_000, help="Millionths of later fees that the shares split.")],
+    units: Annotated[str, typer.Option(help="Units of compute of one update.")] = "1",
+    trainers: Annotated[int, typer.Option(min=1, max=64, help="Seats.")] = 3,
+    data: Annotated[Path | None, typer.Option(help="The data, to be kept here for whoever trains.")] = None,
+    author: From = "user",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    home: HomeOption = None,
+) -> None:
+    """Open a run that participants pay for by `run fund`; at its close they get shares of later fees."""
+    from paceline.cli.run_orders import Gathering, Order, gather  # noqa: PLC0415 - loads the node
+
+    order = Order(home=home or get_default_home(), author=author, dry_run=dry_run, yes=yes)
+    wanted = Gathering(plan=plan, data=data, trainers=trainers, goal=goal, units=units, fee_ppm=fee_ppm)
+    run_command(lambda: gather(order, wanted))
+
+
+@run_app.command("transfer")
+def transfer(
+    *,
+    run: Run,
+    account: Annotated[
+        str, typer.Argument(help="Who gets them: 40 hex digits, a contact, a name of this home, a node.")
+    ],
+    ppm: Annotated[int, typer.Argument(min=1, max=1_000_000, help="How many of the 1,000,000 shares.")],
+    author: From = "user",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    home: HomeOption = None,
+) -> None:
+    """Hand shares of a run to another account."""
+    from paceline.cli.run_orders import Order, transfer_shares  # noqa: PLC0415 - loads the node
+
+    order = Order(home=home or get_default_home(), author=author, dry_run=dry_run, yes=yes)
+    run_command(lambda: transfer_shares(order, run, account, ppm))
 
 
 @run_app.command("publish")

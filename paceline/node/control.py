@@ -28,7 +28,7 @@ from paceline.node.chains.accounts import build_account
 from paceline.node.chains.economy import build_economy_status, build_reward
 from paceline.node.chains.pools import Side, build_pool_status, build_quote
 from paceline.node.chains.proposals import build_governance_status
-from paceline.node.chains.runs import RunShape, ShapeOrder, build_runs_status, get_voted_plan
+from paceline.node.chains.runs import RunShape, ShapeOrder, build_runs_status, find_plan
 from paceline.node.chains.trial import try_draft, try_transaction
 from paceline.node.chains.upgrades import build_upgrade_status
 from paceline.node.context import Context
@@ -314,7 +314,7 @@ class Control:
     async def _run_shape(self, request: Request) -> object:
         """The first state of a voted plan, made and kept here."""
         order = msgspec.json.decode(await request.body(), type=ShapeOrder)
-        plan = get_voted_plan(self._context.chain.read(), order.experiment)
+        plan = find_plan(self._context.chain.read(), order)
         state = await self._context.threads.run("check", build_initial_state, plan)
         return RunShape(
             state_hash=self._context.blobs.put(state).hex(),

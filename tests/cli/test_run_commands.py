@@ -16,7 +16,7 @@ from paceline.cli.main import app
 from paceline.cli.propose import read_units
 from paceline.ledger import publications, training
 from paceline.node.chains.accounts import build_account
-from paceline.node.chains.runs import RunShape, build_runs_status, get_voted_plan
+from paceline.node.chains.runs import RunShape, build_runs_status, find_plan
 from paceline.node.chains.trial import try_transaction
 from paceline.node.control import Sent
 from paceline.protocol import proposals as p
@@ -44,7 +44,7 @@ class FakeNode:
             self.kept.append(body)
             return {}
         if path == "/run/shape":
-            plan = get_voted_plan(self.chain.state, body.experiment)
+            plan = find_plan(self.chain.state, body)
             return RunShape(
                 state_hash="00" * 32, data_hash=plan.data_hash.hex(), rounds=plan.rounds, segments=plan.segment_count
             )
@@ -86,6 +86,9 @@ def node(chain, monkeypatch, tmp_path):
         path=tmp_path,
     )
     monkeypatch.setattr(run_orders, "Home", lambda _: home)
+    monkeypatch.setattr(
+        run_orders, "find_account", lambda home, text, what: SimpleNamespace(address=bytes.fromhex(text))
+    )
     monkeypatch.setattr(run_orders, "open_control", open_control)
     monkeypatch.setattr(run_orders, "find_standing", lambda home, ask, read: ask(node))
     assert signing.account_names(home) == ["user", "other"]
@@ -155,6 +158,35 @@ def test_a_run_is_published_by_files(chain, node, tmp_path):
     assert code == 2 and "is not the code that was approved" in told
 
 
+def test_participants_gather_and_hand_shares_on(chain, node, tmp_path):
+    plan = tmp_path / "plan"
+    plan.write_bytes(encode_plan(VOTED))
+    words = ("gather", "--plan", plan, *write(tmp_path, data=DATA), "--goal", "0.06 icon", "--fee-ppm", 100_000)
+    code, told = run(*words, "--units", "10", "--dry-run")
+    assert code == 0 and "Nothing was sent." in told, told
+    code, told = run(*words, "--units", "10", "--yes")
+    assert code == 0 and node.kept == [DATA], told
+    [(run_id, _)] = training.RUNS.items(chain.state)
+    for author, coins in (("user", "0.036 icon"), ("other", "0.024 icon")):
+        code, told = run("fund", run_id.hex()[:4], coins, "--from", author, "--yes")
+        assert code == 0, told
+    told = run("list")[1]
+    assert "paid by participants, who gather 60 micoin" in told and "has put in 24 micoin" in told, told
+    assert all(len(line) <= 80 for line in told.splitlines()), told
+    chain.join(run_id)
+    chain.play_round(run_id)
+    chain.wait(run_id, training.PAUSED)
+    chain.wait(run_id, training.ENDED)
+    receiver = "ab" * 20
+    code, told = run("transfer", run_id.hex()[:4], receiver, 600_001, "--yes")
+    assert code == 2 and "over-shares" in told
+    code, told = run("transfer", run_id.hex()[:4], receiver, 600_000, "--yes")
+    assert code == 0 and f"600,000 of 1,000,000 of the run {run_id.hex()} to {receiver}" in told, told
+    told = run("list")[1]
+    assert f"{receiver}  600,000 of 1,000,000" in told and "split 10 % of later fees" in told
+    assert all(len(line) <= 80 for line in told.splitlines()), told
+
+
 def test_invalid_orders(chain, node, tmp_path):
     number = chain.reserve_plan(data_hash=b"d" * 32)
     assert "names other data" in run("open", number)[1]
@@ -167,6 +199,9 @@ def test_invalid_orders(chain, node, tmp_path):
     assert "--from nobody: this home has user, other" in run("open", good, "--from", "nobody")[1]
     assert "none of the kept runs begins with 'ab': none" in run("fund", "ab", "1 icon")[1]
     assert "at least 1 nicoin" in run("fund", "ab", "0 icon")[1]
+    words = ("gather", *write(tmp_path, plan=b"no plan"), "--goal", "1 icon", "--fee-ppm", 1)
+    assert "the plan cannot be trained" in run(*words)[1]
+    assert run("gather", *write(tmp_path, plan=b"x"), "--goal", "1 icon", "--fee-ppm", 200_001)[0] == 2
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "nan", "0.0000001", "1e30"])

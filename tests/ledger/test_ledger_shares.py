@@ -7,7 +7,6 @@ import random
 import msgspec
 import pytest
 from chain_harness import MODEL
-from channel_setup import Account
 from funded_chain import DATA, FUNDED, PLAN, ROUND, SEGMENTS, START, TRAINERS, FundedChain
 from governed_chain import ENTRY, FUND, submit
 
@@ -15,6 +14,7 @@ from paceline.base.errors import InvalidTransaction
 from paceline.base.integers import PPM, split_proportionally
 from paceline.ledger import model_registry, shares, task_pay, training
 from paceline.ledger.accounts import HELD_PAY, POOLS, RESERVE, RUN_ESCROW, TRAINING_FUND, get_account, move_coins
+from paceline.ledger.channel_records import CHANNELS, SETTLED, Channel
 from paceline.ledger.invariants import find_violations
 from paceline.ledger.shares import CONTRIBUTIONS, FEES, SHARES, Room
 from paceline.ledger.tasks import FINAL, TASKS
@@ -194,10 +194,6 @@ def test_a_part_of_every_later_fee_is_split_and_the_rest_is_shared_as_always():
     executor = chain.first_executor(session, 0)
     chain.send(executor, m.SubmitReceipts((chain.receipt(session, 0, executor),)))
     chain.tick()
-    account = Account(chain)
-    account.serve(3)
-    chain.send(account.executor, account.claim())
-    chain.run_until(lambda: account.record.status != "open")
     state = chain.state
     holders = (chain.user.address, chain.other.address)
     before = {address: get_account(state, address).balance for address in holders}
@@ -218,7 +214,23 @@ def test_channels_owe_their_part_too(closed):
     chain, run_id = closed
     state = chain.state
     enter(chain, state, run_id, name="made")
-    assert shares.take_part(state, "made", 1_005) == 100
+    settled = Channel(
+        owner=chain.user.address,
+        owner_key=chain.user.public_key,
+        relay=chain.keys[0].address,
+        model="made",
+        token_price=1,
+        deposit=1_005,
+        left=0,
+        status=SETTLED,
+        round_index=0,
+        expires_at=1,
+        executor=chain.keys[1].address,
+        held=1_005,
+    )
+    CHANNELS.put(state, b"c" * 16, settled)
+    [(_, pay)] = task_pay.collect_pay(state, PARAMS)
+    assert (pay.fund, pay.worker, pay.total) == (201, 704, 905)
     assert shares.take_part(state, "made", 7) == 0
     assert shares.take_part(state, "unknown", 10**9) == 0
     model_registry.add_entry(state, msgspec.structs.replace(ENTRY, name="old"))

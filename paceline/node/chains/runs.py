@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from paceline.base.errors import ConfigError, InvalidClaim
-from paceline.ledger import experiments, publications, training
+from paceline.ledger import experiments, publications, shares, training
 from paceline.ledger.publications import Publication
 from paceline.ledger.state import State
 from paceline.ledger.training import Run
@@ -35,6 +35,16 @@ class PublicationLine(msgspec.Struct, frozen=True, kw_only=True):
     drawn: int
 
 
+class ShareLine(msgspec.Struct, frozen=True, kw_only=True):
+    """Who has put so much into a run of participants, or holds so much of its table."""
+
+    holder: str
+    paid: int
+    """Nicoin, while the run goes on."""
+    ppm: int
+    """Millionths, once it is over."""
+
+
 class RunLine(msgspec.Struct, frozen=True, kw_only=True):
     """One run. `experiment` is the proposal that reserved its budget, 0 when its owner paid; amounts in nicoin."""
 
@@ -56,6 +66,11 @@ class RunLine(msgspec.Struct, frozen=True, kw_only=True):
     withheld: int
     """The last instalments of its trainers, until it is published."""
     publications: list[PublicationLine]
+    goal: int
+    """Coins with which a run of participants begins; 0 for any other."""
+    fee_ppm: int
+    """Part of later fees for its models that the shares split."""
+    shares: list[ShareLine]
 
 
 class RunsStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,9 +82,10 @@ class RunsStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShapeOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Number of the proposal that reserved an experiment's budget."""
+    """A plan in hex digits, or the number of the proposal that reserved an experiment's budget."""
 
-    experiment: int
+    experiment: int = 0
+    plan: str = ""
 
 
 class RunShape(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +105,16 @@ def build_runs_status(state: State) -> RunsStatus:
         runs=[_show_run(state, run_id, run) for run_id, run in runs],
         experiments=[show_experiment(state, key, found) for key, found in experiments.RESERVED.items(state)],
     )
+
+
+def find_plan(state: State, order: ShapeOrder) -> TrainingPlan:
+    """The plan that is asked for. Errors: ConfigError when it is none, or no such experiment waits for its run."""
+    if not order.plan:
+        return get_voted_plan(state, order.experiment)
+    try:
+        return decode_plan(bytes.fromhex(order.plan))
+    except (InvalidClaim, ValueError) as problem:
+        raise ConfigError(f"the plan cannot be trained: {problem}") from None
 
 
 def get_voted_plan(state: State, number: int) -> TrainingPlan:
@@ -123,7 +149,18 @@ def _show_run(state: State, run_id: bytes, run: Run) -> RunLine:
         code_hash=run.funding.code_hash.hex() if run.funding else "",
         withheld=run.funding.withheld if run.funding else 0,
         publications=_show_publications(state, run_id),
+        goal=run.funding.goal if run.funding else 0,
+        fee_ppm=run.funding.fee_ppm if run.funding else 0,
+        shares=_show_shares(state, run_id),
     )
+
+
+def _show_shares(state: State, run_id: bytes) -> list[ShareLine]:
+    paid, held = shares.get_contributions(state, run_id), shares.get_shares(state, run_id)
+    return [
+        ShareLine(holder=name_account(state, address), paid=paid.get(address, 0), ppm=held.get(address, 0))
+        for address in sorted({*paid, *held})
+    ]
 
 
 def _show_publications(state: State, run_id: bytes) -> list[PublicationLine]:

@@ -113,7 +113,7 @@ class TrainerRole:
                     self._context.blobs.delete(digest)
 
     async def _join(self, run_id: bytes, run: Run) -> None:
-        # Whose money it is decides: an owner may go on from any state, the network's coins train the plan that was voted on.
+        # Whose money it is decides: an owner may go on from any state, other people's coins train the plan that they saw.
         if run.funding is not None and await self._build_first_hash(run) != run.state_hash:
             LOG.warning("run %s does not begin with the state of its plan", run_id.hex())
             self._refused.add(run_id)
