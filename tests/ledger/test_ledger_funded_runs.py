@@ -8,6 +8,7 @@ from chain_harness import get_wealth
 from funded_chain import AUDIT, DATA, FUNDED, METHOD, PLAN, ROUND, START, UPDATE, FundedChain
 from governed_chain import FUND
 
+from paceline.base.errors import InvalidTransaction
 from paceline.economy.pay import compute_audited_pay
 from paceline.ledger import experiments, nodes, prices, run_pay, training
 from paceline.ledger.accounts import HELD_PAY, RUN_ESCROW, TRAINING_FUND, get_account, move_coins
@@ -92,6 +93,7 @@ def test_silent_and_undecided_auditors_earn_nothing(chain):
     assert updates[first].audited == () and updates[first].outcome == m.REJECTED
     assert sorted(updates[chain.keys[1].address].audited) == sorted([silent, undecided])
     assert chain.run_of(run_id).budget == 10 * ROUND - ROUND + UPDATE + 2 * AUDIT
+    assert first not in dict(run_pay.collect_pay(chain.state, FUNDED))
 
 
 def dispute(chain, run_id, ruled):
@@ -196,6 +198,28 @@ def test_invalid_additions(chain):
     assert chain.refuse(chain.other, f.FundRun(run_id, 0)) == "zero-amount"
     funded = chain.open(chain.reserve())
     assert chain.refuse(chain.other, f.FundRun(funded, 10**18)) == "over-balance"
+
+
+def test_invalid_messages_of_a_round(chain):
+    run_id = chain.open(chain.reserve(), trainers=2)
+    assert chain.refuse(chain.user, m.JoinRun(run_id)) == "not-a-node"
+    state = chain.state
+    with pytest.raises(InvalidTransaction, match="only nodes that stay"):
+        training.apply_join(state, chain.user.address, m.JoinRun(run_id))
+    joins = [
+        chain.application.deliver(state, chain.sign(chain.keys[index], m.JoinRun(run_id))).code for index in range(3)
+    ]
+    assert joins == ["ok", "ok", "no-seat"]
+    verdict = m.JudgeUpdate(run_id, 0, chain.keys[0].address, m.Verdict(m.ACCEPTED, "", ()))
+    assert chain.refuse(chain.keys[3], verdict) == "nothing-to-judge"
+    training.RUNS.put(state, run_id, msgspec.structs.replace(chain.run_of(run_id), phase=training.REPORTING))
+    report = m.ReportState(run_id, 0, START, 1)
+    with pytest.raises(InvalidTransaction, match="only nodes with weight"):
+        training.apply_report(state, chain.user.address, report)
+    training.apply_report(state, chain.keys[0].address, report)
+    with pytest.raises(InvalidTransaction, match="one report"):
+        training.apply_report(state, chain.keys[0].address, report)
+    assert training.get_round_start(state, run_id, 0) is None
 
 
 def test_the_invariants_see_an_escrow_that_does_not_add_up(chain):
