@@ -163,8 +163,11 @@ def _summarise(action: p.Action) -> str:
             told = f"grant of {format_coins(amount)} of the training fund to {to.hex()}"
         case p.ApproveMethod(_, locator):
             told = f"method {locator}"
-        case p.FundExperiment(method, _, _, budget):
-            told = f"experiment by the method of proposal {method} for {format_coins(budget)} of the training fund"
+        case p.FundExperiment(method, _, _, budget, micro_units):
+            told = (
+                f"experiment by the method of proposal {method} for {format_coins(budget)} of the training fund, "
+                f"{micro_units / 1_000_000:,g} units of compute an update"
+            )
         case p.SetUpgrade(name, height):
             told = f"upgrade {name} at height {height:,}"
     return told

@@ -25,6 +25,7 @@ from paceline.cli.pool import pool_app
 from paceline.cli.propose import proposals, propose_app, vote
 from paceline.cli.quotes import quotes, vote_quote
 from paceline.cli.race import race_app
+from paceline.cli.runs import run_app
 from paceline.cli.state import state_app
 from paceline.cli.train import train_app
 from paceline.cli.tx import tx_app
@@ -48,6 +49,7 @@ app.add_typer(credits_app, name="credits")
 app.add_typer(econ_app, name="econ")
 app.add_typer(cost_app, name="cost")
 app.add_typer(train_app, name="train")
+app.add_typer(run_app, name="run")
 app.add_typer(api_key_app, name="api-key")
 app.add_typer(state_app, name="state")
 app.add_typer(propose_app, name="propose")

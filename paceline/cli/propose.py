@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated
 
@@ -57,6 +58,8 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     million_params: int
     micro_units: int
     memory_mib: dict[str, int]
+    run: str = ""
+    """Hex digits of the run whose shares split a part of its fees."""
 
 
 @propose_app.command("parameter")
@@ -147,6 +150,12 @@ def propose_experiment(
     data: Annotated[str, typer.Option("--data", help="Hash of the data: 64 hex digits.")],
     plan: Annotated[Path, typer.Option("--plan", help="File with the run's plan, up to 4,096 bytes.")],
     budget: Annotated[str, typer.Option("--budget", help="Coins of the training fund that are reserved for it.")],
+    units: Annotated[
+        str,
+        typer.Option(
+            "--units", help="Units of compute of one update; training a token takes about three of an answer's."
+        ),
+    ] = "1",
     title: Title,
     text: Text = "",
     author: Author = "user",
@@ -159,7 +168,8 @@ def propose_experiment(
 
     def run() -> None:
         amount, digest = read_amount(budget, "--budget"), parse_hex(data, 32, "--data")
-        _propose(options, p.FundExperiment(method, digest, read_file(plan, p.MAX_PLAN_BYTES), amount))
+        wanted = p.FundExperiment(method, digest, read_file(plan, p.MAX_PLAN_BYTES), amount, read_units(units))
+        _propose(options, wanted)
 
     run_command(run)
 
@@ -250,6 +260,7 @@ def read_model_file(path: Path) -> p.ModelEntry:
         million_params=described.million_params,
         memory=tuple(p.Memory(name, described.memory_mib[name]) for name in sorted(described.memory_mib)),
         micro_units=described.micro_units,
+        run=parse_hex(described.run, 16, "run") if described.run else b"",
     )
 
 
@@ -270,6 +281,18 @@ def parse_hex(text: str, size: int, what: str) -> bytes:
     if not re.fullmatch(f"[0-9a-fA-F]{{{2 * size}}}", text):
         raise ConfigError(f"{what} must be {2 * size} hex digits")
     return bytes.fromhex(text)
+
+
+def read_units(text: str) -> int:
+    """Millionths of a unit of compute. Errors: ConfigError for what is no number above 0 with up to six digits after the point."""
+    try:
+        micro_units = Decimal(text) * 1_000_000
+        whole = micro_units.is_finite() and micro_units == int(micro_units)
+    except InvalidOperation:
+        whole, micro_units = False, Decimal(0)
+    if not whole or not 0 < micro_units <= p.MAX_UPDATE_UNITS:
+        raise ConfigError(f"--units: {text!r} is no number above 0 with up to six digits after the point")
+    return int(micro_units)
 
 
 def read_amount(text: str, what: str) -> int:

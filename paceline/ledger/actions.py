@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from paceline.base.errors import InvalidTransaction
 from paceline.economy.ballots import MORE_THAN_A_THIRD, MORE_THAN_TWO_THIRDS
-from paceline.ledger import clock, experiments, model_registry, parameters, upgrades
+from paceline.ledger import clock, experiments, model_registry, parameters, shares, upgrades
 from paceline.ledger.accounts import POOLS, TRAINING_FUND, move_coins
 from paceline.ledger.state import State
 from paceline.protocol import proposals as p
@@ -47,6 +47,7 @@ def require_action(state: State, params: NetworkParams, author: bytes, action: p
             parameters.require_change(params, action.name, action.value, state.height)
         case p.EnterModel():
             model_registry.require_entry(action.entry)
+            shares.require_entry(state, action.entry)
         case p.PayGrant():
             if action.to in POOLS.values():
                 raise InvalidTransaction("pool-address", "pools take coins by their own rules only")
@@ -71,6 +72,7 @@ def execute_action(state: State, params: NetworkParams, motion: Motion) -> None:
             parameters.require_change(params, name, value, state.height)
             parameters.set_value(state, name, value)
         case p.EnterModel(entry):
+            shares.require_entry(state, entry)
             model_registry.add_entry(state, entry)
         case p.PayGrant(to, amount):
             experiments.require_in_fund(state, amount)

@@ -30,6 +30,7 @@ from paceline.ledger import (
     nodes,
     parameters,
     pools,
+    publications,
     race,
     registration,
     sessions,
@@ -209,8 +210,8 @@ class Application:
             or any(True for _ in sessions.DRAWING.scan(state))
             or any(True for _ in channel_records.WATCHED.scan(state))
             or any(True for _ in suspicion.INQUIRIES.scan(state))
-            # Trainers at work need no blocks; what they send in the end brings the next one by itself.
-            or any(run.phase not in {training.TRAINING, training.ENDED} for _, run in training.RUNS.scan(state))
+            or any(True for _ in publications.PUBLICATIONS.scan(state))
+            or any(run.phase not in training.QUIET for _, run in training.RUNS.scan(state))
         )
 
     def _open_block(self, height: int) -> State:
@@ -239,6 +240,7 @@ class Application:
         checks.end_block(state, self.params, epoch)
         inquiries.end_block(state, self.params, epoch)
         training.end_block(state, self.params, epoch)
+        publications.end_block(state, self.params)
         if clock.is_last(self.params, state.height):
             settlement.settle_epoch(state, self.params, epoch)
             registration.remove_left(state, epoch)

@@ -204,6 +204,7 @@ def _add_task(state: State, channel_id: bytes, channel: Channel, leaf: Leaf, hit
         status=DRAWING,
         round_index=beacon.request_round(state),
         slots=hits,
+        model=channel.model,
     )
     TASKS.put(state, task_id, task)
     OPEN_TASKS.put(state, task_id, 0)

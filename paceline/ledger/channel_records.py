@@ -13,7 +13,7 @@ import msgspec
 from paceline.base.draws import derive_seed, draw_below
 from paceline.base.hashing import hash_parts
 from paceline.economy.pay import Pay, compute_pay
-from paceline.ledger import nodes
+from paceline.ledger import nodes, shares
 from paceline.ledger.accounts import HELD_PAY, SESSION_ESCROW, move_coins
 from paceline.ledger.sessions import ID_BYTES
 from paceline.ledger.state import State, Table
@@ -110,7 +110,8 @@ def collect_pay(state: State, params: NetworkParams) -> list[tuple[bytes, Pay]]:
     found = []
     for channel_id, channel in CHANNELS.items(state):
         if channel.status == SETTLED:
-            found.append((channel.executor, compute_pay(channel.held, (), params.fund_ppm)))
+            part = shares.take_part(state, channel.model, channel.held)
+            found.append((channel.executor, compute_pay(channel.held, (), params.fund_ppm, part)))
             _forget(state, channel_id, channel)
     return found
 

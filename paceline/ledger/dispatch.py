@@ -18,9 +18,11 @@ from paceline.ledger import (
     inquiries,
     liquidity,
     marked,
+    network_runs,
     nodes,
     prices,
     proposals,
+    publications,
     quotes,
     race,
     race_checks,
@@ -28,6 +30,7 @@ from paceline.ledger import (
     race_reviews,
     registration,
     sessions,
+    shares,
     task_reports,
     tasks,
     training,
@@ -40,6 +43,7 @@ from paceline.ledger.state import State
 from paceline.protocol import bridge as b
 from paceline.protocol import channels as c
 from paceline.protocol import credits as k
+from paceline.protocol import funding as f
 from paceline.protocol import messages as m
 from paceline.protocol import pools as p
 from paceline.protocol.dummies import RevealDummies, SubmitMarked
@@ -60,7 +64,9 @@ def execute_message(state: State, params: NetworkParams, chain_id: str, admitted
         return
     if _execute_on_proposals(state, params, admitted) or _execute_on_pools(state, params, admitted):
         return
-    if not _execute_on_openings(state, params, admitted) and not _execute_on_grants(state, admitted):
+    if _execute_on_openings(state, params, admitted) or _execute_on_funding(state, params, admitted):
+        return
+    if not _execute_on_grants(state, admitted):
         _execute_on_work(state, params, chain_id, admitted)
 
 
@@ -148,6 +154,29 @@ def _execute_on_openings(state: State, params: NetworkParams, admitted: Admitted
             unit_price = compute_credits.take_for(state, sender, message)
             _open(state, params, admitted, message.opening)
             compute_credits.keep_price(state, sender, admitted.transaction_hash, message, unit_price)
+        case _:
+            return False
+    return True
+
+
+def _execute_on_funding(state: State, params: NetworkParams, admitted: Admitted) -> bool:
+    """Messages on runs that their opener does not pay for; False for any other."""
+    sender, digest, message = admitted.sender, admitted.transaction_hash, admitted.body.message
+    match message:
+        case f.OpenExperiment():
+            network_runs.apply_open(state, params, sender, digest, message)
+        case f.OpenSharedRun():
+            network_runs.apply_open_shared(state, params, sender, digest, message)
+        case f.TransferShares():
+            shares.apply_transfer(state, sender, message)
+        case f.FundRun():
+            network_runs.apply_fund(state, params, sender, message)
+        case f.PublishRun():
+            publications.apply_publish(state, sender, message)
+        case f.CommitPublication():
+            publications.apply_commitment(state, sender, message)
+        case f.JudgePublication():
+            publications.apply_verdict(state, sender, message)
         case _:
             return False
     return True

@@ -36,6 +36,10 @@ class Experiment(Record, frozen=True, kw_only=True):
     """Number of the proposal that approved its method."""
     data_hash: bytes
     plan: bytes
+    micro_units: int
+    """Millionths of a unit of compute that an update stands for."""
+    code_hash: bytes
+    """Of its method, which may be forgotten earlier."""
     reserved: int
     """Nicoin of its budget in the pool of experiments."""
     until: int
@@ -97,11 +101,28 @@ def reserve_budget(
         method=action.method,
         data_hash=action.data_hash,
         plan=action.plan,
+        micro_units=action.micro_units,
+        code_hash=method.code_hash,
         reserved=action.budget,
         until=epoch + params.governance.experiment_epochs,
     )
     RESERVED.put(state, number.to_bytes(8, "big"), experiment)
     state.emit("experiment", proposal=number, author=author.hex(), reserved=action.budget)
+
+
+def take_reserved(state: State, number: int, author: bytes, to: bytes) -> Experiment:
+    """Move a waiting budget to where its run is paid from, once, for the account that it was voted to.
+
+    Errors: InvalidTransaction unknown-experiment, not-your-experiment.
+    """
+    experiment = get_experiment(state, number)
+    if experiment is None:
+        raise InvalidTransaction("unknown-experiment", f"no budget of proposal {number} waits for a run")
+    if experiment.author != author:
+        raise InvalidTransaction("not-your-experiment", f"the experiment of proposal {number} is another account's")
+    move_coins(state, EXPERIMENTS, to, experiment.reserved)
+    RESERVED.delete(state, number.to_bytes(8, "big"))
+    return experiment
 
 
 def end_epoch(state: State, epoch: int) -> None:

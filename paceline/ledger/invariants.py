@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paceline.economy.supply import TOTAL_SUPPLY
 from paceline.economy.vesting import compute_vesting
-from paceline.ledger import grants, pools
+from paceline.ledger import grants, pools, shares
 from paceline.ledger.accounts import (
     ACCOUNTS,
     CREDIT_ESCROW,
@@ -27,6 +27,7 @@ from paceline.ledger.nodes import NODES
 from paceline.ledger.proposals import compute_deposits
 from paceline.ledger.race_checks import get_accusations
 from paceline.ledger.race_reviews import get_report_accusations
+from paceline.ledger.run_money import RELEASED, WITHHELD
 from paceline.ledger.sessions import SESSIONS
 from paceline.ledger.state import State
 from paceline.ledger.tasks import TASKS
@@ -38,7 +39,8 @@ from paceline.protocol.params import NetworkParams
 def find_violations(state: State, params: NetworkParams) -> list[str]:
     """Sentences about what does not add up; empty when all is well."""
     held = sum(task.cost for _, task in TASKS.items(state) if not task.refunded)
-    held += sum(update.pay for _, update in UPDATES.items(state))
+    held += sum(update.held for _, update in UPDATES.items(state))
+    held += sum(amount for _, amount in RELEASED.items(state))
     held += sum(channel.held for _, channel in CHANNELS.items(state))
     escrow = sum(session.left for _, session in SESSIONS.items(state))
     escrow += sum(channel.left for _, channel in CHANNELS.items(state))
@@ -47,7 +49,7 @@ def find_violations(state: State, params: NetworkParams) -> list[str]:
         "held pay": (get_account(state, HELD_PAY).balance, held),
         "vesting pay": (get_account(state, VESTING_PAY).balance, sum(vesting.values())),
         "session escrow": (get_account(state, SESSION_ESCROW).balance, escrow),
-        "run escrow": (get_account(state, RUN_ESCROW).balance, sum(run.budget for _, run in RUNS.items(state))),
+        "run escrow": (get_account(state, RUN_ESCROW).balance, _sum_runs(state)),
         "report fees": (get_account(state, REPORT_FEES).balance, _sum_report_fees(state, params)),
         "race bonds": (get_account(state, RACE_BONDS).balance, _sum_bonds(state)),
         "node deposits": (
@@ -57,6 +59,10 @@ def find_violations(state: State, params: NetworkParams) -> list[str]:
         "proposal deposits": (get_account(state, PROPOSAL_DEPOSITS).balance, compute_deposits(state)),
         "compute credits": (get_account(state, CREDIT_ESCROW).balance, compute_backing(state)),
         "experiments": (get_account(state, EXPERIMENTS).balance, compute_reserved(state)),
+        "last instalments": (
+            sum(amount for _, amount in WITHHELD.items(state)),
+            sum(run.funding.withheld for _, run in RUNS.items(state) if run.funding),
+        ),
         "supply": (compute_supply(state), TOTAL_SUPPLY),
     }
     found = [
@@ -72,10 +78,16 @@ def find_violations(state: State, params: NetworkParams) -> list[str]:
     ]
     found += pools.find_violations(state, params)
     found += grants.find_violations(state)
+    found += shares.find_violations(state)
     power = sum(node.voting_power for _, node in NODES.items(state))
     if power != params.power_total:
         found.append(f"voting powers add up to {power}, not {params.power_total}")
     return found
+
+
+def _sum_runs(state: State) -> int:
+    runs = [run for _, run in RUNS.items(state)]
+    return sum(run.budget + (run.funding.withheld if run.funding else 0) for run in runs)
 
 
 def _sum_report_fees(state: State, params: NetworkParams) -> int:

@@ -43,6 +43,8 @@ def require_entry(entry: ModelEntry) -> ModelEntry:
     for earlier, later in pairwise(names):
         if earlier >= later:
             raise InvalidTransaction("bad-entry", f"precisions stand in order of their names, once each: {later}")
+    if len(entry.run) not in {0, 16}:
+        raise InvalidTransaction("bad-entry", "a run is named by 16 bytes, or none is")
     return entry
 
 

@@ -38,6 +38,9 @@ PARAMETERS: Mapping[str, Bounds] = MappingProxyType(
         "check_floor_ppm": Bounds(10_000, 100_000, "ppm", "lowest check rate, reached at full reputation"),
         "check_halving_epochs": Bounds(2, 64, "epochs", "honest epochs in which the rate above the floor halves"),
         "fund_ppm": Bounds(0, 500_000, "ppm", "share of fees and issuance that goes to the training fund first"),
+        "funding.instalment_ppm": Bounds(
+            0, 500_000, "ppm", "share of a paid run's training that is paid once it is published; of runs opened later"
+        ),
         "governance.deposit": Bounds(
             NICOIN_PER_COIN, 10_000 * NICOIN_PER_COIN, "nicoin", "what stands beside a proposal while it is voted on"
         ),

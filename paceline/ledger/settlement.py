@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import msgspec
 
 from paceline.base.integers import PPM, mul_div_floor
-from paceline.economy.pay import Pay, compute_pay
 from paceline.economy.rewards import Conduct, Criteria, compute_criteria
 from paceline.economy.spread import Spread, compute_part_ppm, measure_spread
 from paceline.ledger import (
@@ -27,6 +26,8 @@ from paceline.ledger import (
     nodes,
     prices,
     quotes,
+    run_pay,
+    shares,
     task_pay,
     task_reports,
     traps,
@@ -37,9 +38,7 @@ from paceline.ledger.evidence import take_missed
 from paceline.ledger.issuance import NewCoins
 from paceline.ledger.nodes import NODES, Node
 from paceline.ledger.state import State, Table
-from paceline.ledger.training import DISPUTES, ENDED, ID_BYTES, RUNS, STARTS, UPDATES
 from paceline.protocol.codec import Record
-from paceline.protocol.messages import ACCEPTED
 from paceline.protocol.params import NetworkParams
 
 KEPT_EPOCHS = 8
@@ -123,25 +122,12 @@ def _collect_due(state: State, params: NetworkParams) -> tuple[dict[bytes, int],
     """
     due: dict[bytes, int] = {}
     drawn = task_pay.collect_pay(state, params)
-    for worker, pay in (*drawn, *_collect_updates(state, params)):
+    for worker, pay in (*drawn, *run_pay.collect_pay(state, params)):
         move_coins(state, HELD_PAY, TRAINING_FUND, pay.fund)
         for address, amount in ((worker, pay.worker), *pay.checkers):
             due[address] = due.get(address, 0) + amount
+    shares.pay_owed(state)
     return due, [(worker, pay.total) for worker, pay in drawn]
-
-
-def _collect_updates(state: State, params: NetworkParams) -> list[tuple[bytes, Pay]]:
-    found = []
-    ended = {run_id for run_id, run in RUNS.items(state) if run.phase == ENDED}
-    for key, update in UPDATES.items(state):
-        if update.pay > 0:
-            checkers = [v.voter for v in update.votes if v.voter in update.auditors and v.outcome == ACCEPTED]
-            found.append((key[ID_BYTES + 4 :], compute_pay(update.pay, checkers, params.fund_ppm)))
-            UPDATES.put(state, key, msgspec.structs.replace(update, pay=0))
-        if key[:ID_BYTES] in ended and DISPUTES.get(state, key) is None:
-            UPDATES.delete(state, key)
-            STARTS.delete(state, key[: ID_BYTES + 4])
-    return found
 
 
 def _weigh_work(state: State, due: dict[bytes, int], epoch: int) -> dict[bytes, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from paceline.economy.pay import Pay, compute_pay
-from paceline.ledger import channel_records, clock, forfeits, nodes
+from paceline.ledger import channel_records, clock, forfeits, nodes, shares
 from paceline.ledger.accounts import HELD_PAY, REPORT_FEES, RESERVE, move_coins
 from paceline.ledger.state import State
 from paceline.ledger.tasks import FINAL, GUILTY, OPEN_TASKS, TASKS, TRAP, Task, get_checkers, shows_work
@@ -53,7 +53,8 @@ def collect_pay(state: State, params: NetworkParams) -> list[tuple[bytes, Pay]]:
     found = channel_records.collect_pay(state, params)
     for task_id, task in TASKS.items(state):
         if task.status == FINAL:
-            pay = compute_pay(task.cost, get_checkers(task), params.fund_ppm)
+            part = shares.take_part(state, task.model, task.cost)
+            pay = compute_pay(task.cost, get_checkers(task), params.fund_ppm, part)
             _count_marked(state, task)
             found.append((task.executor, Pay(pay.fund + pay.worker, 0, pay.checkers) if task.unpaid else pay))
         if task.status in (FINAL, GUILTY):

@@ -79,6 +79,8 @@ class Task(Record, frozen=True, kw_only=True):
     """Shown by its relay to be a test; its cost is undone then."""
     is_marked: bool = False
     """Nobody asked: an idle node took it from public chance. It costs nothing and has neither owner nor relay."""
+    model: str = ""
+    """What answered: the shares of the run that made it may have a part of the cost."""
 
 
 TASKS: Table[Task] = Table("tasks/by-id", Task)
@@ -150,6 +152,7 @@ def _apply_receipt(
         round_index=beacon.request_round(state),
         seal=receipt.seal,
         lot_key=nodes.get_group_key(state, sender, epoch),
+        model=session.model,
     )
     TASKS.put(state, task_id, task)
     OPEN_TASKS.put(state, task_id, 0)

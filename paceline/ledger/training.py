@@ -14,24 +14,32 @@ from paceline.base.draws import derive_seed, draw_order, draw_sample
 from paceline.base.errors import InvalidTransaction
 from paceline.base.hashing import hash_parts
 from paceline.base.integers import compute_weighted_median
-from paceline.ledger import beacon, nodes
+from paceline.ledger import beacon, nodes, run_money, shares
 from paceline.ledger.accounts import HELD_PAY, RUN_ESCROW, move_coins
 from paceline.ledger.disputes import Vote, compute_majority, get_outcomes, has_voted
+from paceline.ledger.run_money import Funding
 from paceline.ledger.state import State, Table
 from paceline.protocol.codec import Record
-from paceline.protocol.messages import ACCEPTED, REJECTED, CommitUpdate, JoinRun, JudgeUpdate, ReportState
+from paceline.protocol.messages import ACCEPTED, REJECTED, UNDECIDED, CommitUpdate, JoinRun, JudgeUpdate, ReportState
 from paceline.protocol.openings import OpenRun
 from paceline.protocol.params import NetworkParams
 
-JOINING, TRAINING, DRAWING, AUDITING, REPORTING, ENDED = (
+GATHERING, JOINING, TRAINING, DRAWING, AUDITING, REPORTING, PAUSED, PUBLISHING, ENDED = (
+    "gathering",
     "joining",
     "training",
     "drawing",
     "auditing",
     "reporting",
+    "paused",
+    "publishing",
     "ended",
 )
 ID_BYTES = 16
+
+
+QUIET = (GATHERING, TRAINING, PAUSED, PUBLISHING, ENDED)
+"""Phases that wait for somebody's message, or for nothing: what is sent brings the next block by itself."""
 
 
 class Run(Record, frozen=True, kw_only=True):
@@ -56,6 +64,8 @@ class Run(Record, frozen=True, kw_only=True):
     seed: bytes = b""
     losses: tuple[int, ...] = ()
     rejected: tuple[bytes, ...] = ()
+    funding: Funding | None = None
+    """How it is paid when its owner does not pay for it."""
 
 
 class Update(Record, frozen=True, kw_only=True):
@@ -73,6 +83,17 @@ class Update(Record, frozen=True, kw_only=True):
     disputed_until: int = 0
     pay: int = 0
     """Nicoin in held pay for this update until the epoch settles."""
+    audit_pay: int = 0
+    """Nicoin that each audit of it earns beside that; 0 when auditors share the trainer's pay."""
+    audited: tuple[bytes, ...] = ()
+    """Auditors whose pay is held as well."""
+    ruled: str = ""
+    """What a majority found in a dispute."""
+
+    @property
+    def held(self) -> int:
+        """All nicoin in held pay for it."""
+        return self.pay + self.audit_pay * len(self.audited)
 
 
 class RoundStart(Record, frozen=True):
@@ -222,7 +243,9 @@ def end_block(state: State, params: NetworkParams, epoch: int) -> None:
     for key, _ in DISPUTES.items(state):
         _decide_dispute(state, key, epoch)
     for run_id, run in RUNS.items(state):
-        if run.phase == JOINING:
+        if run.phase == GATHERING:
+            _leave_gathering(state, params, run_id, run)
+        elif run.phase == JOINING:
             _leave_joining(state, params, run_id, run)
         elif run.phase == TRAINING:
             _leave_training(state, run_id, run)
@@ -232,6 +255,17 @@ def end_block(state: State, params: NetworkParams, epoch: int) -> None:
             _leave_auditing(state, params, run_id, run)
         elif run.phase == REPORTING:
             _leave_reporting(state, params, run_id, run)
+        elif run.phase == PAUSED:
+            _leave_pause(state, params, run_id, run)
+
+
+def _leave_gathering(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
+    assert run.funding is not None
+    if run.budget >= run.funding.goal:
+        run = msgspec.structs.replace(run, beacon_round=beacon.request_round(state))
+        _enter(state, run_id, run, JOINING, state.height + params.join_blocks)
+    elif state.height >= run.deadline:
+        _end_run(state, params, run_id, run)
 
 
 def _leave_joining(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
@@ -240,10 +274,33 @@ def _leave_joining(state: State, params: NetworkParams, run_id: bytes, run: Run)
     if seed is None or not (full or state.height >= run.deadline):
         return
     if not run.joined:
-        _end_run(state, run_id, run)
+        _end_run(state, params, run_id, run)
         return
     run = msgspec.structs.replace(run, seed=seed, trainers=run.joined)
     _open_round(state, params, run_id, run)
+
+
+def _go_on(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
+    """The next round, a pause when the budget does not cover it, or the end."""
+    if run.round_index == run.rounds or not run.trainers:
+        _end_run(state, params, run_id, run)
+    elif _covers_round(params, run):
+        _open_round(state, params, run_id, run)
+    else:
+        _enter(state, run_id, run, PAUSED, state.height + params.funding.pause_blocks)
+
+
+def _covers_round(params: NetworkParams, run: Run) -> bool:
+    if run.funding is None:
+        return True
+    return run.budget >= run_money.compute_round_cost(params, run.funding, run.pay_per_update, len(run.trainers))
+
+
+def _leave_pause(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
+    if _covers_round(params, run):
+        _go_on(state, params, run_id, run)
+    elif state.height >= run.deadline:
+        _end_run(state, params, run_id, run)
 
 
 def _open_round(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
@@ -282,25 +339,31 @@ def _leave_auditing(state: State, params: NetworkParams, run_id: bytes, run: Run
     waiting = [u for u in updates.values() if not all(has_voted(u.votes, a) for a in u.auditors)]
     if waiting and state.height < run.deadline:
         return
-    spent = 0
     for trainer, update in updates.items():
         votes = [vote.outcome for vote in update.votes if vote.voter in update.auditors]
         # One rejection keeps an update out of the round; whether its trainer is guilty is for the majority.
         outcome = ACCEPTED if ACCEPTED in votes and REJECTED not in votes else REJECTED
-        spent += _close_update(state, run_id, run, trainer, msgspec.structs.replace(update, outcome=outcome))
-    run = msgspec.structs.replace(run, budget=run.budget - spent)
+        run = _close_update(state, run_id, run, trainer, msgspec.structs.replace(update, outcome=outcome))
     _enter(state, run_id, run, REPORTING, state.height + params.round_report_blocks)
 
 
-def _close_update(state: State, run_id: bytes, run: Run, trainer: bytes, update: Update) -> int:
+def _close_update(state: State, run_id: bytes, run: Run, trainer: bytes, update: Update) -> Run:
+    withheld = 0
     if update.outcome == ACCEPTED:
-        move_coins(state, RUN_ESCROW, HELD_PAY, run.pay_per_update)
-        update = msgspec.structs.replace(update, pay=run.pay_per_update)
+        if run.funding is not None:
+            withheld = run_money.withhold(state, run_id, trainer, run.funding, run.pay_per_update)
+        update = msgspec.structs.replace(update, pay=run.pay_per_update - withheld)
         LAST_STATES.put(state, run_id + trainer, update.state_hashes[-1])
         nodes.add_to_node(state, trainer, tasks=1)
+    if run.funding is not None:
+        audited = tuple(v.voter for v in update.votes if v.voter in update.auditors and v.outcome != UNDECIDED)
+        update = msgspec.structs.replace(update, audit_pay=run.funding.audit_pay, audited=audited)
+        funding = msgspec.structs.replace(run.funding, withheld=run.funding.withheld + withheld)
+        run = msgspec.structs.replace(run, funding=funding)
+    move_coins(state, RUN_ESCROW, HELD_PAY, update.held)
     UPDATES.put(state, update_key(run_id, run.round_index, trainer), update)
     state.emit("update", run=run_id.hex(), round=run.round_index, trainer=trainer.hex(), outcome=update.outcome)
-    return update.pay
+    return msgspec.structs.replace(run, budget=run.budget - update.held - withheld)
 
 
 def _leave_reporting(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
@@ -316,10 +379,7 @@ def _leave_reporting(state: State, params: NetworkParams, run_id: bytes, run: Ru
         losses = (*losses, compute_weighted_median(values))
     run = msgspec.structs.replace(run, state_hash=state_hash, losses=losses, round_index=run.round_index + 1)
     state.emit("round", run=run_id.hex(), round=run.round_index, loss_micronats=losses[-1] if losses else 0)
-    if run.round_index == run.rounds or not run.trainers:
-        _end_run(state, run_id, run)
-    else:
-        _open_round(state, params, run_id, run)
+    _go_on(state, params, run_id, run)
 
 
 def _find_agreed_state(reports: dict[bytes, Report], weights: dict[bytes, int]) -> bytes:
@@ -330,12 +390,28 @@ def _find_agreed_state(reports: dict[bytes, Report], weights: dict[bytes, int]) 
     return next((state_hash for state_hash in sorted(by_hash) if 2 * by_hash[state_hash] > total), b"")
 
 
-def _end_run(state: State, run_id: bytes, run: Run) -> None:
-    move_coins(state, RUN_ESCROW, run.owner, run.budget)
+def _end_run(state: State, params: NetworkParams, run_id: bytes, run: Run) -> None:
+    phase, deadline = ENDED, 0
+    if run.funding is None:
+        move_coins(state, RUN_ESCROW, run.owner, run.budget)
+    elif run.funding.goal:
+        shares.close_run(state, run_id, run.funding.fee_ppm, run.budget)
+    else:
+        run_money.return_rest(state, run.budget)
+        if run.funding.withheld:
+            phase, deadline = PUBLISHING, state.height + params.funding.publish_blocks
     for key, _ in [*REPORTS.items(state, run_id), *LAST_STATES.items(state, run_id)]:
         REPORTS.delete(state, key)
         LAST_STATES.delete(state, key)
-    _enter(state, run_id, msgspec.structs.replace(run, budget=0), ENDED, 0)
+    _enter(state, run_id, msgspec.structs.replace(run, budget=0), phase, deadline)
+
+
+def end_publication(state: State, run_id: bytes, run: Run, *, is_published: bool) -> None:
+    """A run that has ended is published, or it is too late for that: its last instalment is paid or returns."""
+    assert run.funding is not None
+    run_money.end_instalments(state, run_id, run.rejected if is_published else None)
+    funding = msgspec.structs.replace(run.funding, withheld=0)
+    _enter(state, run_id, msgspec.structs.replace(run, funding=funding), ENDED, 0)
 
 
 def _decide_dispute(state: State, key: bytes, epoch: int) -> None:
@@ -345,7 +421,7 @@ def _decide_dispute(state: State, key: bytes, epoch: int) -> None:
     if not outcome and state.height < update.disputed_until:
         return
     DISPUTES.delete(state, key)
-    UPDATES.put(state, key, msgspec.structs.replace(update, disputed_until=-1))
+    UPDATES.put(state, key, msgspec.structs.replace(update, disputed_until=-1, ruled=outcome))
     if outcome == REJECTED:
         _convict(state, key[:ID_BYTES], key[ID_BYTES + 4 :], epoch)
 

@@ -29,6 +29,7 @@ from paceline.node.chains.accounts import build_account
 from paceline.node.chains.economy import build_economy_status, build_reward
 from paceline.node.chains.pools import Side, build_pool_status, build_quote
 from paceline.node.chains.proposals import build_governance_status
+from paceline.node.chains.runs import RunShape, ShapeOrder, build_runs_status, find_plan
 from paceline.node.chains.trial import try_draft, try_transaction
 from paceline.node.chains.upgrades import build_upgrade_status
 from paceline.node.context import Context
@@ -177,6 +178,8 @@ class Control:
                 Route("/account", self._guard(self._account), methods=["GET"]),
                 Route("/upgrade", self._guard(self._upgrade), methods=["GET"]),
                 Route("/governance", self._guard(self._governance), methods=["GET"]),
+                Route("/runs", self._guard(self._runs), methods=["GET"]),
+                Route("/run/shape", self._guard(self._run_shape), methods=["POST"]),
                 Route("/economy", self._guard(self._economy), methods=["GET"]),
                 Route("/reward", self._guard(self._reward), methods=["GET"]),
                 Route("/pool", self._guard(self._pool), methods=["GET"]),
@@ -318,6 +321,21 @@ class Control:
     async def _upgrade(self, _: Request) -> object:
         chain = self._context.chain
         return build_upgrade_status(chain.read(), chain.application.has_handler)
+
+    async def _runs(self, _: Request) -> object:
+        return build_runs_status(self._context.chain.read())
+
+    async def _run_shape(self, request: Request) -> object:
+        """The first state of a voted plan, made and kept here."""
+        order = msgspec.json.decode(await request.body(), type=ShapeOrder)
+        plan = find_plan(self._context.chain.read(), order)
+        state = await self._context.threads.run("check", build_initial_state, plan)
+        return RunShape(
+            state_hash=self._context.blobs.put(state).hex(),
+            data_hash=plan.data_hash.hex(),
+            rounds=plan.rounds,
+            segments=plan.segment_count,
+        )
 
     async def _economy(self, _: Request) -> object:
         chain = self._context.chain

@@ -61,6 +61,7 @@ from paceline.node.roles.channels import ChannelHost
 from paceline.node.roles.checker import CheckerRole
 from paceline.node.roles.executor import ExecutorRole
 from paceline.node.roles.member import MemberRole
+from paceline.node.roles.publications import PublicationRole
 from paceline.node.roles.racer import RaceRole
 from paceline.node.roles.relay import RelayRole
 from paceline.node.roles.trainer import TrainerRole
@@ -152,6 +153,7 @@ class NodeService:
             BeaconRole(self._context, ceremony_key),
             RaceRole(self._context),
             self._trainer,
+            PublicationRole(self._context),
         ]
         self._attester = Attester(self._context, load_attester(folder))
         self._bridge = self._make_bridge()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from paceline.protocol.channels import CHANNEL_DUTIES
 from paceline.protocol.dummies import RevealDummies, SubmitMarked
+from paceline.protocol.funding import FUNDING_DUTIES
 from paceline.protocol.messages import (
     AccuseRace,
     AccuseReport,
@@ -61,6 +62,7 @@ DUTIES = (
     JudgeNode,
     *CHANNEL_DUTIES,
     *POOL_DUTIES,
+    *FUNDING_DUTIES,
     JoinRun,
     CommitUpdate,
     JudgeUpdate,

@@ -33,6 +33,7 @@ from paceline.protocol.fields import (
     Url,
     Word,
 )
+from paceline.protocol.funding import FundingMessage
 from paceline.protocol.grants import GrantMessage
 from paceline.protocol.openings import OpenRun, OpenSession
 from paceline.protocol.pools import PoolMessage
@@ -410,6 +411,7 @@ Message = (
     | PoolMessage
     | CreditMessage
     | OpenRun
+    | FundingMessage
     | JoinRun
     | CommitUpdate
     | JudgeUpdate

@@ -170,6 +170,25 @@ class GovernanceParams(Record, kw_only=True, frozen=True):
     """How long an experiment's budget is reserved; what is left then returns to the training fund."""
 
 
+class FundingParams(Record, kw_only=True, frozen=True):
+    """Runs that the network or their participants pay for (decision 042)."""
+
+    pause_blocks: int = 3_000
+    """How long a run waits for more coins once its budget no longer covers a round; then it ends with what it reached."""
+    gather_blocks: int = 6_000
+    """How long a run waits for its participants' coins before it begins; without all of them they return."""
+    instalment_ppm: int = 200_000
+    """Share of what accepted updates earn that is the last instalment: paid once the run is published."""
+    publish_blocks: int = 6_000
+    """How long after its end a run may be published; then the last instalment returns to the training fund."""
+    publication_slots: int = 31
+    """Slots, drawn by weight, whose nodes fetch what is published; more than half of them decide."""
+    fetch_blocks: int = 240
+    """Time for them to fetch and to commit to what they found."""
+    reveal_blocks: int = 60
+    """Time for them to show it."""
+
+
 class PoolParams(Record, kw_only=True, frozen=True):
     """How the coins outside the core reserve come free (decision 037). Days are those of `blocks_per_day`."""
 
@@ -273,6 +292,7 @@ class NetworkParams(Record, kw_only=True, frozen=True):
     reduction_ppm: int = 200_000
     """How much the subsidy falls where one batch of issuance ends and the next begins; no batch under way is touched."""
     governance: GovernanceParams = GovernanceParams()
+    funding: FundingParams = FundingParams()
     pools: PoolParams = PoolParams()
     bridge: BridgeParams = BridgeParams()
 

@@ -16,6 +16,8 @@ from paceline.protocol.fields import AddressBytes, Amount, Digest, Name
 
 MAX_MICRO_UNITS = 10**9
 """A thousand units of compute a token: no entry makes a token's price leave what amounts can hold."""
+MAX_UPDATE_UNITS = 10**15
+"""A billion units of compute an update."""
 MAX_TITLE, MAX_TEXT, MAX_PLAN_BYTES = 100, 2_000, 4_096
 YES, NO, ABSTAIN, VETO = "yes", "no", "abstain", "veto"
 
@@ -42,6 +44,8 @@ class ModelEntry(Record, frozen=True, kw_only=True):
     """One for each precision that it is offered in."""
     micro_units: Annotated[int, Meta(ge=1, le=MAX_MICRO_UNITS)]
     """Millionths of a unit of compute per token."""
+    run: Annotated[bytes, Meta(max_length=16)] = b""
+    """The run whose shares split a part of its fees, empty for a model without shares."""
 
 
 class ChangeParameter(Record, frozen=True, tag="parameter"):
@@ -79,6 +83,8 @@ class FundExperiment(Record, frozen=True, tag="experiment"):
     data_hash: Digest
     plan: Annotated[bytes, Meta(min_length=1, max_length=MAX_PLAN_BYTES)]
     budget: _Paid
+    micro_units: Annotated[int, Meta(ge=1, le=MAX_UPDATE_UNITS)] = 1_000_000
+    """Millionths of a unit of compute that one trainer's work in one round stands for: what is paid for, at the price of the opening."""
 
 
 class SetUpgrade(Record, frozen=True, tag="upgrade"):

@@ -29,6 +29,8 @@ WORDS = (
     "fund_ppm",
     "check_floor_ppm",
     "governance.deposit",
+    "funding.instalment_ppm",
+    "apache-2.0",
     "open-session",
     "vote-price",
     "coins",

@@ -44,7 +44,7 @@ def test_the_view_of_everything_at_once():
     assert opened.shares.abstain_ppm == 300_000
     (fee,) = [line for line in found.parameters if line.name == "transfer_fee"]
     assert (fee.value, fee.genesis_value, fee.low, fee.unit) == (2_000, 1_000, 100, "nicoin")
-    assert found.models == [{**msgspec.structs.asdict(ENTRY), "memory": [{"precision": "bf16", "mib": 300}]}]
+    assert found.models == [{**msgspec.structs.asdict(ENTRY), "memory": [{"precision": "bf16", "mib": 300}], "run": ""}]
     assert [(line.proposal, line.method, line.reserved) for line in found.experiments] == [(2, 1, 10**11)]
     assert [(line.proposal, line.locator) for line in found.methods] == [(1, "https://example.org")]
 

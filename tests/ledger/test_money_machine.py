@@ -28,8 +28,9 @@ from paceline.ledger.channel_records import CHANNELS
 from paceline.ledger.invariants import find_violations
 from paceline.ledger.sessions import SESSIONS
 from paceline.ledger.tasks import TASKS
+from paceline.ledger.training import RUNS
+from paceline.protocol import funding, pools, proposals
 from paceline.protocol import messages as m
-from paceline.protocol import pools, proposals
 from paceline.protocol.assets import DIGITS, QUOTED
 from paceline.protocol.prices import VotePrice
 
@@ -93,7 +94,7 @@ class Money(RuleBasedStateMachine):
         chain, state = self.chain, self.chain.state
         people = [key.address for key in (*chain.keys, chain.user, self.stranger)]
         found = [*people, *POOLS.values(), bytes(20), bytes(32)]
-        found += [key for table in (SESSIONS, TASKS, CHANNELS) for key, _ in table.items(state)][:40]
+        found += [key for table in (RUNS, SESSIONS, TASKS, CHANNELS) for key, _ in table.items(state)][:40]
         return found + [key.public_key for key in chain.keys]
 
     @rule(seed=st.integers(0, 2**32 - 1))
@@ -163,6 +164,15 @@ class Money(RuleBasedStateMachine):
     @rule(relay=st.integers(0, 4), deposit=st.sampled_from([1, 10**8, 10**10, 10**18]))
     def open_session(self, relay, deposit):
         self.give(self.chain.user, m.OpenSession(self.chain.keys[relay].address, MODEL, deposit))
+
+    @rule(goal=st.sampled_from([10**6, 10**9, 10**12]), amount=st.sampled_from([1, 10**6, 10**9]))
+    def share_a_run(self, goal, amount):
+        """A run of participants, and coins for every run that takes some."""
+        shape = {"rounds": 1, "trainers": 1, "segments": 1, "micro_units": 1, "goal": goal, "fee_ppm": 10**5}
+        self.give(self.chain.user, funding.OpenSharedRun(b"plan", bytes(32), bytes(32), **shape))
+        for run_id, _ in RUNS.items(self.chain.state)[:4]:
+            self.give(self.chain.user, funding.FundRun(run_id, amount))
+            self.give(self.chain.keys[0], m.JoinRun(run_id))
 
     @rule(dear=st.booleans())
     def answer(self, dear):

@@ -120,7 +120,7 @@ def build_governance_status(state: State, genesis_params: NetworkParams) -> Gove
         parameters=[_show_parameter(params, genesis_params, name) for name in parameters.PARAMETERS],
         models=[_show_record(entry) for entry in model_registry.list_entries(state)],
         methods=[_show_method(state, key, method) for key, method in experiments.METHODS.items(state)],
-        experiments=[_show_experiment(state, key, found) for key, found in experiments.RESERVED.items(state)],
+        experiments=[show_experiment(state, key, found) for key, found in experiments.RESERVED.items(state)],
     )
 
 
@@ -188,7 +188,8 @@ def _show_method(state: State, key: bytes, method: experiments.Method) -> Method
     )
 
 
-def _show_experiment(state: State, key: bytes, found: experiments.Experiment) -> ExperimentLine:
+def show_experiment(state: State, key: bytes, found: experiments.Experiment) -> ExperimentLine:
+    """A budget that waits, by the key of its proposal."""
     return ExperimentLine(
         proposal=int.from_bytes(key, "big"),
         author=name_account(state, found.author),

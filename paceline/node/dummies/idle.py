@@ -168,13 +168,17 @@ class IdleWorker:
         return sorted(self._receipts.glob(f"*.{MARKED}"))
 
 
+RESTING = {training.PAUSED, training.PUBLISHING, training.ENDED}
+"""Phases of a run in which its trainers have nothing to do."""
+
+
 def is_occupied(state: State, address: bytes) -> bool:
     """True while a Race runs, or a node trains or has an answer to check."""
     current = race.get_race(state)
     if current is None or current.phase not in (race.DONE, race.CONFIRM):
         return True
     runs = (run for _, run in training.RUNS.items(state))
-    if any(run.phase != training.ENDED and address in (*run.joined, *run.trainers) for run in runs):
+    if any(run.phase not in RESTING and address in (*run.joined, *run.trainers) for run in runs):
         return True
     return any(_must_check(state, task_id, address) for task_id, _ in OPEN_TASKS.items(state))
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 
 from paceline.base.errors import InvalidClaim, TransportError, WorkError
+from paceline.base.hashing import hash_blob
 from paceline.ledger import nodes, training
 from paceline.ledger.disputes import has_voted
 from paceline.ledger.state import State
@@ -18,7 +19,7 @@ from paceline.node.cheats import UNTRAINED_UPDATE
 from paceline.node.context import Context
 from paceline.protocol.messages import ACCEPTED, CommitUpdate, JoinRun, JudgeUpdate, ReportState
 from paceline.training.check import UpdateAudit
-from paceline.training.claim import RoundClaim, compute_start_state
+from paceline.training.claim import RoundClaim, build_initial_state, compute_start_state
 from paceline.training.invent import invent_work
 from paceline.training.outer import compute_outer_step
 from paceline.training.plan import TrainingPlan, decode_plan, derive_assignments
@@ -41,6 +42,8 @@ class TrainerRole:
         self._context = context
         self._stopping = False
         self._tidied: set[tuple[bytes, int]] = set()
+        self._refused: set[bytes] = set()
+        """Runs whose first state is not the one of their plan."""
 
     def stop(self) -> None:
         """End running steps soon."""
@@ -61,8 +64,8 @@ class TrainerRole:
 
     def _join_if_due(self, run_id: bytes, run: Run) -> None:
         free = len(run.joined) < run.seats and self._context.address not in run.joined
-        if free and self._context.settings.trains and _is_consistent(run):
-            self._context.duties.start(("join", run_id), lambda: self._join(run_id))
+        if free and run_id not in self._refused and self._context.settings.trains and _is_consistent(run):
+            self._context.duties.start(("join", run_id), lambda: self._join(run_id, run))
 
     def _train_if_due(self, state: State, run_id: bytes, run: Run) -> None:
         me = self._context.address
@@ -109,8 +112,16 @@ class TrainerRole:
                 for digest in update.state_hashes[:-1]:
                     self._context.blobs.delete(digest)
 
-    async def _join(self, run_id: bytes) -> None:
+    async def _join(self, run_id: bytes, run: Run) -> None:
+        # Whose money it is decides: an owner may go on from any state, other people's coins train the plan that they saw.
+        if run.funding is not None and await self._build_first_hash(run) != run.state_hash:
+            LOG.warning("run %s does not begin with the state of its plan", run_id.hex())
+            self._refused.add(run_id)
+            return
         await self._context.chain.send(JoinRun(run_id))
+
+    async def _build_first_hash(self, run: Run) -> bytes:
+        return hash_blob(await self._context.threads.run("check", build_initial_state, decode_plan(run.plan)))
 
     async def _train(self, run_id: bytes, run: Run) -> None:
         context = self._context
