@@ -211,7 +211,7 @@ class Application:
             or any(True for _ in channel_records.WATCHED.scan(state))
             or any(True for _ in suspicion.INQUIRIES.scan(state))
             or any(True for _ in publications.PUBLICATIONS.scan(state))
-            or any(run.phase not in training.QUIET for _, run in training.RUNS.scan(state))
+            or any(run.phase not in training.QUIET for _, run in training.list_running(state))
         )
 
     def _open_block(self, height: int) -> State:

@@ -16,7 +16,7 @@ from paceline.ledger.accounts import RUN_ESCROW, move_coins
 from paceline.ledger.run_money import Funding
 from paceline.ledger.shares import Room
 from paceline.ledger.state import State
-from paceline.ledger.training import ENDED, GATHERING, JOINING, PAUSED, PUBLISHING, RUNS, Run, compute_run_id
+from paceline.ledger.training import ENDED, GATHERING, JOINING, PAUSED, PUBLISHING, RUNS, Run, compute_run_id, put_new
 from paceline.protocol.funding import FundRun, OpenExperiment, OpenSharedRun
 from paceline.protocol.params import NetworkParams
 
@@ -58,9 +58,7 @@ def apply_open(
         beacon_round=beacon.request_round(state),
         funding=funding,
     )
-    run_id = compute_run_id(sender, transaction_hash)
-    RUNS.put(state, run_id, run)
-    state.emit("run", run=run_id.hex(), phase=JOINING, round=0)
+    put_new(state, compute_run_id(sender, transaction_hash), run)
 
 
 def apply_open_shared(
@@ -94,9 +92,7 @@ def apply_open_shared(
         deadline=state.height + params.funding.gather_blocks,
         funding=funding,
     )
-    run_id = compute_run_id(sender, transaction_hash)
-    RUNS.put(state, run_id, run)
-    state.emit("run", run=run_id.hex(), phase=GATHERING, round=0)
+    put_new(state, compute_run_id(sender, transaction_hash), run)
 
 
 def apply_fund(state: State, params: NetworkParams, sender: bytes, message: FundRun) -> None:

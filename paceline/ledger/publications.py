@@ -17,7 +17,7 @@ from paceline.base.errors import InvalidTransaction
 from paceline.ledger import beacon, nodes
 from paceline.ledger.run_money import ID_BYTES
 from paceline.ledger.state import State, Table
-from paceline.ledger.training import PUBLISHING, RUNS, Run, end_publication
+from paceline.ledger.training import PUBLISHING, RUNS, Run, end_publication, list_running
 from paceline.protocol.codec import Record
 from paceline.protocol.funding import OPEN_LICENCES, CommitPublication, JudgePublication, PublishRun
 from paceline.protocol.messages import ACCEPTED, REJECTED, UNDECIDED
@@ -124,7 +124,7 @@ def end_block(state: State, params: NetworkParams) -> None:
                 _enter(state, key, publication, REVEALING, state.height + params.funding.reveal_blocks)
         elif len(publication.found) == len(publication.commitments) or state.height >= publication.deadline:
             _decide(state, key, publication)
-    for run_id, run in RUNS.items(state):
+    for run_id, run in list_running(state):
         pending = any(True for _ in PUBLICATIONS.scan(state, run_id))
         if run.phase == PUBLISHING and state.height >= run.deadline and not pending:
             end_publication(state, run_id, run, is_published=False)

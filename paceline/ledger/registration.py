@@ -19,7 +19,7 @@ from paceline.ledger.nodes import DESCRIBED, NAMES, NODES, Node
 from paceline.ledger.race_claims import CLAIMS_TABLE
 from paceline.ledger.state import State
 from paceline.ledger.tasks import TASKS
-from paceline.ledger.training import ENDED, RUNS, UPDATES
+from paceline.ledger.training import UPDATES, list_running
 from paceline.ledger.vesting import get_vesting
 from paceline.protocol.messages import DescribeNode, LeaveNetwork, Registration
 from paceline.protocol.params import NetworkParams
@@ -166,9 +166,8 @@ def _find_named(state: State) -> dict[bytes, None]:
         named[task.executor] = None
     named.update(dict.fromkeys(channel.executor for _, channel in CHANNELS.items(state)))
     named.update(dict.fromkeys(address for address, _ in suspicion.INQUIRIES.items(state)))
-    for _, run in RUNS.items(state):
-        if run.phase != ENDED:
-            named.update(dict.fromkeys((*run.joined, *run.trainers)))
+    for _, run in list_running(state):
+        named.update(dict.fromkeys((*run.joined, *run.trainers)))
     # The key of an update ends with its trainer.
     named.update(dict.fromkeys(key[-ADDRESS_BYTES:] for key, _ in UPDATES.items(state)))
     named.update(dict.fromkeys(address for address, _ in CLAIMS_TABLE.items(state)))

@@ -14,7 +14,7 @@ from paceline.economy.pay import Pay, compute_audited_pay, compute_pay
 from paceline.ledger.nodes import NODES
 from paceline.ledger.run_money import RELEASED
 from paceline.ledger.state import State
-from paceline.ledger.training import DISPUTES, ENDED, ID_BYTES, RUNS, STARTS, UPDATES, Update
+from paceline.ledger.training import DISPUTES, ID_BYTES, STARTS, UPDATES, Update, list_running
 from paceline.protocol.messages import ACCEPTED
 from paceline.protocol.params import NetworkParams
 
@@ -22,14 +22,14 @@ from paceline.protocol.params import NetworkParams
 def collect_pay(state: State, params: NetworkParams) -> list[tuple[bytes, Pay]]:
     """Trainers with the shared pay of their updates and with last instalments; updates of ended runs go."""
     found = []
-    ended = {run_id for run_id, run in RUNS.items(state) if run.phase == ENDED}
+    running = {run_id for run_id, _ in list_running(state)}
     for key, update in UPDATES.items(state):
         if DISPUTES.get(state, key) is not None:
             continue
         if update.held:
             found.append((key[ID_BYTES + 4 :], _keep_known(state, _share(params, update))))
             UPDATES.put(state, key, msgspec.structs.replace(update, pay=0, audited=()))
-        if key[:ID_BYTES] in ended:
+        if key[:ID_BYTES] not in running:
             UPDATES.delete(state, key)
             STARTS.delete(state, key[: ID_BYTES + 4])
     for key, amount in RELEASED.items(state):

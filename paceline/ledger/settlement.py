@@ -30,6 +30,7 @@ from paceline.ledger import (
     shares,
     task_pay,
     task_reports,
+    training,
     traps,
     vesting,
 )
@@ -112,6 +113,7 @@ def settle_epoch(state: State, params: NetworkParams, epoch: int) -> None:
     prices.end_epoch(state, params)
     quotes.end_epoch(state, epoch)
     compute_credits.end_epoch(state, params, epoch)
+    training.forget_ended(state, params)
     state.emit("settled", epoch=epoch)
 
 

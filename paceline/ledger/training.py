@@ -8,6 +8,8 @@ Source: seed 001, Appendix L.
 
 from __future__ import annotations
 
+import itertools
+
 import msgspec
 
 from paceline.base.draws import derive_seed, draw_order, draw_sample
@@ -116,11 +118,42 @@ REPORTS: Table[Report] = Table("training/report", Report)
 LAST_STATES: Table[bytes] = Table("training/last-state", bytes)
 STARTS: Table[RoundStart] = Table("training/start", RoundStart)
 DISPUTES: Table[int] = Table("training/dispute", int)
+RUNNING: Table[int] = Table("training/running", int)
+"""Runs that have not ended, so that a block looks only at these."""
+ENDINGS: Table[int] = Table("training/ending", int)
+"""Runs that have, by the height at which they did."""
+KEPT_EPOCHS = 64
+"""An ended run is remembered so long."""
+MOST_FORGOTTEN = 1_000
+"""At the end of an epoch; the others at the next."""
 
 
 def compute_run_id(owner: bytes, transaction_hash: bytes) -> bytes:
     """16 bytes that name the run a transaction opens."""
     return hash_parts("run", owner, transaction_hash)[:ID_BYTES]
+
+
+def put_new(state: State, run_id: bytes, run: Run) -> None:
+    """Write a run that was just opened."""
+    RUNS.put(state, run_id, run)
+    RUNNING.put(state, run_id, 0)
+    state.emit("run", run=run_id.hex(), phase=run.phase, round=0)
+
+
+def list_running(state: State) -> list[tuple[bytes, Run]]:
+    """Runs that have not ended, by id."""
+    found = [(run_id, RUNS.get(state, run_id)) for run_id, _ in RUNNING.items(state)]
+    return [(run_id, run) for run_id, run in found if run is not None]
+
+
+def forget_ended(state: State, params: NetworkParams) -> None:
+    """At the end of an epoch: runs that ended long ago go, once nothing of theirs waits for a verdict."""
+    for key, _ in itertools.islice(ENDINGS.scan(state), MOST_FORGOTTEN):
+        if int.from_bytes(key[:8], "big") + KEPT_EPOCHS * params.epoch_blocks > state.height:
+            return
+        if not any(True for _ in UPDATES.scan(state, key[8:])):
+            ENDINGS.delete(state, key)
+            RUNS.delete(state, key[8:])
 
 
 def update_key(run_id: bytes, round_index: int, trainer: bytes) -> bytes:
@@ -160,9 +193,7 @@ def apply_open(state: State, params: NetworkParams, sender: bytes, transaction_h
         deadline=state.height + params.join_blocks,
         beacon_round=beacon.request_round(state),
     )
-    run_id = compute_run_id(sender, transaction_hash)
-    RUNS.put(state, run_id, run)
-    state.emit("run", run=run_id.hex(), phase=JOINING, round=0)
+    put_new(state, compute_run_id(sender, transaction_hash), run)
 
 
 def apply_join(state: State, sender: bytes, message: JoinRun) -> None:
@@ -242,7 +273,7 @@ def end_block(state: State, params: NetworkParams, epoch: int) -> None:
     """Move every running run on, and decide disputes."""
     for key, _ in DISPUTES.items(state):
         _decide_dispute(state, key, epoch)
-    for run_id, run in RUNS.items(state):
+    for run_id, run in list_running(state):
         if run.phase == GATHERING:
             _leave_gathering(state, params, run_id, run)
         elif run.phase == JOINING:
@@ -447,4 +478,7 @@ def _get_run(state: State, run_id: bytes, phase: str, round_index: int | None = 
 
 def _enter(state: State, run_id: bytes, run: Run, phase: str, deadline: int) -> None:
     RUNS.put(state, run_id, msgspec.structs.replace(run, phase=phase, deadline=deadline))
+    if phase == ENDED:
+        RUNNING.delete(state, run_id)
+        ENDINGS.put(state, state.height.to_bytes(8, "big") + run_id, 0)
     state.emit("run", run=run_id.hex(), phase=phase, round=run.round_index)

@@ -160,6 +160,29 @@ def test_nobody_joins_and_the_budget_returns(chain):
     assert get_account(chain.state, chain.user.address).balance == before - chain.params.transfer_fee
 
 
+def test_a_block_looks_at_running_runs_only_and_ended_ones_are_forgotten(chain, monkeypatch):
+    monkeypatch.setattr(training, "MOST_FORGOTTEN", 2)
+    ended = [open_run(chain) for _ in range(3)]
+    chain.run_until(lambda: not training.list_running(chain.state))
+    running = open_run(chain)
+    assert [run_id for run_id, _ in training.list_running(chain.state)] == [running]
+    state = chain.state.branch()
+    last = chain.height + training.KEPT_EPOCHS * chain.params.epoch_blocks
+    for height, left in ((chain.height, 4), (last, 2), (last + 1, 1)):
+        state.height = height
+        training.forget_ended(state, chain.params)
+        assert len(training.RUNS.items(state)) == left
+    assert training.RUNS.items(state) == training.list_running(state)
+    # One whose last update is still in dispute is not forgotten.
+    state = chain.state.branch()
+    state.height = last
+    update = training.Update(update_hash=bytes(32), state_hashes=(), previous_state=b"", loss_micronats=0)
+    for run_id in ended:
+        training.UPDATES.put(state, training.update_key(run_id, 0, b"t" * 20), update)
+    training.forget_ended(state, chain.params)
+    assert len(training.RUNS.items(state)) == 4
+
+
 def test_invalid_runs_joins_and_updates(chain):
     bad = m.OpenRun(plan=b"", data_hash=bytes(32), state_hash=STATE, rounds=2, trainers=3, segments=4, budget=5)
     assert refuse(chain, chain.user, bad) == "small-budget"
