@@ -69,6 +69,8 @@ from paceline.node.settings import COMETBFT, VLLM, load_settings
 from paceline.node.tracing import open_tracing
 from paceline.protocol.answers import Prompt
 from paceline.protocol.codec import decode
+from paceline.race.cards import require_admission
+from paceline.race.speed import examine_device
 from paceline.store.blobs import BlobStore
 from paceline.store.state import SqliteStateStore
 
@@ -115,6 +117,7 @@ class NodeService:
         self._key = home.load_key(name)
         self._store = SqliteStateStore(folder / "chain.sqlite", durable=self._settings.sequencer == name)
         genesis = home.load_genesis()
+        require_admission(genesis.params.race.preset, examine_device(self._settings.race_device))
         application = Application(genesis, self._store)
         blobs = BlobStore(folder / "blobs")
         self._client = PeerClient(self._key, application.chain_id)

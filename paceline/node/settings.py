@@ -68,6 +68,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Every node of the network, this one included."""
     trains: bool = True
     """Takes a seat in training runs when one is free."""
+    race_device: str = "cpu"
+    """Where it searches in a Race: cpu, cuda, cuda:1 … What it finds is confirmed on the processor."""
     serves: bool = True
     """Loads the language models and answers or checks requests."""
     dummies: bool = True

@@ -20,10 +20,10 @@ from paceline.race.run import Searcher
 class SlicedSearch:
     """One node's search through one Race, slice by slice; it can begin where an interrupted one ended."""
 
-    def __init__(self, challenge: RaceChallenge, public_key: bytes, first_nonce: int = 0) -> None:
+    def __init__(self, challenge: RaceChallenge, public_key: bytes, first_nonce: int = 0, device: str = "cpu") -> None:
         self.next_nonce = first_nonce
         self._batch = challenge.preset.batch
-        self._searcher = Searcher(challenge, public_key)
+        self._searcher = Searcher(challenge, public_key, device)
         self._twin = PlainTwin(challenge, public_key)
 
     def run_slice(self, stop: Callable[[], bool], pause: Callable[[], None] = lambda: None) -> dict[int, bytes]:

@@ -17,6 +17,7 @@ import torch
 from paceline.base.errors import ConfigError, WorkError
 from paceline.base.hashing import hash_parts
 from paceline.models.counter_rng import build_streams
+from paceline.race.cards import Device
 from paceline.race.check import PlainTwin, confirm_nonces
 from paceline.race.plan import PRESETS, RaceChallenge, RacePreset, count_params, derive_entry, draw_inputs
 from paceline.race.run import Searcher, cut_batch
@@ -148,6 +149,18 @@ def get_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as problem:
         raise ConfigError(f"device {name!r}: {str(problem).splitlines()[0]}") from None
     return device
+
+
+def examine_device(name: str) -> Device:
+    """What a Race asks of a device: its name and its memory. Errors: ConfigError for one that this machine has not."""
+    device = get_device(name)
+    if device.type == "cpu":
+        return Device(name=name, memory_bytes=0)
+    if device.type == "cuda":
+        return Device(
+            name=torch.cuda.get_device_name(device), memory_bytes=torch.cuda.get_device_properties(device).total_memory
+        )
+    raise ConfigError(f"device {name!r}: a Race runs on cpu and cuda")
 
 
 def describe_device(device: torch.device) -> str:

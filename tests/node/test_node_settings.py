@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from paceline.base.errors import ConfigError
+from paceline.node.home import Home, NewHome, create_home
+from paceline.node.service import NodeService
 from paceline.node.settings import BridgeSettings, NodeSettings, PeerEntry, encode_settings, load_settings
 
 PEERS = tuple(
@@ -147,3 +150,23 @@ def test_servers_of_another_chain_survive_their_file(path):
     assert load_settings(path) == settings
     path.write_text(encode_settings(make()).partition("[bridge]")[0], "utf-8")
     assert load_settings(path).bridge.rpc == (), "no section, nothing is read"
+
+
+def test_invalid_race_device_ends_the_node_before_it_loads_anything(tmp_path):
+    home = create_home(tmp_path / "home", NewHome(nodes=2))
+    settings = load_settings(home.node_path("node-1") / "node.toml")
+    assert settings.race_device == "cpu"
+    home.save_settings(msgspec.structs.replace(settings, race_device="cuda:99"))
+    with pytest.raises(ConfigError, match="'cuda:99'"):
+        NodeService(home, "node-1", tmp_path / "cache", None)
+    assert not (home.node_path("node-1") / "work").exists()
+
+
+def test_a_network_of_paper_does_not_take_a_processor(tmp_path, monkeypatch):
+    home = create_home(tmp_path / "home", NewHome(nodes=2))
+    genesis = home.load_genesis()
+    race = msgspec.structs.replace(genesis.params.race, preset="paper")
+    strict = msgspec.structs.replace(genesis, params=msgspec.structs.replace(genesis.params, race=race))
+    monkeypatch.setattr(Home, "load_genesis", lambda _home: strict)
+    with pytest.raises(ConfigError, match="16 GB and more"):
+        NodeService(home, "node-1", tmp_path / "cache", None)

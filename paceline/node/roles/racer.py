@@ -93,9 +93,8 @@ class RaceRole:
         context = self._context
         harvest = self._load(current.number)
         run, key = context.threads.run, context.key
-        searching = await run(
-            "race", SlicedSearch, build_challenge(context.params, current), key.public_key, harvest.next_nonce
-        )
+        challenge, device = build_challenge(context.params, current), context.settings.race_device
+        searching = await run("race", SlicedSearch, challenge, key.public_key, harvest.next_nonce, device)
         self._forget_others(current.number)
         while context.chain.height < close:
             stop = self._stop_at(min(context.chain.height + SLICE_BLOCKS, close))
