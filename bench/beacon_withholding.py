@@ -116,7 +116,10 @@ class Simulation:
     def run_epoch(self, epoch: int) -> bytes:
         """The seed of an epoch, from commitments to signature."""
         # Deletions leave marks in the journal of a state without a store.
-        self.state.changes = {key: value for key, value in self.state.changes.items() if value is not None}
+        kept, self.state = self.state, State(Nothing(), height=self.state.height)
+        for key, value in kept.changes.items():
+            if value is not None:
+                self.state.put(key, value)
         self.state.events.clear()
         # Each epoch here ends with its seed; a Race left open would count as one that failed.
         race.STATE.delete(self.state, b"")
