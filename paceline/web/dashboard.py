@@ -107,6 +107,8 @@ class Dashboard:
         inbox = _Inbox(panels.names)
         listener = asyncio.create_task(self._listen(panels, inbox))
         try:
+            # It listens before the first panel is rendered: what changes in between is seen.
+            await asyncio.sleep(0)
             await start_reply(send, EVENT_STREAM_HEADERS)
             await send_part(send, RECONNECT)
             await self._send_changes(panels, inbox, send)
