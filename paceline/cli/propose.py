@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from paceline.base.errors import ConfigError, Invalid
+from paceline.base.hashing import DIGEST_BYTES, hash_blob
 from paceline.cli.command import run_command
 from paceline.cli.environment import get_default_home
 from paceline.economy.denominations import parse_coins
@@ -129,7 +130,7 @@ def propose_grant(
 @propose_app.command("method")
 def propose_method(
     *,
-    code_hash: Annotated[str, typer.Argument(help="Hash of the code: 64 hex digits.")],
+    code: Annotated[str, typer.Argument(help="The code as one file, or its BLAKE3 hash: 64 hex digits.")],
     locator: Annotated[str, typer.Argument(help="Where to read it, without spaces.")],
     title: Title,
     text: Text = "",
@@ -140,14 +141,14 @@ def propose_method(
 ) -> None:
     """Approve a way of training, as code. The same account may then propose experiments with it."""
     options = _collect(home, author, title, text, dry_run=dry_run, yes=yes)
-    run_command(lambda: _propose(options, p.ApproveMethod(parse_hex(code_hash, 32, "CODE_HASH"), locator)))
+    run_command(lambda: _propose(options, p.ApproveMethod(find_digest(code, "CODE"), locator)))
 
 
 @propose_app.command("experiment")
 def propose_experiment(
     *,
     method: Annotated[int, typer.Argument(help="Number of the proposal that approved the method.")],
-    data: Annotated[str, typer.Option("--data", help="Hash of the data: 64 hex digits.")],
+    data: Annotated[str, typer.Option("--data", help="The data as one file, or its BLAKE3 hash: 64 hex digits.")],
     plan: Annotated[Path, typer.Option("--plan", help="File with the run's plan, up to 4,096 bytes.")],
     budget: Annotated[str, typer.Option("--budget", help="Coins of the training fund that are reserved for it.")],
     units: Annotated[
@@ -167,7 +168,7 @@ def propose_experiment(
     options = _collect(home, author, title, text, dry_run=dry_run, yes=yes)
 
     def run() -> None:
-        amount, digest = read_amount(budget, "--budget"), parse_hex(data, 32, "--data")
+        amount, digest = read_amount(budget, "--budget"), find_digest(data, "--data")
         wanted = p.FundExperiment(method, digest, read_file(plan, p.MAX_PLAN_BYTES), amount, read_units(units))
         _propose(options, wanted)
 
@@ -274,6 +275,14 @@ def read_file(path: Path, limit_bytes: int) -> bytes:
     if len(data) > limit_bytes:
         raise ConfigError(f"{path} has more than {limit_bytes} bytes")
     return data
+
+
+def find_digest(text: str, what: str) -> bytes:
+    """The address as a blob of a file here, or the one that is named. Errors: ConfigError naming the argument."""
+    from paceline.node.control import MAX_DATA_BYTES  # noqa: PLC0415 - loads the node
+
+    path = Path(text)
+    return hash_blob(read_file(path, MAX_DATA_BYTES)) if path.is_file() else parse_hex(text, DIGEST_BYTES, what)
 
 
 def parse_hex(text: str, size: int, what: str) -> bytes:

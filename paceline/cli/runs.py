@@ -28,6 +28,32 @@ def list_runs(*, home: HomeOption = None, json: JsonFlag = False) -> None:
     run_command(lambda: print_runs(home or get_default_home(), as_json=json))
 
 
+@run_app.command("plan")
+def write_plan(
+    *,
+    data: Annotated[Path, typer.Argument(help="The text to train on.")],
+    out: Annotated[Path, typer.Argument(help="The plan's file; it is not overwritten.")],
+    rounds: Annotated[int, typer.Option(min=1, max=10_000, help="Rounds, each with an outer step.")] = 5,
+    inner_steps: Annotated[int, typer.Option(min=1, max=1_000, help="Inner steps of a round.")] = 40,
+    segment_steps: Annotated[int, typer.Option(min=1, max=10, help="Inner steps that an audit replays together.")] = 10,
+    batch_size: Annotated[int, typer.Option(min=1, max=4_096, help="Sequences of an inner step.")] = 16,
+    warmup_steps: Annotated[int, typer.Option(min=0, max=100_000, help="Inner steps in which the rate climbs.")] = 30,
+    seed: Annotated[str, typer.Option(help="Any words; the first parameters follow from them.")] = "0",
+) -> None:
+    """Write the plan of a run into a file, as `propose experiment --plan` and `run gather --plan` take it."""
+    from paceline.cli.run_plans import Wanted, write_plan_file  # noqa: PLC0415 - loads torch
+
+    wanted = Wanted(
+        rounds=rounds,
+        inner_steps=inner_steps,
+        segment_steps=segment_steps,
+        batch_size=batch_size,
+        warmup_steps=warmup_steps,
+        seed=seed,
+    )
+    run_command(lambda: write_plan_file(data, out, wanted))
+
+
 @run_app.command("open")
 def open_run(
     *,

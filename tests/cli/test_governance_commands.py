@@ -143,7 +143,7 @@ def test_an_idle_home_is_read_and_nothing_is_sent_from_it(idle_home):
         (("propose", "grant", "12", "5 icon", "--title", "x"), "ADDRESS must be 40 hex digits"),
         (("propose", "grant", "00" * 20, "0 icon", "--title", "x"), "at least 1 nicoin"),
         (("propose", "grant", "00" * 20, "2000000000 icon", "--title", "x"), "at most"),
-        (("propose", "method", "zz", "here", "--title", "x"), "CODE_HASH must be 64 hex digits"),
+        (("propose", "method", "zz", "here", "--title", "x"), "CODE must be 64 hex digits"),
         (("propose", "method", "00" * 32, "two words", "--title", "x"), "cannot be proposed as it stands"),
         (("propose", "model", "/nowhere.toml", "--title", "x"), "/nowhere.toml cannot be read"),
         (("propose", "upgrade", "V2", "9", "--title", "x"), "cannot be proposed as it stands"),
