@@ -14,11 +14,18 @@ import msgspec
 from msgspec import Meta
 
 from paceline.base.errors import ConfigError
+from paceline.base.tables import convert_table
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
 NotNegative = Annotated[float, Meta(ge=0.0)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]{0,39}\Z")]
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]{0,39}\Z",
+        description="1 to 40 letters, digits, blanks and . _ + -, beginning with a letter or digit",
+    ),
+]
 
 
 class HostClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -127,10 +134,7 @@ def load_scenario(path: Path) -> Scenario:
 
 def parse_scenario(data: object, source: str) -> Scenario:
     """A scenario from plain values. Errors: ConfigError naming the key that is wrong."""
-    try:
-        scenario = msgspec.convert(data, Scenario)
-    except msgspec.ValidationError as problem:
-        raise ConfigError(f"{source}: {problem}") from None
+    scenario = convert_table(data, Scenario, source)
     classes = sum(kind.share for kind in scenario.classes)
     if abs(classes - 1.0) > 1e-9:
         raise ConfigError(f"{source}: the shares of `classes` add up to {classes}, not to 1")

@@ -195,7 +195,9 @@ def test_a_model_file_becomes_an_entry(tmp_path):
     for text, told in (
         ("name = ", "model.toml"),
         ("surprise = 1\n" + MODEL, "surprise"),
-        ('name = "x"', "missing"),
+        ('name = "x"', "model.toml: licence: it is missing"),
+        (MODEL.replace("135_000", "0"), "micro_units: 0 must be a whole number, at least 1 and at most 1,000,000,000"),
+        (MODEL.replace("300", "1e3"), "memory_mib, each value: must be a whole number"),
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=told):

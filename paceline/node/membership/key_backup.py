@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
 from paceline.base.errors import ConfigError
@@ -194,7 +193,7 @@ def _describe(home: Home, settings: NodeSettings) -> RestoredNode:
 def _read_settings(node: NodeBackup) -> NodeSettings:
     try:
         return parse_settings(node.settings)
-    except (ConfigError, msgspec.ValidationError, ValueError) as problem:
+    except (ConfigError, ValueError) as problem:
         raise InvalidBackup("bad-settings", f"settings of {node.name}: {problem}") from None
 
 
