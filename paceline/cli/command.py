@@ -7,12 +7,22 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import typer
 
 from paceline.base.errors import ConfigError, PacelineError, UpgradeNeeded
 from paceline.node.exits import UPGRADE_CODE
+
+
+def refuse_before(word: str, given: Mapping[str, object]) -> None:
+    """Options of a group that stand before one of its words would be lost there.
+
+    Errors: ConfigError naming the first that is set.
+    """
+    for option, value in given.items():
+        if value:
+            raise ConfigError(f"write {option} after `{word}`: before it, it would count for nothing")
 
 
 def run_command(command: Callable[[], None]) -> None:
