@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from paceline.base.errors import ConfigError
 from paceline.base.integers import PPM
 from paceline.cli.command import run_command
+from paceline.cli.files import require_target, write_target
 from paceline.cli.hypothesis import hypothesis
 from paceline.cli.usefulness import usefulness
 from paceline.economy.issuance import BATCHES, Batch, compute_batch, to_coins
@@ -145,16 +145,15 @@ def _simulate(path: Path, html: Path | None, csv: Path | None, json: bool) -> No
 
     scenario = load_scenario(path)
     for target in (html, csv):
-        if target is not None and not target.resolve().parent.is_dir():
-            raise ConfigError(f"{target}: its folder does not exist")
+        require_target(target)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("days", total=scenario.epochs)
         economy = play(scenario, lambda _: progress.advance(bar))
     summary = summarise(economy)
     if html is not None:
-        html.write_text(write_page(economy, summary), "utf-8")
+        write_target(html, write_page(economy, summary))
     if csv is not None:
-        csv.write_text(write_csv(economy), "utf-8")
+        write_target(csv, write_csv(economy))
     if json:
         print(encoder.dumps(asdict(summary)))
         return

@@ -128,7 +128,9 @@ def make_band(rows: Sequence[PriceRow], today: date) -> Band:
     """The band of at least one row. Errors: ConfigError for a row that was seen after today."""
     for row in rows:
         if read_day(row.seen) > today:
-            raise ConfigError(f"prices line {row.line}, seen: {row.seen} lies after {today}")
+            raise ConfigError(
+                f"--on {today}: the price in line {row.line} was seen later, {row.seen}; name a later day"
+            )
     prices = sorted(row.price for row in rows)
     low, median, high = (compute_quantile(prices, share) for share in QUANTILES)
     return Band(low=low, median=median, high=high, rows=len(rows), stale=sum(row.is_stale(today) for row in rows))

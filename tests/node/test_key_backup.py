@@ -18,7 +18,6 @@ from paceline.engine.signed_mark import SignedMark, make_mark_through, raise_sig
 from paceline.node.home import Home, NewHome, Running, create_home, write_whole
 from paceline.node.membership.account_backup import AccountBackup
 from paceline.node.membership.contacts import add_contact, load_contacts, remove_contact
-from paceline.node.membership.key_files import add_key
 from paceline.node.membership.key_backup import (
     BACKUP,
     MAGIC,
@@ -30,8 +29,9 @@ from paceline.node.membership.key_backup import (
     seal_backup,
     write_backup,
 )
-from paceline.node.membership.sealed import InvalidBackup, KeyCost, SealedBackup, seal_value
+from paceline.node.membership.key_files import add_key
 from paceline.node.membership.policies import add_policy, load_policies, make_policy
+from paceline.node.membership.sealed import InvalidBackup, KeyCost, SealedBackup, seal_value
 from paceline.node.settings import COMETBFT, load_settings
 from paceline.protocol.codec import decode_own, encode
 
@@ -388,7 +388,7 @@ def test_invalid_a_name_that_means_something_else_stops_the_restore(tmp_path, ho
     else:
         add_contact(new, "cold", "cd" * 20, [])
     before = list_files(new.path)
-    with pytest.raises(ConfigError, match="differs from the backup|another contact here|a contact here"):
+    with pytest.raises(ConfigError, match=r"differs from the backup|another contact here|a contact here"):
         restore_backup(new, backup)
     assert list_files(new.path) == before
 
