@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 
 from paceline.base.integers import PPM
 from paceline.cli.command import run_command
@@ -45,16 +45,20 @@ def table(
     if json:
         print(encoder.dumps([show_row(row) for row in rows]))
         return
-    shown = Table(
-        "batch", "subsidy", "coins issued", "fees of developers", "paid to hosts", "to the fund", "hosts keep"
-    )
+    heads = ("batch", "subsidy", "fees", "paid to hosts", "to the fund", "hosts keep")
+    shown = Table(*(Column(head, justify="right", no_wrap=True) for head in heads))
     for row in rows:
-        coins = [f"{to_coins(getattr(row, name)):,}" for name in AMOUNTS]
+        coins = [f"{to_coins(getattr(row, name)):,}" for name in AMOUNTS[1:]]
         percent, hundredths = divmod((row.subsidy_ppm + 50) // 100, 100)
         shown.add_row(str(row.number), f"{percent}.{hundredths:02} %", *coins)
     console = Console()
     console.print(shown)
-    console.print(f"{to_coins(CORE_RESERVE):,} coins in all. Whole coins, half up; --json has nicoin beside them.")
+    console.print(
+        f"Each batch issues {to_coins(rows[0].coins):,} coins, {to_coins(CORE_RESERVE):,} in all; fees are what developers pay meanwhile. "
+        "Whole coins, half up; --json has nicoin beside them.",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @econ_app.command(name="self-dealing")
