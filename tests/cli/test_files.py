@@ -1,0 +1,48 @@
+"""Files that commands write: what is in the way is told before any work, and nothing is left half written."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from typer.testing import CliRunner
+
+from paceline.base.errors import ConfigError
+from paceline.cli.files import require_target, write_target
+from paceline.cli.main import app
+
+
+def test_a_file_is_written_whole_and_replaces_what_was_there(tmp_path):
+    path = tmp_path / "out"
+    require_target(None)
+    require_target(path)
+    write_target(path, "one")
+    require_target(path)
+    write_target(path, "two")
+    assert path.read_text() == "two" and os.listdir(tmp_path) == ["out"]
+
+
+def test_invalid_places_are_told_apart(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    for path, told in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "no" / "out", "its folder does not exist"),
+        (tmp_path / "pipe", "no plain file"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            require_target(path)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(ConfigError, match="nothing can be written into"):
+        require_target(tmp_path / "out")
+
+
+def test_invalid_writes_become_one_line(tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ConfigError, match="cannot be written"):
+        write_target(tmp_path / "out", "text")
+
+
+def test_invalid_page_of_an_audit_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("paceline.models.language.prepare_model", lambda *_, **__: pytest.fail("it began"))
+    done = CliRunner().invoke(app, ["audit", "inference", "--attack", "x", "--html", str(tmp_path)])
+    assert done.exit_code == 2 and f"{tmp_path} is a folder" in done.stderr
