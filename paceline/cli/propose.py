@@ -15,7 +15,7 @@ from rich.console import Console
 
 from paceline.base.errors import ConfigError, Invalid
 from paceline.base.tables import convert_table
-from paceline.cli.command import run_command
+from paceline.cli.command import NumberCommand, run_command
 from paceline.cli.environment import get_default_home
 from paceline.economy.denominations import parse_coins
 from paceline.models.open_models import load_open_models
@@ -69,7 +69,7 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     memory_mib: Annotated[dict[EntryName, EntryCount], Meta(min_length=1, max_length=16)]
 
 
-@propose_app.command("parameter")
+@propose_app.command("parameter", cls=NumberCommand)
 def propose_parameter(
     *,
     name: Annotated[str, typer.Argument(help="Its name, as `paceline proposals --parameters` lists it.")],
@@ -108,7 +108,7 @@ def propose_model(
     run_command(lambda: _propose(options, p.EnterModel(find_model(model))))
 
 
-@propose_app.command("grant")
+@propose_app.command("grant", cls=NumberCommand)
 def propose_grant(
     *,
     address: Annotated[str, typer.Argument(help="Who gets it: 40 hex digits, a contact, a name of this home, a node.")],

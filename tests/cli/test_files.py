@@ -19,7 +19,7 @@ def test_a_file_is_written_whole_and_replaces_what_was_there(tmp_path):
     write_target(path, "one")
     require_target(path)
     write_target(path, "two")
-    assert path.read_text() == "two" and os.listdir(tmp_path) == ["out"]
+    assert path.read_text() == "two" and list(tmp_path.iterdir()) == [path]
 
 
 def test_invalid_places_are_told_apart(tmp_path, monkeypatch):
