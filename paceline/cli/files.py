@@ -24,9 +24,9 @@ def require_target(path: Path | None) -> None:
         raise ConfigError(f"{path}: nothing can be written into {folder}")
 
 
-def write_target(path: Path, text: str) -> None:
-    """Write it whole. Errors: ConfigError when the disk refuses."""
+def write_target(path: Path, data: str | bytes) -> None:
+    """Write it whole, to where a link leads. Errors: ConfigError when the disk refuses."""
     try:
-        write_whole(path, text.encode("utf-8"))
+        write_whole(path.resolve(), data.encode("utf-8") if isinstance(data, str) else data)
     except OSError as problem:
         raise ConfigError(f"{path} cannot be written: {problem.strerror}") from None

@@ -7,7 +7,6 @@ whether it was measured, published, ruled, given or assumed; a file that names a
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from msgspec import Meta
 
 from paceline.base.errors import ConfigError
 from paceline.base.tables import convert_table
+from paceline.lab.files import read_toml
 
 TOKENS, TRAIN, FINE_TUNE = "tokens", "train", "fine-tune"
 WORKS = (TOKENS, TRAIN, FINE_TUNE)
@@ -149,11 +149,7 @@ class Figures:
 
 def load_figures(path: Path) -> Figures:
     """Read a file. Errors: ConfigError naming the key that is wrong or missing."""
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
-        raise ConfigError(f"{path}: {problem}") from None
-    return parse_figures(data, str(path))
+    return parse_figures(read_toml(path), str(path))
 
 
 def parse_figures(data: Any, source: str) -> Figures:

@@ -16,6 +16,7 @@ from datetime import date
 from pathlib import Path
 
 from paceline.base.errors import ConfigError
+from paceline.lab.files import read_text
 
 REQUIRED = ("provider", "kind", "gpu", "gpus", "tier", "dollars_per_hour", "source", "seen")
 COLUMNS = (*REQUIRED, "note")
@@ -73,11 +74,7 @@ class Band:
 
 def load_prices(path: Path) -> tuple[PriceRow, ...]:
     """Read a table. Errors: ConfigError naming the line and the field that is wrong."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise ConfigError(f"{path}: {problem}") from None
-    return parse_prices(text, str(path))
+    return parse_prices(read_text(path), str(path))
 
 
 def parse_prices(text: str, source: str) -> tuple[PriceRow, ...]:

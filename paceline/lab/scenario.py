@@ -7,7 +7,6 @@ Units: money in US dollars where named so, else coins; an epoch is a day; comput
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +17,7 @@ from paceline.base.errors import ConfigError
 from paceline.base.tables import convert_table
 from paceline.economy.prices import MAX_PRICE
 from paceline.lab.checking import MEAN_CHECK_COST
+from paceline.lab.files import read_toml
 from paceline.protocol.params import NICOIN_PER_COIN
 
 DAYS_PER_YEAR = 365
@@ -159,11 +159,7 @@ def load_scenario(path: Path) -> Scenario:
 
     Errors: ConfigError naming the key that is wrong.
     """
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
-        raise ConfigError(f"{path}: {problem}") from None
-    return parse_scenario(data, str(path))
+    return parse_scenario(read_toml(path), str(path))
 
 
 def parse_scenario(data: object, source: str) -> Scenario:

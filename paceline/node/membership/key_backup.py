@@ -109,7 +109,10 @@ def collect_backup(home: Home, name: str | None = None) -> Backup:
     genesis = encode(home.load_genesis())
     names = home.node_names()
     if name is not None and name not in names:
-        raise ConfigError(f"no node {name!r} in {home.path}; it holds {', '.join(names) or 'none'}")
+        raise ConfigError(
+            f"no node {name!r} in {home.path}; it holds {', '.join(names) or 'none'}. `paceline keys export` writes one "
+            "account's key"
+        )
     nodes = tuple(_collect_node(home, node) for node in names if name in {None, node})
     whole = name is None
     return _require_restorable(
