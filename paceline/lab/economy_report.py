@@ -51,19 +51,15 @@ class Stakes:
 
 @dataclass(frozen=True, kw_only=True)
 class YearLine:
-    """Coins of one year. `subsidy_share`: new coins of all that hosts and the fund get."""
+    """Coins of one year."""
 
     year: int
     fees: float
     issued: float
+    subsidy_share: float
+    """New coins, of fees and new coins together: of all that hosts and the fund get."""
     unmet_share: float
     """Of the compute asked for at the day's price, what hosts could not do."""
-
-    @property
-    def subsidy_share(self) -> float:
-        """New coins of fees and new coins together."""
-        both = self.fees + self.issued
-        return self.issued / both if both else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,10 +212,12 @@ def _weigh(economy: Economy, index: int) -> Stakes:
 
 def _describe_year(economy: Economy, first: int) -> YearLine:
     days = economy.days[first : first + DAYS_PER_YEAR]
+    fees, issued = sum(day.fees for day in days), sum(day.issued for day in days)
     return YearLine(
         year=first // DAYS_PER_YEAR + 1,
-        fees=sum(day.fees for day in days),
-        issued=sum(day.issued for day in days),
+        fees=fees,
+        issued=issued,
+        subsidy_share=issued / (fees + issued) if fees + issued else 0.0,
         unmet_share=_compute_unmet(days),
     )
 
