@@ -16,7 +16,7 @@ from msgspec import Meta
 from paceline.base.errors import ConfigError
 from paceline.base.tables import convert_table
 from paceline.economy.prices import MAX_PRICE
-from paceline.lab.checking import MEAN_CHECK_COST
+from paceline.lab.check_costs import MEAN_CHECK_COST
 from paceline.lab.files import read_toml
 from paceline.protocol.params import NICOIN_PER_COIN
 

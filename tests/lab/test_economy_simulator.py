@@ -18,7 +18,7 @@ from paceline.base.integers import PPM
 from paceline.cli.main import app
 from paceline.economy.pay import compute_pay
 from paceline.economy.supply import DAILY_FLOOR
-from paceline.lab.checking import MEAN_CHECK_COST
+from paceline.lab.check_costs import MEAN_CHECK_COST
 from paceline.lab.economy import HONEST, _compute_earned, compute_check_rates, compute_gini, make_hosts, simulate
 from paceline.lab.economy_page import RATES, write_page
 from paceline.lab.economy_report import Stakes, summarise, write_csv
