@@ -62,7 +62,7 @@ def import_key(
 ) -> None:
     """Bring a key of an account back from its words, or from a sealed file. A key that is there is never overwritten."""
     from paceline.node.home import Home  # noqa: PLC0415 - loads the node
-    from paceline.node.membership.key_files import add_key, open_key  # noqa: PLC0415 - loads the node
+    from paceline.node.membership.key_files import add_key, open_key, require_key_file  # noqa: PLC0415
     from paceline.node.membership.mnemonics import derive_account_secret, read_words  # noqa: PLC0415 - loads the node
     from paceline.node.membership.policies import require_new_name  # noqa: PLC0415 - loads the node
 
@@ -76,6 +76,7 @@ def import_key(
         elif words_file is not None or account:
             raise ConfigError("--keyfile holds one key: --words-file and --account do not go with it")
         else:
+            require_key_file(keyfile)
             secret = open_key(keyfile, read_passphrase(passphrase_file, twice=False)).secret
         _print_key(name, add_key(where, name, secret))
 
@@ -93,11 +94,11 @@ def export_key(
     from paceline.cli.signing import load_own_key  # noqa: PLC0415 - loads the node
     from paceline.node.home import Home  # noqa: PLC0415 - loads the node
     from paceline.node.membership import key_files  # noqa: PLC0415 - loads the node
+    from paceline.node.membership.sealed import require_free  # noqa: PLC0415 - loads the node
 
     def command() -> None:
         key = load_own_key(Home(home or get_default_home()), name, "NAME")
-        if to.exists():
-            raise ConfigError(f"{to} exists already: a backup overwrites nothing; name another file")
+        require_free(to)
         key_files.export_key(to, name, key, read_passphrase(passphrase_file, twice=True))
         print(f"{to} holds the key of {name}; keep the passphrase apart from it")
 

@@ -11,6 +11,7 @@ import typer
 
 from paceline.cli.command import run_command
 from paceline.cli.environment import get_cache_path
+from paceline.cli.files import require_target, write_target
 
 audit_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Attack the network's checks, here.")
 
@@ -33,10 +34,11 @@ def inference(
     from paceline.models.language import prepare_model  # noqa: PLC0415 - loads torch
 
     def play() -> None:
+        require_target(html)
         path = prepare_model(get_cache_path(), progress=_tell)
         curves = audit_attack(path, attack, answers, _tell)
         if html is not None:
-            html.write_text(build_chart(curves), "utf-8")
+            write_target(html, build_chart(curves))
         if json:
             print(encoder.dumps([asdict(curve) for curve in curves]))
             return

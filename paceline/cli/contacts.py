@@ -52,6 +52,8 @@ def list_(
         if json:
             print(msgspec.json.encode(found).decode())
             return
+        if not found:
+            print("No contacts yet; `paceline contacts add NAME ADDRESS` adds one.")
         for name, address in found.items():
             print(f"{address}  {name}")
 

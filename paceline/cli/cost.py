@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as encoder
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from paceline.base.errors import ConfigError
 from paceline.cli.command import run_command
+from paceline.cli.files import require_target, write_target
 
 if TYPE_CHECKING:
     from paceline.lab.cost_request import Answer
@@ -217,6 +219,16 @@ def read_method_setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def read_method_settings(texts: Sequence[str]) -> dict[str, Any]:
+    """All of them. Errors: ConfigError, also for a name that is given twice."""
+    found: dict[str, Any] = {}
+    for name, value in map(read_method_setting, texts):
+        if name in found:
+            raise ConfigError(f"--method-set {name}: it is given twice")
+        found[name] = value
+    return found
+
+
 def _run_training(
     shared: Shared,
     kind: str,
@@ -237,7 +249,7 @@ def _run_training(
         machines=machines,
         gpus=gpus,
         method=method,
-        method_settings=dict(read_method_setting(text) for text in method_set or ()),
+        method_settings=read_method_settings(method_set or ()),
     )
 
 
@@ -247,8 +259,7 @@ def _run(shared: Shared, kind: str, amount: str, **own: Any) -> None:
     from paceline.lab.cost_request import Request, answer  # noqa: PLC0415
     from paceline.lab.cost_words import make_json, write_csv  # noqa: PLC0415
 
-    if shared.csv is not None and not shared.csv.resolve().parent.is_dir():
-        raise ConfigError(f"{shared.csv}: its folder does not exist")
+    require_target(shared.csv)
     request = Request(
         kind=kind,
         tokens=read_count(amount, "--tokens"),
@@ -267,7 +278,7 @@ def _run(shared: Shared, kind: str, amount: str, **own: Any) -> None:
     figures = load_figures(shared.figures or EXAMPLES / "cost.toml")
     found = answer(request, prices, figures, example_prices=shared.prices is None)
     if shared.csv is not None:
-        shared.csv.write_text(write_csv(found), "utf-8")
+        write_target(shared.csv, write_csv(found))
     if shared.json:
         print(encoder.dumps(make_json(found)))
         return
@@ -303,8 +314,7 @@ def _read_today(text: str | None) -> date:
 
 def _print_answer(found: Answer, console: Console) -> None:
     from paceline.lab.cost_words import (  # noqa: PLC0415 - only this command needs it
-        INPUT_COLUMNS,
-        list_inputs,
+        list_input_lines,
         list_parts,
         list_results,
         list_sentences,
@@ -319,11 +329,10 @@ def _print_answer(found: Answer, console: Console) -> None:
     parts = Table("part of the median", "cloud", "this network")
     for cells in list_parts(found):
         parts.add_row(*cells)
-    inputs = Table(Column(INPUT_COLUMNS[0], no_wrap=True), *INPUT_COLUMNS[1:])
-    for cells in list_inputs(found):
-        inputs.add_row(*cells)
-    for shown in (results, parts, inputs):
+    for shown in (results, parts):
         console.print(shown)
+    for line in ("Inputs:", *list_input_lines(found)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     swings = Table("moves the answer most", "network / cloud at its low", "at its high")
     for cells in list_swings(found)[:SHOWN_SWINGS]:
         swings.add_row(*cells)

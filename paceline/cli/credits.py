@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from paceline.base.errors import ConfigError, Invalid
-from paceline.cli.command import run_command
+from paceline.cli.command import NumberCommand, run_command
 from paceline.cli.environment import get_default_home
 from paceline.economy.denominations import format_coins, parse_coins, parse_dollars
 from paceline.protocol.credits import COINS, DOLLARS, MAX_MICRO_UNITS, BuyCredits, ReturnCredits
@@ -35,7 +35,7 @@ def show(*, author: From = "user", home: HomeOption = None, json: JsonFlag = Fal
     run_command(lambda: _show(home or get_default_home(), author, as_json=json))
 
 
-@credits_app.command()
+@credits_app.command(cls=NumberCommand)
 def buy(
     *,
     units: Annotated[str, typer.Argument(help="Units of compute, with up to six digits after the point.")],
@@ -78,7 +78,9 @@ def describe_credits(found: AccountStatus) -> list[str]:
         return ["no compute credits"]
     price = found.credit_coins * MICRO_UNITS // found.credit_micro_units
     units = f"{found.credit_micro_units / MICRO_UNITS:,.6f}".rstrip("0").rstrip(".")
-    return [f"{units} units of compute, paid with {format_coins(found.credit_coins)}: {format_coins(price)} a unit"]
+    return [
+        f"{units} unit{'' if units == '1' else 's'} of compute, paid with {format_coins(found.credit_coins)}: {format_coins(price)} a unit"
+    ]
 
 
 def _show(path: Path, author: str, *, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from paceline.base.errors import ConfigError, PacelineError
 from paceline.cli.environment import get_cache_path
@@ -55,7 +55,8 @@ def run_doctor(home: Path, console: Console) -> bool:
 
 def print_findings(findings: list[Finding], console: Console) -> None:
     """A table of what was seen and what to do."""
-    table = Table("what", "seen", "what to do")
+    # A path has no blank to break at, and one that is cut leads nowhere.
+    table = Table(*(Column(head, overflow="fold") for head in ("what", "seen", "what to do")))
     for finding in findings:
         table.add_row(finding.what, finding.seen, finding.remedy or "fine")
     console.print(table)

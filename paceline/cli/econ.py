@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as encoder
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 
-from paceline.base.errors import ConfigError
 from paceline.base.integers import PPM
 from paceline.cli.command import run_command
+from paceline.cli.files import require_target, write_target
 from paceline.cli.hypothesis import hypothesis
 from paceline.cli.usefulness import usefulness
 from paceline.economy.issuance import BATCHES, Batch, compute_batch, to_coins
@@ -28,6 +29,10 @@ econ_app = typer.Typer(no_args_is_help=True, add_completion=False, help="The eco
 USUAL_FUND_PPM = 200_000
 USUAL_COALITIONS = (10, 20, 33, 50)
 AMOUNTS = ("coins", "developer_fees", "paid_to_hosts", "to_training_fund", "net_to_hosts")
+CHEATS = (
+    "It pays below these check rates: for a host that holds a full vesting period of pay, and for a fresh one that would lose the "
+    "task's pay alone (all tasks of a fresh host are checked)."
+)
 econ_app.command()(hypothesis)
 econ_app.command()(usefulness)
 
@@ -45,16 +50,20 @@ def table(
     if json:
         print(encoder.dumps([show_row(row) for row in rows]))
         return
-    shown = Table(
-        "batch", "subsidy", "coins issued", "fees of developers", "paid to hosts", "to the fund", "hosts keep"
-    )
+    heads = ("batch", "subsidy", "fees", "paid to hosts", "to the fund", "hosts keep")
+    shown = Table(*(Column(head, justify="right", no_wrap=True) for head in heads))
     for row in rows:
-        coins = [f"{to_coins(getattr(row, name)):,}" for name in AMOUNTS]
+        coins = [f"{to_coins(getattr(row, name)):,}" for name in AMOUNTS[1:]]
         percent, hundredths = divmod((row.subsidy_ppm + 50) // 100, 100)
         shown.add_row(str(row.number), f"{percent}.{hundredths:02} %", *coins)
     console = Console()
     console.print(shown)
-    console.print(f"{to_coins(CORE_RESERVE):,} coins in all. Whole coins, half up; --json has nicoin beside them.")
+    console.print(
+        f"Each batch issues {to_coins(rows[0].coins):,} coins, {to_coins(CORE_RESERVE):,} in all; fees are what developers pay meanwhile. "
+        "Whole coins, half up; --json has nicoin beside them.",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @econ_app.command(name="self-dealing")
@@ -140,21 +149,21 @@ def simulate(
 
 def _simulate(path: Path, html: Path | None, csv: Path | None, json: bool) -> None:
     from paceline.lab.economy import simulate as play  # noqa: PLC0415 - loads numpy and plotly
-    from paceline.lab.economy_report import summarise, write_csv, write_page  # noqa: PLC0415
+    from paceline.lab.economy_page import write_page  # noqa: PLC0415
+    from paceline.lab.economy_report import summarise, write_csv  # noqa: PLC0415
     from paceline.lab.scenario import load_scenario  # noqa: PLC0415
 
     scenario = load_scenario(path)
     for target in (html, csv):
-        if target is not None and not target.resolve().parent.is_dir():
-            raise ConfigError(f"{target}: its folder does not exist")
+        require_target(target)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("days", total=scenario.epochs)
         economy = play(scenario, lambda _: progress.advance(bar))
     summary = summarise(economy)
     if html is not None:
-        html.write_text(write_page(economy, summary), "utf-8")
+        write_target(html, write_page(economy, summary))
     if csv is not None:
-        csv.write_text(write_csv(economy), "utf-8")
+        write_target(csv, write_csv(economy))
     if json:
         print(encoder.dumps(asdict(summary)))
         return
@@ -162,23 +171,36 @@ def _simulate(path: Path, html: Path | None, csv: Path | None, json: bool) -> No
 
 
 def _print_summary(summary: Summary, console: Console) -> None:
-    console.print(
-        f"{summary.name}: {summary.hosts:,} hosts, {summary.epochs:,} days; prices and demand are assumptions."
-    )
-    console.print(f"Fees {summary.fees:,.0f} coins, issued {summary.issued:,.0f}, forfeited {summary.forfeited:,.0f}.")
-    console.print(
-        f"Checking takes {summary.checking_first:.1%} of used compute at first, {summary.checking_last:.1%} at last."
-    )
+    from paceline.lab.economy_page import show_break_even  # noqa: PLC0415 - loads numpy and plotly
+
+    for line in _describe_summary(summary):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     classes = Table("class", "honest hosts", "coins a day", "profit $ a day")
-    for line in summary.classes:
-        classes.add_row(line.name, f"{line.hosts:,}", f"{line.coins_a_day:,.3f}", f"{line.profit_a_day:,.2f}")
+    for kind in summary.classes:
+        classes.add_row(kind.name, f"{kind.hosts:,}", f"{kind.coins_a_day:,.3f}", f"{kind.profit_a_day:,.2f}")
     console.print(classes)
-    cheats = Table("cheat", "hosts", "times caught", "gain over honest (95 %)", "pays below a check rate of")
+    heads = ("cheat", "hosts", "times caught", "gain over honest (95 %)", "pays below, holding", "pays below, fresh")
+    cheats = Table(*heads)
     for cheat in summary.cheats:
         gain = f"{cheat.gain:+.1%} ({cheat.low:+.1%} to {cheat.high:+.1%})"
-        cheats.add_row(cheat.name, f"{cheat.hosts:,}", f"{cheat.caught:,}", gain, f"{cheat.break_even_rate:.3%}")
+        cheats.add_row(cheat.name, f"{cheat.hosts:,}", f"{cheat.caught:,}", gain, *show_break_even(cheat))
     if summary.cheats:
         console.print(cheats)
+        console.print(CHEATS, markup=False, highlight=False, soft_wrap=True)
+
+
+def _describe_summary(summary: Summary) -> Iterator[str]:
+    first, last = summary.years[0], summary.years[-1]
+    yield f"{summary.name}: {summary.hosts:,} hosts, {summary.epochs:,} days; prices and demand are assumptions."
+    yield (
+        f"Fees {summary.fees:,.0f} coins, issued {summary.issued:,.0f}, forfeited {summary.forfeited:,.0f}; "
+        f"to the training fund {summary.to_fund:,.0f}."
+    )
+    yield f"New coins are {first.subsidy_share:.1%} of both in year {first.year}, {last.subsidy_share:.1%} in year {last.year}."
+    yield f"Price of a unit: {summary.price_first:.6g} coins at first, {summary.price_last:.6g} at last."
+    yield f"Of the compute asked for at the day's price {summary.unmet_share:.1%} was not done."
+    yield f"Checking takes {summary.checking_first:.1%} of used compute at first, {summary.checking_last:.1%} at last."
+    yield f"Gini of votes {summary.gini_weight:.3f}, of coins {summary.gini_coins:.3f}."
 
 
 def show_row(row: Batch) -> dict[str, int]:

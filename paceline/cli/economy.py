@@ -12,10 +12,9 @@ import msgspec
 from rich.console import Console
 
 from paceline.base.errors import ConfigError, Invalid
-from paceline.base.integers import PPM
 from paceline.cli.addresses import load_actor
 from paceline.cli.pool_trades import LABEL, read_asset
-from paceline.cli.printing import print_found
+from paceline.cli.printing import count_units, print_found
 from paceline.cli.signing import open_control, send_signed, sign_message
 from paceline.cli.standing import find_standing
 from paceline.economy.denominations import format_coins, format_dollars, parse_coins, parse_dollars
@@ -128,7 +127,7 @@ def _describe_prices(found: PriceStatus) -> Iterator[str]:
         yield f"vote    {vote.node} ({vote.weight_ppm / 10_000:.2f} % of weight): {price}"
     for model in found.models:
         source = "" if model.listed else ", not in the registry"
-        units = f"{model.micro_units / PPM:g} units of compute a token{source}; {model.hosts} hosts"
+        units = f"{count_units(model.micro_units)} a token{source}; {model.hosts} host{'' if model.hosts == 1 else 's'}"
         yield f"model   {model.model}: {format_coins(model.token_price)} a token ({units})"
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from paceline.base.errors import ConfigError
 from paceline.base.keys import AccountKey
 from paceline.cli.addresses import load_actor
-from paceline.cli.printing import print_found
+from paceline.cli.printing import count_units, print_found
 from paceline.cli.propose import ProposeOptions
 from paceline.cli.signing import (
     REFUSED,
@@ -28,10 +28,12 @@ from paceline.cli.signing import (
 )
 from paceline.cli.standing import find_standing
 from paceline.economy.denominations import format_coins
+from paceline.ledger.parameters import PARAMETERS
 from paceline.node.chains.proposals import GovernanceStatus, ParameterLine, ProposalLine, build_governance_status
 from paceline.node.chains.trial import Trial
 from paceline.node.home import Home
 from paceline.protocol import proposals as p
+from paceline.protocol.fields import MAX_SUPPLY
 
 OWN_POOLS = {"proposal deposits": "the proposal's deposit", "core reserve": "the fee"}
 
@@ -44,6 +46,8 @@ def send_proposal(options: ProposeOptions, action: p.Action, console: Console) -
     """
     home = Home(options.home)
     key = load_signer(home, options.author)
+    if isinstance(action, p.ChangeParameter):
+        _require_value(action)
     _require_form(message := p.SubmitProposal(options.title, options.text, action))
     with open_control(home) as client:
         status = client.get("/governance", GovernanceStatus)
@@ -122,6 +126,16 @@ def _require_form(message: p.SubmitProposal | p.VoteProposal) -> None:
     require_form(message, "this cannot be proposed as it stands")
 
 
+def _require_value(action: p.ChangeParameter) -> None:
+    """What no message can carry; whether the rest lies within the bounds, the running network says."""
+    if 0 <= action.value <= MAX_SUPPLY:
+        return
+    bounds = PARAMETERS.get(action.name)
+    if bounds is None:
+        raise ConfigError(f"NAME {action.name}: it is none of {', '.join(PARAMETERS)}")
+    raise ConfigError(f"VALUE {action.value}: {action.name} takes {bounds.low:,} to {bounds.high:,} {bounds.unit}")
+
+
 def _require_printable(text: str, most: int, what: str, *, least: int) -> None:
     if (
         not least <= len(text) <= most
@@ -158,7 +172,7 @@ def _summarise(action: p.Action) -> str:
         case p.ChangeParameter(name, value):
             told = f"parameter {name} = {value:,} from the first height of an epoch on"
         case p.EnterModel(entry):
-            told = f"model {entry.name}: {entry.micro_units / 1_000_000:g} units of compute a token, {entry.licence}"
+            told = f"model {entry.name}: {count_units(entry.micro_units)} a token, {entry.licence}"
         case p.PayGrant(to, amount):
             told = f"grant of {format_coins(amount)} of the training fund to {to.hex()}"
         case p.ApproveMethod(_, locator):
@@ -181,7 +195,7 @@ def _describe_status(status: GovernanceStatus) -> Iterator[str]:
     for found in status.experiments:
         yield f"reserved  {format_coins(found.reserved)} for the experiment of proposal {found.proposal}, up to epoch {found.until}"
     for entry in status.models:
-        yield f"model     {entry['name']}: {entry['micro_units'] / 1_000_000:g} units of compute a token, {entry['licence']}"
+        yield f"model     {entry['name']}: {count_units(entry['micro_units'])} a token, {entry['licence']}"
 
 
 def _describe_proposal(line: ProposalLine, status: GovernanceStatus) -> Iterator[str]:

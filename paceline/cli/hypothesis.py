@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from paceline.lab.hypothesis import Scenario
 
 DIGITS = 6
+HEADS = (
+    "operands: computed from those that the printed line names; unrounded: from the inputs, without rounding in between; "
+    "holds: whether the printed figure follows from its operands."
+)
 
 
 def hypothesis(*, json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
@@ -26,7 +30,8 @@ def hypothesis(*, json: Annotated[bool, typer.Option("--json", help="Print one J
         print(encoder.dumps({"mark": MARK, "scenarios": [_make_json(found) for found in scenarios], "supply": rows}))
         return
     console = Console()
-    console.print(MARK, markup=False, highlight=False, soft_wrap=True)
+    for line in (MARK, HEADS):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     for found in scenarios:
         _print_scenario(found, console)
     shown = Table("Appendix E", "coins", "share", "printed")
@@ -52,10 +57,11 @@ def _print_scenario(found: Scenario, console: Console) -> None:
     inputs = Table(f"{found.name}: the paper's inputs", "value", "")
     for entry in found.inputs.values():
         inputs.add_row(entry.wording, show_short(entry.value), entry.unit)
-    steps = Table("figure", "unit", "printed", "its own operands", "without rounding", "corrected", "the line holds")
+    heads = ("printed", "operands", "unrounded", "corrected", "holds")
+    steps = Table("figure, unit", *(Column(head, justify="right", no_wrap=True) for head in heads))
     for step in found.steps:
         figures = (show_short(value) for value in (step.again, step.exact, step.corrected))
-        steps.add_row(step.name, step.unit, step.printed, *figures, "yes" if step.holds else "no")
+        steps.add_row(f"{step.name}, {step.unit}", step.printed, *figures, "yes" if step.holds else "no")
     console.print(inputs)
     console.print(steps)
     for step in found.steps:

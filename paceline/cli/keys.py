@@ -16,7 +16,7 @@ from paceline.cli.environment import get_default_home
 if TYPE_CHECKING:
     from paceline.engine.signed_mark import SignedMark
     from paceline.node.home import Home
-    from paceline.node.membership.key_backup import RestoredNode
+    from paceline.node.membership.key_backup import Backup, RestoredNode
 
 keys_app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="A home's keys: list, make, import, export, back up, restore."
@@ -67,23 +67,23 @@ def list_(
 def backup(
     *,
     to: Annotated[Path, typer.Option("--to", help="File to write; nothing may be there.")],
-    name: Annotated[str | None, typer.Option(help="Only this node. Default: the user and every node here.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only this node. Default: everything here.")] = None,
     passphrase_file: PassphraseFile = None,
     home: HomeOption = None,
 ) -> None:
-    """Write all keys, settings and genesis to one file under a passphrase. Without the passphrase nobody opens it again.
+    """Write all keys, contacts, joint accounts, settings and genesis to one file under a passphrase; nobody opens it without.
 
     The file also holds up to what each consensus key had signed at that moment; make a new one when a node was added.
     """
     from paceline.node.membership.key_backup import collect_backup, seal_backup, write_backup  # noqa: PLC0415 - loads the node
+    from paceline.node.membership.sealed import require_free  # noqa: PLC0415 - loads the node
 
     def command() -> None:
-        if to.exists():
-            raise ConfigError(f"{to} exists already: a backup overwrites nothing; name another file")
+        require_free(to)
         collected = collect_backup(_open_home(home), name)
         passphrase = read_passphrase(passphrase_file, twice=True)
         write_backup(to, seal_backup(collected, passphrase))
-        print(f"{to} holds the keys of {', '.join(node.name for node in collected.nodes)}" + _name_user(name))
+        print(f"{to} holds {_describe_backup(collected)}")
         print("Keep it apart from this machine, and the passphrase apart from it.")
 
     run_command(command)
@@ -111,19 +111,28 @@ def restore(
     as one that lies. The mark up to which the engine has signed is restored with the keys and is only ever raised; what the
     former machine signed after the backup was made, only --signed-through can tell.
     """
-    from paceline.node.membership.key_backup import open_backup, restore_backup, signs_blocks  # noqa: PLC0415 - loads the node
+    from paceline.node.membership.key_backup import (  # noqa: PLC0415 - loads the node
+        open_backup,
+        require_backup_file,
+        restore_backup,
+        signs_blocks,
+    )
 
     def command() -> None:
         where = _open_home(home)
+        require_backup_file(file)
         opened = open_backup(file, read_passphrase(passphrase_file, twice=False))
         mark = _read_mark(signed_through, needed=signs_blocks(opened))
-        typer.echo(WARNING, err=True)
-        if not yes and not typer.confirm("Is the former machine off for good?", err=True):
-            print("Nothing was restored.")
-            return
+        if opened.nodes:
+            typer.echo(WARNING, err=True)
+            if not yes and not typer.confirm("Is the former machine off for good?", err=True):
+                print("Nothing was restored.")
+                return
         for node in restore_backup(where, opened, mark):
             _print_restored(node)
-        print(f"Restored into {where.path}; start it with `paceline up --home {where.path}`")
+        print(f"In place: {_describe_backup(opened)}")
+        start = f"; start it with `paceline up --home {where.path}`" if opened.genesis is not None else ""
+        print(f"Restored into {where.path}{start}")
 
     run_command(command)
 
@@ -203,8 +212,17 @@ def read_secret_file(path: Path, option: str) -> str:
     return text.splitlines()[0] if text else ""
 
 
-def _name_user(name: str | None) -> str:
-    return "" if name else ", of the user, and the operator token"
+def _describe_backup(backup: Backup) -> str:
+    """What it holds, so that nobody takes it for more."""
+    accounts = backup.accounts
+    names = [node.name for node in backup.nodes]
+    names += ["user"] if backup.user is not None else []
+    names += [key.name for key in accounts.keys]
+    parts = [f"the keys of {', '.join(names)}"] if names else []
+    parts += ["the operator token"] if backup.token is not None else []
+    counted = ((len(accounts.contacts), "contact"), (len(accounts.policies), "joint account"))
+    parts += [f"{count} {what}{'s' if count > 1 else ''}" for count, what in counted if count]
+    return "; ".join(parts)
 
 
 def _print_line(line: KeyLine) -> None:

@@ -12,7 +12,7 @@ from paceline.cli.account_keys import export_key, import_key, new_key
 from paceline.cli.api_keys import api_key_app
 from paceline.cli.audit import audit_app
 from paceline.cli.bridge import bridge_app
-from paceline.cli.command import run_command
+from paceline.cli.command import NumberCommand, run_command
 from paceline.cli.contacts import contacts_app
 from paceline.cli.cost import cost_app
 from paceline.cli.credits import credits_app
@@ -372,7 +372,7 @@ def price_show(*, home: HomeOption = None, json: JsonFlag = False) -> None:
     run_command(lambda: print_prices(home or get_default_home(), as_json=json))
 
 
-@price.command("vote")
+@price.command("vote", cls=NumberCommand)
 def price_vote(
     *,
     amount: Annotated[str, typer.Argument(help='Of a unit of compute, such as "2 micoin".')],

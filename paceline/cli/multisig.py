@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from paceline.cli.command import run_command
+from paceline.cli.command import NumberCommand, run_command
 from paceline.cli.environment import get_default_home
 
 multisig_app = typer.Typer(
@@ -50,7 +50,7 @@ def list_(
     run_command(lambda: print_accounts(home or get_default_home(), as_json=json))
 
 
-@multisig_app.command()
+@multisig_app.command(cls=NumberCommand)
 def propose(
     *,
     name: AccountArgument,

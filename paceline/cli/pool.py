@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from paceline.cli.command import run_command
+from paceline.cli.command import refuse_before, run_command
 from paceline.cli.environment import get_default_home
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ def status(
     json: JsonFlag = False,
 ) -> None:
     """Price, coins sold and returned, assets with their quotes, coverage; and what an account of this home holds."""
-    if context.invoked_subcommand is None:
+    word = context.invoked_subcommand
+    if word is not None:
+        run_command(lambda: refuse_before(word, {"--home": home, "--name": name, "--json": json}))
+    else:
         from paceline.cli.pool_trades import print_pool  # noqa: PLC0415 - loads the node
 
         run_command(lambda: print_pool(home or get_default_home(), name or "user", as_json=json))

@@ -8,7 +8,14 @@ from typing import TypeVar
 import msgspec
 from rich.console import Console
 
+from paceline.base.integers import PPM
+
 Found = TypeVar("Found", bound=msgspec.Struct)
+
+
+def count_units(micro_units: int) -> str:
+    """Units of compute of millionths."""
+    return f"{micro_units / PPM:g} unit{'' if micro_units == PPM else 's'} of compute"
 
 
 def print_found(found: Found, describe: Callable[[Found], Iterable[str]], *, as_json: bool) -> None:

@@ -11,11 +11,13 @@ from typing import Annotated
 
 import msgspec
 import typer
+from msgspec import Meta
 from rich.console import Console
 
 from paceline.base.errors import ConfigError, Invalid
 from paceline.base.hashing import DIGEST_BYTES, hash_blob
-from paceline.cli.command import run_command
+from paceline.base.tables import convert_table
+from paceline.cli.command import NumberCommand, run_command
 from paceline.cli.environment import get_default_home
 from paceline.economy.denominations import parse_coins
 from paceline.models.open_models import load_open_models
@@ -37,6 +39,14 @@ Yes = Annotated[bool, typer.Option("--yes", help="Pay without asking.")]
 Home = Annotated[Path | None, typer.Option("--home", help="Folder of the network. Default: ~/.paceline")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
+EntryName = Annotated[
+    str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z", description="up to 64 of a-z, 0-9, '.', '_' and '-'")
+]
+Licence = Annotated[
+    str, Meta(pattern=r"^[ -~]{1,100}\Z", description="1 to 100 printable ASCII characters, such as Apache-2.0")
+]
+EntryCount = Annotated[int, Meta(ge=1, le=2**32 - 1)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProposeOptions:
@@ -53,17 +63,17 @@ class ProposeOptions:
 class ModelFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model as a TOML file describes it. Units: `memory_mib` by precision; `million_params` in millions."""
 
-    name: str
-    licence: str
-    context_tokens: int
-    million_params: int
-    micro_units: int
-    memory_mib: dict[str, int]
+    name: EntryName
+    licence: Licence
+    context_tokens: EntryCount
+    million_params: EntryCount
+    micro_units: Annotated[int, Meta(ge=1, le=p.MAX_MICRO_UNITS)]
+    memory_mib: Annotated[dict[EntryName, EntryCount], Meta(min_length=1, max_length=16)]
     run: str = ""
     """Hex digits of the run whose shares split a part of its fees."""
 
 
-@propose_app.command("parameter")
+@propose_app.command("parameter", cls=NumberCommand)
 def propose_parameter(
     *,
     name: Annotated[str, typer.Argument(help="Its name, as `paceline proposals --parameters` lists it.")],
@@ -102,7 +112,7 @@ def propose_model(
     run_command(lambda: _propose(options, p.EnterModel(find_model(model))))
 
 
-@propose_app.command("grant")
+@propose_app.command("grant", cls=NumberCommand)
 def propose_grant(
     *,
     address: Annotated[str, typer.Argument(help="Who gets it: 40 hex digits, a contact, a name of this home, a node.")],
@@ -251,9 +261,10 @@ def find_model(model: str) -> p.ModelEntry:
 def read_model_file(path: Path) -> p.ModelEntry:
     """A model's entry from its file. Errors: ConfigError naming the file and what is wrong."""
     try:
-        described = msgspec.convert(tomllib.loads(read_file(path, 64 * 1024).decode("utf-8")), ModelFile)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as problem:
-        raise ConfigError(f"{path}: {problem}") from None
+        tables = tomllib.loads(read_file(path, 64 * 1024).decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise ConfigError(f"{path}: is no TOML file ({problem})") from None
+    described = convert_table(tables, ModelFile, str(path))
     return p.ModelEntry(
         name=described.name,
         licence=described.licence,

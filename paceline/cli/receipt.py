@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from paceline.base.errors import ConfigError
+from paceline.cli.files import require_target, write_target
 from paceline.cli.network import ControlClient
 from paceline.cli.printing import print_found
 from paceline.node.answers.receipt_check import ReceiptReport, verify_receipt
@@ -23,6 +24,7 @@ def save_receipt(task: str, path: Path, home: Path) -> None:
 
     Errors: ConfigError in the network's words, or when the file cannot be written; TransportError when nothing runs.
     """
+    require_target(path)
     place = Home(home)
     running = place.load_running()
     if running is None:
@@ -32,10 +34,7 @@ def save_receipt(task: str, path: Path, home: Path) -> None:
         found = client.get(f"/receipt/{task}", ReceiptFile)
     finally:
         client.close()
-    try:
-        path.write_bytes(found.data)
-    except OSError as problem:
-        raise ConfigError(f"{path} cannot be written: {problem}") from None
+    write_target(path, found.data)
     print(f"{path}: receipt of task {task}, {len(found.data):,} bytes; it holds the prompt")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from paceline.cli.command import run_command
+from paceline.cli.command import NumberCommand, run_command
 from paceline.cli.environment import get_default_home
 
 tx_app = typer.Typer(
@@ -24,7 +24,7 @@ HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder of the n
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-@tx_app.command()
+@tx_app.command(cls=NumberCommand)
 def send(
     *,
     to: To,
@@ -39,7 +39,7 @@ def send(
     _run("coins", to, amount, author, home, dry_run=dry_run, yes=yes, json=json)
 
 
-@tx_app.command("send-dollars")
+@tx_app.command("send-dollars", cls=NumberCommand)
 def send_dollars(
     *,
     to: To,

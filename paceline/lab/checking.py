@@ -15,6 +15,7 @@ import msgspec
 from paceline.base.draws import derive_seed
 from paceline.base.hashing import hash_parts
 from paceline.base.integers import PPM
+from paceline.lab.check_costs import CHECK_COSTS
 from paceline.ledger import nodes, suspicion
 from paceline.ledger.check_rates import check_rate_ppm
 from paceline.ledger.state import State
@@ -25,8 +26,6 @@ from paceline.verification.calibration import BILLION
 from paceline.verification.suspicion import compute_log_e_micro
 
 PROMPT_TOKENS = 64
-CHECK_COSTS: Mapping[int, float] = {1: 1.03, 16: 0.18, 64: 0.08, 256: 0.075}
-"""Compute of one check over that of the answer, by tokens of the answer, prompt of 64. Source: bench/inference_overhead.py."""
 _TOKEN = hash_parts("lab-checking", b"task")
 
 

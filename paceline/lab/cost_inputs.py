@@ -7,16 +7,17 @@ whether it was measured, published, ruled, given or assumed; a file that names a
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from paceline.base.errors import ConfigError
+from paceline.base.tables import convert_table
+from paceline.lab.files import read_toml
 
 TOKENS, TRAIN, FINE_TUNE = "tokens", "train", "fine-tune"
 WORKS = (TOKENS, TRAIN, FINE_TUNE)
@@ -92,7 +93,6 @@ KNOWN: Mapping[str, Kind] = {
 
 MFU = Kind(unit="share of the peak", least=_TINY, most=1, dearer=False, works=TRAINING)
 """Of training; it becomes a speed by the card's peak and the model's size."""
-_Read = TypeVar("_Read")
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -149,20 +149,16 @@ class Figures:
 
 def load_figures(path: Path) -> Figures:
     """Read a file. Errors: ConfigError naming the key that is wrong or missing."""
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
-        raise ConfigError(f"{path}: {problem}") from None
-    return parse_figures(data, str(path))
+    return parse_figures(read_toml(path), str(path))
 
 
 def parse_figures(data: Any, source: str) -> Figures:
     """Figures from plain values. Errors: as `load_figures`."""
-    file = _convert(data, _File, source)
+    file = convert_table(data, _File, source)
     tables = {TOKENS: [("all", file.all), (TOKENS, file.tokens)], TRAIN: [("all", file.all), (TRAIN, file.train)]}
     tables[FINE_TUNE] = [*tables[TRAIN], (FINE_TUNE, file.fine_tune)]
     inputs = {work: _read_work(work, parts, source) for work, parts in tables.items()}
-    gpus = {name: _convert(entry, Gpu, f"{source}, gpu.{name}") for name, entry in file.gpu.items()}
+    gpus = {name: convert_table(entry, Gpu, f"{source}, gpu.{name}") for name, entry in file.gpu.items()}
     speeds = tuple(_read_speed(row, f"{source}, throughput {place}") for place, row in enumerate(file.throughput, 1))
     return Figures(source=source, inputs=inputs, gpus=gpus, speeds=speeds)
 
@@ -219,13 +215,6 @@ def list_names(work: str) -> list[str]:
     return [name for name, kind in KNOWN.items() if work in kind.works]
 
 
-def _convert(data: Any, kind: type[_Read], where: str) -> _Read:
-    try:
-        return msgspec.convert(data, kind)
-    except msgspec.ValidationError as problem:
-        raise ConfigError(f"{where}: {problem}") from None
-
-
 def _read_work(work: str, tables: list[tuple[str, dict[str, Any]]], source: str) -> dict[str, Range]:
     found: dict[str, Range] = {}
     for table, entries in tables:
@@ -235,7 +224,7 @@ def _read_work(work: str, tables: list[tuple[str, dict[str, Any]]], source: str)
             if kind is None or kind.derived or work not in kind.works:
                 known = [known for known in list_names(work) if not KNOWN[known].derived]
                 raise ConfigError(f"{where}: unknown; the inputs of {work} are {', '.join(known)}")
-            found[name] = read_range(_convert(entry, Entry, where), where, kind)
+            found[name] = read_range(convert_table(entry, Entry, where), where, kind)
     missing = [name for name in list_names(work) if not KNOWN[name].derived and name not in found]
     if missing:
         raise ConfigError(f"{source}: {work} needs {missing[0]}, in the table `{work}` or `all`")
@@ -243,7 +232,7 @@ def _read_work(work: str, tables: list[tuple[str, dict[str, Any]]], source: str)
 
 
 def _read_speed(data: Any, where: str) -> Throughput:
-    row = _convert(data, Throughput, where)
+    row = convert_table(data, Throughput, where)
     if (row.tokens_per_second is None) == (row.mfu is None):
         raise ConfigError(f"{where}: give `tokens_per_second` or `mfu`")
     if row.tokens_per_second is not None:

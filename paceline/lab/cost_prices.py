@@ -16,6 +16,7 @@ from datetime import date
 from pathlib import Path
 
 from paceline.base.errors import ConfigError
+from paceline.lab.files import read_text
 
 REQUIRED = ("provider", "kind", "gpu", "gpus", "tier", "dollars_per_hour", "source", "seen")
 COLUMNS = (*REQUIRED, "note")
@@ -73,11 +74,7 @@ class Band:
 
 def load_prices(path: Path) -> tuple[PriceRow, ...]:
     """Read a table. Errors: ConfigError naming the line and the field that is wrong."""
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise ConfigError(f"{path}: {problem}") from None
-    return parse_prices(text, str(path))
+    return parse_prices(read_text(path), str(path))
 
 
 def parse_prices(text: str, source: str) -> tuple[PriceRow, ...]:
@@ -128,7 +125,9 @@ def make_band(rows: Sequence[PriceRow], today: date) -> Band:
     """The band of at least one row. Errors: ConfigError for a row that was seen after today."""
     for row in rows:
         if read_day(row.seen) > today:
-            raise ConfigError(f"prices line {row.line}, seen: {row.seen} lies after {today}")
+            raise ConfigError(
+                f"--on {today}: the price in line {row.line} was seen later, {row.seen}; name a later day"
+            )
     prices = sorted(row.price for row in rows)
     low, median, high = (compute_quantile(prices, share) for share in QUANTILES)
     return Band(low=low, median=median, high=high, rows=len(rows), stale=sum(row.is_stale(today) for row in rows))

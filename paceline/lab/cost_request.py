@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 from paceline.base.errors import ConfigError
 from paceline.economy.issuance import BATCHES, FIRST_SUBSIDY, USUAL_REDUCTION_PPM
@@ -39,6 +39,10 @@ CLOUD_KINDS = ("cloud", "specialist")
 MARKET = "market"
 EXAMPLE = "example row"
 SPEED = "speed"
+SET_SPEED = "--set {}=…"
+SET_SPEEDS = " ".join(map(SET_SPEED.format, ("cloud_speed", "network_speed")))
+SAME_SIZE = 0.05
+"""Names of models round their parameters by so much: what is called 8B has 8.03."""
 SEGMENT_STEPS = 10
 """Inner steps between two committed states, unless a run says otherwise."""
 
@@ -68,6 +72,13 @@ class Request:
     settings: tuple[str, ...] = ()
 
 
+class _Size(NamedTuple):
+    """A model and how many parameters it has; empty and 0 where nobody says."""
+
+    model: str
+    params: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """A comparison with what is worth saying beside it."""
@@ -75,6 +86,8 @@ class Answer:
     request: Request
     comparison: Comparison
     notes: tuple[str, ...]
+    model: str = ""
+    """Whose speed the figures have, where nobody named a model."""
 
 
 def answer(request: Request, prices: Sequence[PriceRow], figures: Figures, *, example_prices: bool) -> Answer:
@@ -84,10 +97,10 @@ def answer(request: Request, prices: Sequence[PriceRow], figures: Figures, *, ex
     if len(given) != len(request.settings):
         raise ConfigError("--set: one input is given twice")
     messages, derived, notes = _count_messages(request)
-    speeds, params = _find_speeds(request, figures, given)
+    speeds, size = _find_speeds(request, figures, given)
     work = Work(
         kind=request.kind,
-        params=params,
+        params=size.params,
         adapter_params=request.adapter_params,
         machines=request.machines,
         gpus=request.gpus,
@@ -97,7 +110,7 @@ def answer(request: Request, prices: Sequence[PriceRow], figures: Figures, *, ex
     derived |= {"tokens": _make_given(request.tokens, "--tokens"), "subsidy": _make_subsidy(request.batch)}
     derived |= _make_price_ranges(request, prices, given, with_network=not problem, example=example_prices)
     inputs = _join_inputs(request, {**figures.inputs[request.kind], **derived, **given}, speeds)
-    return Answer(request=request, comparison=compare(work, inputs, problem), notes=(*notes, *more))
+    return Answer(request=request, comparison=compare(work, inputs, problem), notes=(*notes, *more), model=size.model)
 
 
 def compute_audits(params: NetworkParams, inner_steps: int, segment_steps: int = SEGMENT_STEPS) -> float:
@@ -145,23 +158,46 @@ def _count_messages(request: Request) -> tuple[tuple[Message, ...], dict[str, Ra
     )
 
 
-def _find_speeds(request: Request, figures: Figures, given: Mapping[str, Range]) -> tuple[dict[str, Range], float]:
+def _find_speeds(request: Request, figures: Figures, given: Mapping[str, Range]) -> tuple[dict[str, Range], _Size]:
     """Speeds by side, or one for both; and the model's parameters where a row of the figures tells them."""
+    asked = _Size(request.model, request.params)
+    cards = {"cloud_speed": request.cloud_gpu or request.gpu, "network_speed": request.gpu}
     if request.throughput is not None:
-        return {SPEED: parse_range(request.throughput, "--throughput", KNOWN["cloud_speed"])}, request.params
-    sides = {"cloud_speed": request.cloud_gpu or request.gpu, "network_speed": request.gpu}
-    found: dict[str, Range] = {}
-    params = request.params
-    for side in sides.keys() - given.keys():
-        row = _find_row(request, figures, sides[side])
-        params = params or row.params or 0.0
-        found[side] = _make_speed(request, figures, row, sides[side])
+        if len(set(cards.values())) > 1:
+            told = " and ".join(cards.values())
+            raise ConfigError(f"--throughput is one speed, {told} are two cards: give {SET_SPEEDS}")
+        return {SPEED: parse_range(request.throughput, "--throughput", KNOWN["cloud_speed"])}, asked
+    cards = {side: card for side, card in cards.items() if side not in given}
+    own = (
+        "--throughput" if len(cards) == 2 and len(set(cards.values())) == 1 else " ".join(map(SET_SPEED.format, cards))
+    )
+    rows = {side: _find_row(request, figures, card, own) for side, card in cards.items()}
+    size = _require_one_model(request, list(rows.values()), own) if request.kind == TOKENS else asked
+    found = {side: _make_speed(request, figures, row, cards[side], own) for side, row in rows.items()}
     if len(found) == 2 and found["cloud_speed"] == found["network_speed"]:
-        return {SPEED: found["cloud_speed"]}, params
-    return found, params
+        return {SPEED: found["cloud_speed"]}, size
+    return found, size
 
 
-def _find_row(request: Request, figures: Figures, gpu: str) -> Throughput:
+def _require_one_model(request: Request, rows: Sequence[Throughput], own: str) -> _Size:
+    """Whose speed the rows are. Errors: ConfigError when they are of two models, or of another one than is asked for."""
+    models = {row.model: row for row in rows if row.model}
+    if len(models) > 1:
+        raise ConfigError(
+            f"--model: the speeds are of {' and of '.join(models)}; give {SET_SPEEDS}, or one --gpu for both"
+        )
+    size = _Size(request.model, request.params)
+    for name, row in models.items():
+        known = row.params or request.params
+        if request.params and abs(request.params - known) > SAME_SIZE * known:
+            raise ConfigError(
+                f"--params {request.params / 1e9:g}B: the speed is of {name}, which has {known / 1e9:g}B; give {own}"
+            )
+        size = _Size(name, request.params or known)
+    return size
+
+
+def _find_row(request: Request, figures: Figures, gpu: str, own: str) -> Throughput:
     rows = [row for row in figures.speeds if row.work == request.kind]
     for name in (gpu, ANY_GPU):
         fitting = [row for row in rows if row.gpu == name and request.model in ("", row.model)]
@@ -173,16 +209,16 @@ def _find_row(request: Request, figures: Figures, gpu: str) -> Throughput:
     known = ", ".join(f"{row.model or 'any model'} on {row.gpu}" for row in rows) or "none"
     raise ConfigError(
         f"throughput: {figures.source} has no speed of {request.kind} for {request.model or 'a model'} on {gpu}; it has "
-        f"{known}. Give yours with --throughput"
+        f"{known}. Give yours with {own}"
     )
 
 
-def _make_speed(request: Request, figures: Figures, row: Throughput, gpu: str) -> Range:
+def _make_speed(request: Request, figures: Figures, row: Throughput, gpu: str, own: str) -> Range:
     if row.tokens_per_second is not None:
         return read_range(row.tokens_per_second, "throughput", KNOWN["cloud_speed"])
     assert row.mfu is not None
     if gpu not in figures.gpus:
-        raise ConfigError(f"gpu: {figures.source} does not say how fast {gpu} is; give --throughput")
+        raise ConfigError(f"gpu: {figures.source} does not say how fast {gpu} is; give {own}")
     share, card = read_range(row.mfu, "throughput", MFU), figures.gpus[gpu]
     flops = Work(kind=request.kind, params=request.params, adapter_params=request.adapter_params).flops_per_token
     factor = card.bf16_teraflops * 1e12 / flops
@@ -250,7 +286,7 @@ def _join_inputs(request: Request, ranges: Mapping[str, Range], speeds: Mapping[
     keys = {SPEED: ("cloud_speed", "network_speed")}
     speeds = {name: found for name, found in speeds.items() if name not in ranges}
     if SPEED in speeds and ranges.keys() & set(keys[SPEED]):
-        raise ConfigError("--throughput stands for both sides: leave cloud_speed and network_speed out of --set")
+        raise ConfigError(f"--throughput stands for both sides: give {SET_SPEEDS} alone instead of it")
     first = [Input(name=name, range=found, keys=keys.get(name, (name,))) for name, found in speeds.items()]
     return first + [
         Input(name=name, range=ranges[name], keys=(name,)) for name in list_names(request.kind) if name in ranges

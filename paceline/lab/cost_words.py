@@ -25,10 +25,9 @@ from paceline.lab.cost_compare import (
     compute_monthly_tokens,
     get_values,
 )
-from paceline.lab.cost_inputs import FINE_TUNE, TOKENS
+from paceline.lab.cost_inputs import FINE_TUNE, TOKENS, Range
 from paceline.lab.cost_request import Answer, compute_subsidy
 
-INPUT_COLUMNS = ("input", "low", "median", "high", "unit", "origin", "source")
 SIDES = {CLOUD: "cloud", "alone": "market, rented and trusted by oneself", NETWORK: "this network"}
 _RULE = (
     "Low, median and high take every input at its cheaper end, its median and its dearer end; prices are the 10th, 50th and 90th "
@@ -93,16 +92,10 @@ def list_parts(answer: Answer) -> list[tuple[str, ...]]:
     return [*rows, last]
 
 
-def list_inputs(answer: Answer) -> list[tuple[str, ...]]:
-    """Every input with its origin."""
+def list_input_lines(answer: Answer) -> list[str]:
+    """Every input, low, median and high, with where it comes from."""
     return [
-        (
-            entry.name,
-            *(("", show_number(entry.range.median), "") if entry.range.is_single else _show_range(entry.range)),
-            entry.unit,
-            entry.range.origin,
-            entry.range.source,
-        )
+        f"- {entry.name} = {_show_range(entry.range)} {entry.unit}, {entry.range.origin}: {entry.range.source}"
         for entry in answer.comparison.inputs
     ]
 
@@ -193,8 +186,9 @@ def _show_bills(bills: Estimates, show: Any) -> tuple[str, ...]:
     return tuple(show(getattr(bills, name)) for name in ESTIMATES)
 
 
-def _show_range(found: Any) -> tuple[str, str, str]:
-    return show_number(found.low), show_number(found.median), show_number(found.high)
+def _show_range(found: Range) -> str:
+    values = (found.median,) if found.is_single else (found.low, found.median, found.high)
+    return ":".join(show_number(value) for value in values)
 
 
 def _describe_work(answer: Answer) -> str:
@@ -206,7 +200,8 @@ def _describe_work(answer: Answer) -> str:
         else f"{request.gpu} here, {request.cloud_gpu} in the cloud"
     )
     if request.kind == TOKENS:
-        return f"{amount} of answers{' of ' + request.model if request.model else ''}, {cards}, on {request.today}"
+        model = request.model or answer.model
+        return f"{amount} of answers{' of ' + model if model else ''}, {cards}, on {request.today}"
     job = "Fine-tuning" if request.kind == FINE_TUNE else "Training"
     adapter = f" by an adapter of {show_number(work.adapter_params)}" if work.adapter_params else ""
     size = f"{show_number(work.params)} parameters{adapter} on {amount}"

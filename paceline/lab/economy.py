@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from paceline.base.integers import PPM
 from paceline.economy.issuance import Epoch, Issued, compute_issuance
-from paceline.economy.prices import compute_next_price
-from paceline.lab.scenario import Scenario
+from paceline.economy.prices import MAX_PRICE, compute_next_price
+from paceline.lab.scenario import DAYS_PER_YEAR, Scenario
 from paceline.protocol.params import NICOIN_PER_COIN
 
 Floats = npt.NDArray[np.float64]
@@ -55,7 +55,10 @@ class Day:
     price: float
     price_dollars: float
     coin_dollars: float
+    asked: float
+    """Compute asked for at this price …"""
     demand: float
+    """… and as much of it as the hosts can do."""
     capacity: float
     fees: float
     issued: float
@@ -67,6 +70,8 @@ class Day:
     check_rate: float
     caught: int
     gini_weight: float
+    gini_coins: float
+    """Of all coins that came free to hosts so far."""
     batch: int
 
 
@@ -99,7 +104,7 @@ def make_hosts(scenario: Scenario, chance: np.random.Generator) -> Hosts:
     chance.shuffle(cheat)
     base = np.array([entry.units_per_day for entry in scenario.classes])
     later = chance.random(count) >= scenario.start_share
-    joins = np.where(later, chance.integers(1, 365, count), 0)
+    joins = np.where(later, chance.integers(1, DAYS_PER_YEAR, count), 0)
     zeros, counts = np.zeros(count), np.zeros(count, np.int64)
     return Hosts(
         kind=kind,
@@ -141,7 +146,7 @@ def _assign(shares: list[float], count: int) -> Ints:
 
 def _vote(scenario: Scenario, hosts: Hosts, day: int, last: int) -> int:
     """The network's own median over one vote a class and the cartel, by the weight that is there."""
-    coin = scenario.coin_dollars * scenario.coin_yearly_growth ** (day / 365)
+    coin = scenario.compute_coin_dollars(day)
     present = (hosts.joins <= day) & (hosts.out_until <= day)
     sums = np.bincount(hosts.kind[present], hosts.units[present], len(scenario.classes))
     weights: dict[bytes, int] = {}
@@ -151,20 +156,26 @@ def _vote(scenario: Scenario, hosts: Hosts, day: int, last: int) -> int:
         weights[key] = round(float(sums[index]) * (1.0 - scenario.cartel.share) * PPM)
         if not entry.silent:
             cost = entry.dollars_per_day / entry.units_per_day / coin
-            votes[key] = max(1, round(cost * (1.0 + entry.margin) * NICOIN_PER_COIN))
+            votes[key] = _make_vote(cost * (1.0 + entry.margin) * NICOIN_PER_COIN)
     weights[b"cartel"] = round(float(sums.sum()) * scenario.cartel.share * PPM)
-    votes[b"cartel"] = max(1, round(last * scenario.cartel.multiple))
+    votes[b"cartel"] = _make_vote(last * scenario.cartel.multiple)
     return compute_next_price(weights, votes, last)
+
+
+def _make_vote(nicoin: float) -> int:
+    """What the ledger takes as a vote."""
+    return min(MAX_PRICE, max(1, round(nicoin)))
 
 
 def _play_day(economy: Economy, day: int, price_nicoin: int, issued: Issued, chance: np.random.Generator) -> Issued:
     scenario, hosts = economy.scenario, economy.hosts
     rules = scenario.rules
     price = price_nicoin / NICOIN_PER_COIN
-    coin = scenario.coin_dollars * scenario.coin_yearly_growth ** (day / 365)
+    coin = scenario.compute_coin_dollars(day)
     weight = np.where((hosts.joins <= day) & (hosts.out_until <= day), hosts.units, 0.0)
     capacity = float(weight.sum())
-    demand = min(capacity, scenario.compute_demand(day, price * coin)) if capacity > 0 else 0.0
+    asked = scenario.compute_demand(day, price * coin)
+    demand = min(capacity, asked)
     shares = weight / capacity if capacity > 0 else weight
     tasks = chance.poisson(demand / scenario.demand.units_per_task * shares).astype(np.float64)
     fee = scenario.demand.units_per_task * price
@@ -195,6 +206,7 @@ def _play_day(economy: Economy, day: int, price_nicoin: int, issued: Issued, cha
             price=price,
             price_dollars=price * coin,
             coin_dollars=coin,
+            asked=asked,
             demand=demand,
             capacity=capacity,
             fees=fees,
@@ -210,6 +222,7 @@ def _play_day(economy: Economy, day: int, price_nicoin: int, issued: Issued, cha
             check_rate=float(checks.sum()) / used if used else 0.0,
             caught=int(caught.sum()),
             gini_weight=compute_gini(weight[weight > 0]) if capacity > 0 else 0.0,
+            gini_coins=compute_gini(hosts.paid),
             batch=issued.batch,
         )
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from paceline.base.errors import ConfigError
+from paceline.base.tables import convert_table
 from paceline.models.catalogue import DEFAULT_MODEL
 
 SOLO, COMETBFT = "solo", "cometbft"
@@ -194,16 +195,16 @@ def load_settings(path: Path) -> NodeSettings:
         return parse_settings(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: missing; `paceline up` makes it") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, ConfigError) as problem:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ConfigError) as problem:
         raise ConfigError(f"{path}: {problem}") from None
 
 
 def parse_settings(text: str) -> NodeSettings:
     """Settings from their TOML text.
 
-    Errors: TOMLDecodeError, ValidationError, ConfigError, none of which knows of a file.
+    Errors: TOMLDecodeError, ConfigError, none of which knows of a file.
     """
-    return msgspec.convert(tomllib.loads(text), NodeSettings)
+    return convert_table(tomllib.loads(text), NodeSettings, "")
 
 
 def encode_settings(settings: NodeSettings) -> str:

@@ -243,7 +243,8 @@ def _describe_change(action: dict[str, Any], governance: GovernanceStatus) -> st
 
 
 def _describe_entry(entry: dict[str, Any]) -> str:
-    units = f"{entry['micro_units'] / PPM:g} units of compute a token"
+    plural = "" if entry["micro_units"] == PPM else "s"
+    units = f"{entry['micro_units'] / PPM:g} unit{plural} of compute a token"
     return f"Enters the model {entry['name']} in the registry: {units}, licence {entry['licence']}."
 
 

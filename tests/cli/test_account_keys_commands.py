@@ -96,6 +96,7 @@ def test_a_key_moves_in_a_file(home, tmp_path):
         (("import", "x", "--passphrase-file", "/nowhere"), None, "words have none here"),
         (("import", "x", "--keyfile", "/nowhere", "--account", "1"), None, "do not go with it"),
         (("import", "x", "--keyfile", "/nowhere", "--words-file", "/y"), None, "do not go with it"),
+        (("import", "x", "--keyfile", "/nowhere"), None, "/nowhere cannot be read"),
         (("export", "x", "--to", "/tmp/never"), None, "this home has no key"),
     ],
 )

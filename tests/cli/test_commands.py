@@ -279,6 +279,14 @@ def test_doctor_tells_of_a_damaged_home_and_a_folder_it_may_not_write(run, home,
     assert "cannot be written" in run("doctor", "--home", home.path).stdout
 
 
+def test_doctor_shows_the_whole_path_of_the_home(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    home = tmp_path / "a-folder-whose-name-is-longer-than-a-column-of-the-table"
+    shown = run("doctor", "--home", home).stdout
+    cells = "".join(line.split("│")[2].strip() for line in shown.splitlines() if line.count("│") == 4)
+    assert f"{home}," in cells and "…" not in shown
+
+
 def test_doctor_on_a_new_machine_says_how_to_begin(run, tmp_path):
     result = run("doctor", "--home", tmp_path / "none")
     assert "`paceline up` makes one" in result.stdout

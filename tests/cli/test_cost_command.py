@@ -30,6 +30,23 @@ def test_a_million_tokens_name_every_input_with_its_origin_and_who_wins():
     assert "wins by the medians" in done.stdout and "tokens a month for each rented GPU" in done.stdout
 
 
+def test_the_title_names_the_model_whose_speed_counts():
+    assert run("tokens").stdout.startswith("1M tokens of answers of Llama 3.1 8B, H100")
+    assert run("tokens", "--params", "8.03B").stdout.startswith("1M tokens of answers of Llama 3.1 8B, H100")
+    assert run("tokens", "--throughput", "9", "--params", "70B", "--gpus-per-machine", "2").stdout.startswith(
+        "1M tokens of answers, H100"
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("tokens",), ("train", "--params", "1.1B", "--tokens", "22B"), ("fine-tune", "--params", "1B", "--tokens", "1M")],
+)
+def test_nothing_is_cut_at_80_columns(words):
+    done = run(*words, columns="80")
+    assert done.exit_code == 0 and "…" not in done.stdout and len(done.stdout.splitlines()) < 90
+
+
 def test_a_run_and_a_fine_tune_as_json():
     trained = run("train", "--params", "1.1B", "--tokens", "22B", "--machines", "4", "--json")
     assert trained.exit_code == 0, trained.output
@@ -90,6 +107,36 @@ def test_own_prices_and_a_csv(tmp_path):
         (("tokens", "--prices", "none.csv"), "none.csv"),
         (("tokens", "--figures", "none.toml"), "none.toml"),
         (("tokens", "--csv", "no/such/out.csv"), "its folder does not exist"),
+        (("tokens", "--csv", "tests"), "tests is a folder"),
+        (("tokens", "--params", "70B"), "--params 70B: the speed is of Llama 3.1 8B, which has 8B; give --throughput"),
+        (("tokens", "--params", "70B", "--set", "cloud_speed=9"), "which has 8B; give --set network_speed=…"),
+        (
+            ("tokens", "--cloud-gpu", "A100 80GB"),
+            "of DeepSeek R1 Distill Qwen 7B and of Llama 3.1 8B; give --set cloud_speed",
+        ),
+        (("tokens", "--cloud-gpu", "L4"), "Give yours with --set cloud_speed=… --set network_speed=…"),
+        (
+            ("tokens", "--throughput", "9", "--cloud-gpu", "A100 80GB"),
+            "two cards: give --set cloud_speed=… --set network_speed=…",
+        ),
+        (
+            ("tokens", "--throughput", "9", "--set", "cloud_speed=9"),
+            "give --set cloud_speed=… --set network_speed=… alone",
+        ),
+        (
+            (
+                "train",
+                "--params",
+                "1B",
+                "--tokens",
+                "1B",
+                "--method-set",
+                "inner_steps=5",
+                "--method-set",
+                "inner_steps=6",
+            ),
+            "--method-set inner_steps: it is given twice",
+        ),
         (("tokens", "--set", "cloud_price"), "--set cloud_price"),
         (("train", "--params", "1B", "--tokens", "1B", "--method-set", "inner_steps"), "--method-set"),
         (("train", "--params", "1B", "--tokens", "1B", "--method-set", "inner_steps=half"), "inner_steps"),
@@ -103,6 +150,8 @@ def test_invalid_words_end_with_one_line_and_code_2(words, named):
 
 
 def test_invalid_day_ends_with_one_line():
+    done = CliRunner().invoke(app, ["cost", "tokens", "--on", "1900-01-01"])
+    assert done.exit_code == 2 and "--on 1900-01-01: the price in line" in done.stderr and "later day" in done.stderr
     done = CliRunner().invoke(app, ["cost", "tokens", "--on", "tomorrow"])
     assert done.exit_code == 2 and "--on 'tomorrow'" in done.stderr
 
@@ -137,7 +186,7 @@ def test_settings_of_a_method_have_types():
 def test_the_transcript_of_the_page_is_what_the_command_prints():
     block = PAGE.read_text("utf-8").split("```text\n")[1].split("```")[0].splitlines()
     words = block[0].removeprefix("$ paceline cost ").split()
-    printed = CliRunner().invoke(app, ["cost", *words], env={"COLUMNS": "100"}).stdout
+    printed = CliRunner().invoke(app, ["cost", *words], env={"COLUMNS": "80"}).stdout
     for line in block[1:]:
         if line.strip(" …"):
             assert line.rstrip() in printed, line

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from paceline.cli.main import app
 from paceline.cli.network import ControlClient
+from paceline.cli.printing import count_units
 from paceline.economy.supply import TOTAL_SUPPLY
 from paceline.node.home import NewHome, create_home
 from paceline.node.settings import SOLO
@@ -85,11 +86,13 @@ def test_a_price_from_its_votes_to_the_epoch_in_which_it_holds(tmp_path, monkeyp
     [
         (("price", "vote", "3"), "is no amount"),
         (("price", "vote", "0 icon"), "not between 1 and"),
+        (("price", "vote", "-1 icon"), "'-1 icon' is no amount"),
         (("price", "vote", "1 icon", "--name", "node-9"), "this home has node-1, node-2"),
         (("price", "vote", "1 icon"), "does not run"),
         (("rewards", "explain", "node-9"), "no node of this name"),
         (("credits", "buy", "1.0000001", "--most", "1 icon"), "up to six digits"),
         (("credits", "buy", "five", "--most", "1 icon"), "is no number above 0"),
+        (("credits", "buy", "-5", "--most", "1 icon"), "UNITS: '-5' is no number above 0"),
         (("credits", "buy", "5", "--most", "1"), "--most:"),
         (("credits", "buy", "5", "--most", "1 icon"), "does not run"),
     ],
@@ -98,6 +101,19 @@ def test_invalid_words_are_one_clear_line(tmp_path, words, told):
     home = create_home(tmp_path / "home", NewHome(nodes=2, seed=1))
     code, found = run(*words, "--home", str(home.path))
     assert code == 2 and told in found and found.count("\n") == 1, found
+
+
+def test_one_unit_is_no_plural():
+    assert [count_units(count) for count in (1_000_000, 135_000, 2_000_000)] == [
+        "1 unit of compute",
+        "0.135 units of compute",
+        "2 units of compute",
+    ]
+
+
+def test_invalid_options_beside_a_number_below_0_are_no_arguments(tmp_path):
+    code, found = run("tx", "send", "bob", "-1 icon", "--dryrun", "--home", str(tmp_path))
+    assert code == 2 and "--dryrun" in found
 
 
 def test_before_any_block_everything_is_where_genesis_puts_it(tmp_path):

@@ -147,7 +147,13 @@ def test_an_idle_home_is_read_and_nothing_is_sent_from_it(idle_home):
         (("propose", "method", "00" * 32, "two words", "--title", "x"), "cannot be proposed as it stands"),
         (("propose", "model", "/nowhere.toml", "--title", "x"), "/nowhere.toml cannot be read"),
         (("propose", "upgrade", "V2", "9", "--title", "x"), "cannot be proposed as it stands"),
-        (("propose", "parameter", "transfer_fee", "9" * 30, "--title", "x"), "cannot be proposed as it stands"),
+        (
+            ("propose", "parameter", "transfer_fee", "9" * 30, "--title", "x"),
+            "transfer_fee takes 100 to 10,000,000 nicoin",
+        ),
+        (("propose", "parameter", "transfer_fee", "-5", "--title", "x"), "VALUE -5: transfer_fee takes 100 to"),
+        (("propose", "parameter", "transfer", "9" * 30, "--title", "x"), "NAME transfer: it is none of"),
+        (("propose", "grant", "00" * 20, "-5 icon", "--title", "x"), "AMOUNT: '-5 icon' is no amount"),
     ],
 )
 def test_invalid_words_are_one_clear_line(idle_home, words, told):
@@ -195,7 +201,9 @@ def test_a_model_file_becomes_an_entry(tmp_path):
     for text, told in (
         ("name = ", "model.toml"),
         ("surprise = 1\n" + MODEL, "surprise"),
-        ('name = "x"', "missing"),
+        ('name = "x"', "model.toml: licence: it is missing"),
+        (MODEL.replace("135_000", "0"), "micro_units: 0 must be a whole number, at least 1 and at most 1,000,000,000"),
+        (MODEL.replace("300", "1e3"), "memory_mib, each value: must be a whole number"),
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=told):

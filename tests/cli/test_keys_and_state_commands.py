@@ -18,6 +18,8 @@ from paceline.ledger.application import Application
 from paceline.node.chains.state_files import get_store_path
 from paceline.node.home import Home, NewHome, Running, create_home
 from paceline.node.membership import key_backup
+from paceline.node.membership.contacts import add_contact
+from paceline.node.membership.key_files import add_key
 from paceline.node.membership.sealed import KeyCost
 from paceline.store.state import SqliteStateStore
 
@@ -71,7 +73,7 @@ def test_list_shows_what_is_public_and_nothing_else(pristine):
 def test_a_home_moves_to_a_new_machine(pristine, tmp_path, words):
     file, new = tmp_path / "b", tmp_path / "new"
     code, told = run("keys", "backup", "--home", pristine.path, "--to", file, "--passphrase-file", words)
-    assert code == 0 and "node-1, node-2, of the user" in told
+    assert code == 0 and "the keys of node-1, node-2, user; the operator token" in told
     restore = ("keys", "restore", file, "--home", new, "--passphrase-file", words, "--yes")
     code, told = run(*restore)
     assert code == 2 and "--signed-through is missing" in told and not new.exists()
@@ -115,6 +117,7 @@ def test_invalid_backups_and_restores_say_why_and_write_nothing(pristine, tmp_pa
         (("--passphrase-file", binary), "no UTF-8"),
         (("--passphrase-file", tmp_path / "missing"), "cannot be read"),
         (("--passphrase-file", words, "--name", "node-9"), "node-1, node-2"),
+        (("--to", tmp_path / "no" / "b"), "its folder does not exist"),
     ]:
         code, told = run(*backup, *arguments)
         assert code == 2 and message in told and not file.exists()
@@ -127,6 +130,21 @@ def test_invalid_backups_and_restores_say_why_and_write_nothing(pristine, tmp_pa
     assert code == 1 and "not-opened" in told and not new.exists()
     code, told = run("keys", "restore", words, "--home", new, "--passphrase-file", words, "--yes")
     assert code == 1 and "not-a-backup" in told and not new.exists()
+
+
+def test_a_home_of_accounts_alone_is_carried_without_a_word_about_machines(tmp_path, words):
+    home, file, new = tmp_path / "cold", tmp_path / "b", tmp_path / "new"
+    code, told = run("keys", "backup", "--home", home, "--to", file, "--passphrase-file", words)
+    assert code == 2 and "nothing to back up" in told
+    add_key(Home(home), "cold", b"c" * 32)
+    add_contact(Home(home), "bob", "ab" * 20, [])
+    code, told = run("keys", "backup", "--home", home, "--to", file, "--passphrase-file", words)
+    assert code == 0 and f"{file} holds the keys of cold; 1 contact\n" in told
+    code, told = run("keys", "restore", file, "--home", new, "--passphrase-file", words)
+    assert (
+        code == 0 and "the keys of cold; 1 contact" in told and "paceline up" not in told and "ONE machine" not in told
+    )
+    assert Home(new).load_key("cold") == Home(home).load_key("cold")
 
 
 def test_invalid_there_is_no_passphrase_on_the_command_line(pristine, tmp_path):

@@ -112,6 +112,12 @@ def test_invalid_votes_on_a_quote(home, words, said):
     assert done.exit_code == 2 and said in told and "Traceback" not in told, told
 
 
+@pytest.mark.parametrize("words", [("--home", "/x"), ("--name", "node-1"), ("--json",)])
+def test_invalid_options_before_the_word_are_refused_by_name(words):
+    code, told = run(*words, "buy", "1 icon", "--dry-run")
+    assert code == 2 and told == f"paceline: write {words[0]} after `buy`: before it, it would count for nothing\n"
+
+
 def test_a_folder_without_a_block_shows_the_start(tmp_path):
     home = create_home(tmp_path / "home", NewHome(nodes=1, seed=1))
     assert ask(home)["height"] == 0

@@ -85,6 +85,9 @@ def test_payments_are_shown_then_made(tmp_path, monkeypatch):
     [
         (("send", STRANGER, "5"), "AMOUNT: '5' is no amount"),
         (("send", STRANGER, "0 icon"), "the smallest unit"),
+        (("send", STRANGER, "-1 icon"), "AMOUNT: '-1 icon' is no amount"),
+        (("send", STRANGER, "-.5 icon"), "AMOUNT: '-.5 icon' is no amount"),
+        (("send-dollars", STRANGER, "-1 tUSD", "--dry-run"), "AMOUNT: '-1 tUSD' is no amount"),
         (("send", STRANGER, "1 tUSD"), "tUSD is none of"),
         (("send-dollars", STRANGER, "1 icon"), "is not tUSD"),
         (("send", STRANGER, "1 icon", "--from", "me"), "--from me: this home has user, node-1, node-2"),
@@ -101,7 +104,8 @@ def test_invalid_payments_are_one_clear_line(idle_home, words, said):
 
 def test_an_address_book_holds_one_address_a_name(idle_home):
     place = ("--home", str(idle_home.path))
-    assert run("contacts", "list", *place) == (0, "")
+    code, told = run("contacts", "list", *place)
+    assert code == 0 and told.startswith("No contacts yet; `paceline contacts add")
     for name, address in (("zoe", "00" * 20), ("amy", STRANGER.upper())):
         assert run("contacts", "add", name, address, *place)[0] == 0
     assert json.loads(run("contacts", "list", "--json", *place)[1]) == {"amy": STRANGER, "zoe": "00" * 20}

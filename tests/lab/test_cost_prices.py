@@ -127,5 +127,5 @@ def test_invalid_choices_say_what_there_is():
     for changed in ({"provider": "GCP"}, {"tier": "spot"}):
         with pytest.raises(ConfigError, match="no row for H100 fits cloud, "):
             select_rows(rows, "H100", ("cloud",), **changed)
-    with pytest.raises(ConfigError, match="line 2, seen: 2026-06-24 lies after 2026-06-23"):
+    with pytest.raises(ConfigError, match="--on 2026-06-23: the price in line 2 was seen later, 2026-06-24"):
         make_band(rows, date(2026, 6, 23))

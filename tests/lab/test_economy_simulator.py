@@ -18,9 +18,11 @@ from paceline.base.integers import PPM
 from paceline.cli.main import app
 from paceline.economy.pay import compute_pay
 from paceline.economy.supply import DAILY_FLOOR
+from paceline.lab.check_costs import MEAN_CHECK_COST
 from paceline.lab.economy import HONEST, _compute_earned, compute_check_rates, compute_gini, make_hosts, simulate
-from paceline.lab.economy_report import summarise, write_csv, write_page
-from paceline.lab.scenario import load_scenario, parse_scenario
+from paceline.lab.economy_page import RATES, write_page
+from paceline.lab.economy_report import Stakes, summarise, write_csv
+from paceline.lab.scenario import Rules, Scenario, load_scenario, parse_scenario
 from paceline.ledger.check_rates import compute_reputation_rate_ppm
 from paceline.protocol.params import NICOIN_PER_COIN, TINY
 
@@ -139,8 +141,143 @@ def test_the_command_writes_page_and_table(tmp_path):
     assert json.loads(done.stdout)["hosts"] == 2000
     assert len(list(csv.DictReader(io.StringIO(table.read_text())))) == 40
     assert "What cheating brings" in page.read_text() and "https://cdn" not in page.read_text().split("</script>")[-1]
-    shown = CliRunner().invoke(app, ["econ", "simulate", str(file)], env={"COLUMNS": "140"})
-    assert "4-bit model on every task" in shown.stdout
+    for words in (
+        "asked for and not done",
+        "pays a host that holds nothing below",
+        "Expected value of one cheated task",
+    ):
+        assert words in page.read_text(), words
+    shown = CliRunner().invoke(app, ["econ", "simulate", str(file)], env={"COLUMNS": "80"}).stdout
+    for words in (
+        "8-bit model",
+        "To the training fund",
+        "Price of a unit",
+        "Gini of votes",
+        "was not done",
+        "New coins are",
+    ):
+        assert words.lower() in shown.lower(), words
+    assert "…" not in shown
+
+
+def get_fields(kind, path=()):
+    """Every number of the scenario with its bounds, by the keys that lead to it."""
+    for field in msgspec.inspect.type_info(kind).fields:
+        found = field.type
+        while isinstance(found, msgspec.inspect.Metadata):
+            found = found.type
+        if isinstance(found, msgspec.inspect.VarTupleType):
+            found = found.item_type
+        if isinstance(found, msgspec.inspect.StructType):
+            yield from get_fields(found.cls, (*path, field.encode_name))
+        elif isinstance(found, (msgspec.inspect.IntType, msgspec.inspect.FloatType)):
+            yield (*path, field.encode_name), found
+
+
+FIELDS = dict(get_fields(Scenario))
+SLOW = {("hosts",): 50, ("epochs",): 12}
+
+
+@pytest.mark.parametrize("path", FIELDS, ids=".".join)
+def test_every_number_is_bounded_and_both_bounds_are_played_to_finite_figures(path):
+    kind = FIELDS[path]
+    assert kind.ge is not None and kind.le is not None, path
+    for value in (kind.ge, SLOW.get(path, kind.le)):
+        data = change_at(path, value)
+        if path in {("classes", "share"), ("cheats", "share")}:
+            # The others have the rest: shares of classes add up to one.
+            rest = (1.0 - value) / (len(data[path[0]]) - 1)
+            data[path[0]] = [entry | {"share": rest if place else value} for place, entry in enumerate(data[path[0]])]
+        scenario = small(**data)
+        with np.errstate(all="raise", under="ignore"):
+            economy = simulate(scenario)
+            summary = summarise(economy)
+        numbers = [value for day in economy.days for value in vars(day).values()]
+        assert np.isfinite(numbers).all() and np.isfinite(summary.gini_coins)
+        write_page(economy, summary)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), 1e300, -1])
+@pytest.mark.parametrize("path", FIELDS, ids=".".join)
+def test_invalid_numbers_are_refused_by_name(path, value):
+    with pytest.raises(ConfigError, match=path[-1]):
+        small(**change_at(path, value))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"coin_yearly_growth": 0.0}, "coin_yearly_growth: 0.0 must be a number, at least 0.01 and at most 100"),
+        (
+            {"coin_yearly_growth": 100.0, "epochs": 20_000},
+            "coin_yearly_growth 100: after 20000 epochs a coin would cost",
+        ),
+        ({"spread": 1000.0}, "spread: 1000.0 must be"),
+    ],
+)
+def test_invalid_scales_say_what_is_allowed(changes, named):
+    with pytest.raises(ConfigError, match=named):
+        small(**changes)
+
+
+def change_at(path, value):
+    """The example with 50 hosts and 12 days, and one number of it changed; of a list's entries in the first."""
+    data = tomllib.loads(EXAMPLE.read_text("utf-8")) | {
+        "hosts": 50,
+        "epochs": 12,
+        "start_share": 1.0,
+        "rules": {},
+        "coin_yearly_growth": 1.0,
+    }
+    place = data
+    for name in path[:-1]:
+        place = place.setdefault(name, {})
+        place = place[0] if isinstance(place, list) else place
+    place[path[-1]] = value
+    return data
+
+
+def test_a_fresh_host_has_only_the_pay_of_its_task_at_stake():
+    stakes = Stakes(saving=0.3, detection=0.9, held=99.0)
+    assert stakes.break_even(99.0) == pytest.approx(0.3 / 90) and stakes.break_even(0.0) == pytest.approx(1 / 3)
+    for held in (0.0, 99.0):
+        assert stakes.expect(stakes.break_even(held), held) == pytest.approx(0.0)
+        assert stakes.expect(RATES[0], held) > 0 > stakes.expect(1.0, held)
+    assert Stakes(saving=0.3, detection=0.0, held=9.0).break_even(9.0) == 1.0
+    line = summarise(simulate(small(epochs=30))).cheats[0]
+    assert line.fresh_break_even_rate == pytest.approx(line.stakes.saving / 0.97)
+    assert line.fresh_break_even_rate > 10 * line.break_even_rate
+
+
+def test_what_hosts_cannot_do_shows_as_unmet():
+    busy = small(epochs=3)
+    busy = msgspec.structs.replace(busy, demand=msgspec.structs.replace(busy.demand, start_units=1e9))
+    economy = simulate(busy)
+    assert all(day.demand == day.capacity < day.asked for day in economy.days)
+    assert summarise(economy).unmet_share > 0.99
+    assert summarise(simulate(small(epochs=3))).unmet_share == 0.0
+
+
+def test_years_add_up_and_name_the_share_of_new_coins():
+    economy = simulate(small(epochs=400))
+    summary = summarise(economy)
+    assert [line.year for line in summary.years] == [1, 2]
+    assert sum(line.fees for line in summary.years) == pytest.approx(summary.fees)
+    assert sum(line.issued for line in summary.years) == pytest.approx(summary.issued)
+    first = summary.years[0]
+    assert first.subsidy_share == pytest.approx(first.issued / (first.issued + first.fees))
+    assert summary.gini_coins == economy.days[-1].gini_coins == compute_gini(economy.hosts.paid)
+
+
+def test_a_check_costs_what_was_measured():
+    assert Rules().check_cost == MEAN_CHECK_COST == pytest.approx(1 / 12, rel=0.01)
+
+
+@pytest.mark.parametrize("option", ["--html", "--csv"])
+def test_invalid_a_folder_as_a_file_is_refused_before_the_simulation(option, tmp_path, monkeypatch):
+    monkeypatch.setattr("paceline.lab.economy.simulate", lambda *_: pytest.fail("it ran"))
+    done = CliRunner().invoke(app, ["econ", "simulate", str(EXAMPLE), option, str(tmp_path)])
+    assert done.exit_code == 2 and f"{tmp_path} is a folder" in done.stderr
 
 
 def test_invalid_files_are_refused_before_anything_runs(tmp_path):

@@ -126,10 +126,16 @@ def test_exact_values_have_six_digits(value, shown):
 
 def test_the_table_of_the_page_is_what_the_command_prints():
     page = Path("docs/COMPARISONS.md").read_text("utf-8")
-    printed = CliRunner().invoke(app, ["econ", "hypothesis"], env={"COLUMNS": "140"}).stdout
-    other = CliRunner().invoke(app, ["econ", "usefulness"], env={"COLUMNS": "140"}).stdout
+    printed = CliRunner().invoke(app, ["econ", "hypothesis"], env={"COLUMNS": "80"}).stdout
+    other = CliRunner().invoke(app, ["econ", "usefulness"], env={"COLUMNS": "80"}).stdout
     blocks = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
     assert len(blocks) == 2
     for block, told in zip(blocks, (printed, other), strict=True):
         for line in block.splitlines()[1:]:
             assert line.rstrip(" …") in told, line
+
+
+@pytest.mark.parametrize("words", [("hypothesis",), ("table",), ("table", "--fund-ppm", "1000000"), ("usefulness",)])
+def test_no_cell_is_cut_at_80_columns(words):
+    done = CliRunner().invoke(app, ["econ", *words], env={"COLUMNS": "80"})
+    assert done.exit_code == 0 and "…" not in done.stdout, done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import stat
@@ -15,16 +16,22 @@ import pytest
 from paceline.base.errors import ConfigError
 from paceline.engine.signed_mark import SignedMark, make_mark_through, raise_signed_mark, read_signed_mark
 from paceline.node.home import Home, NewHome, Running, create_home, write_whole
+from paceline.node.membership.account_backup import AccountBackup
+from paceline.node.membership.contacts import add_contact, load_contacts, remove_contact
 from paceline.node.membership.key_backup import (
+    BACKUP,
     MAGIC,
     Backup,
+    NetworkBackup,
     collect_backup,
     open_backup,
     restore_backup,
     seal_backup,
     write_backup,
 )
-from paceline.node.membership.sealed import FORMAT, InvalidBackup, KeyCost, SealedBackup
+from paceline.node.membership.key_files import add_key
+from paceline.node.membership.policies import add_policy, load_policies, make_policy
+from paceline.node.membership.sealed import InvalidBackup, KeyCost, SealedBackup, seal_value
 from paceline.node.settings import COMETBFT, load_settings
 from paceline.protocol.codec import decode_own, encode
 
@@ -127,7 +134,7 @@ def test_a_backup_overwrites_nothing(file):
     with pytest.raises(ConfigError, match="exists already"):
         write_backup(file, b"other")
     assert file.read_bytes() == before
-    with pytest.raises(ConfigError, match="cannot be written"):
+    with pytest.raises(ConfigError, match="its folder does not exist"):
         write_backup(file / "below", b"other")
 
 
@@ -168,7 +175,7 @@ def reseal(file, **changes):
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"format": FORMAT + 1}, "unknown-format"),
+        ({"format": BACKUP.format + 1}, "unknown-format"),
         ({"cost": KeyCost(passes=1, memory_bytes=1024**3 + 1)}, "malformed"),
         ({"cost": KeyCost(passes=17, memory_bytes=8192)}, "malformed"),
         ({"salt": bytes(15)}, "malformed"),
@@ -315,3 +322,90 @@ def test_kill_9_at_every_step_leaves_nothing_that_looks_finished(tmp_path, home,
 def test_a_backup_reads_back_as_it_was(home, file):
     opened = open_backup(file, PASSPHRASE)
     assert isinstance(opened, Backup) and opened == collect_backup(home)
+
+
+def add_accounts(home):
+    """A key, a contact and a joint account; the key comes first, because a policy names keys."""
+    key = add_key(home, "cold", b"c" * 32)
+    add_contact(home, "bob", "ab" * 20, [])
+    add_policy(home, "both", make_policy(1, [key.public_key, home.load_key("cold").public_key[::-1]]))
+
+
+def test_accounts_contacts_and_policies_come_back_with_the_rest(tmp_path, home, monkeypatch):
+    monkeypatch.setattr("paceline.node.membership.policies.require_policy", lambda _: None)
+    add_accounts(home)
+    path = tmp_path / "keys.backup"
+    write_backup(path, seal_backup(collect_backup(home), PASSPHRASE, CHEAP))
+    new = Home(tmp_path / "new")
+    restore(new.path, path)
+    restore(new.path, path)
+    assert new.load_key("cold") == home.load_key("cold")
+    assert load_contacts(new) == load_contacts(home) == {"bob": bytes.fromhex("ab" * 20)}
+    assert load_policies(new) == load_policies(home) and list(load_policies(new)) == ["both"]
+    files, former = list_files(new.path), list_files(home.path)
+    assert {name: files[name] for name in former} == former
+
+
+def test_a_home_of_accounts_alone_is_backed_up_and_restored(tmp_path):
+    home, new = Home(tmp_path / "cold"), Home(tmp_path / "new")
+    with pytest.raises(ConfigError, match="nothing to back up"):
+        collect_backup(home)
+    add_key(home, "cold", b"c" * 32)
+    add_contact(home, "bob", "ab" * 20, [])
+    backup = collect_backup(home)
+    assert (backup.genesis, backup.user, backup.nodes) == (None, None, ())
+    assert restore_backup(new, backup) == []
+    assert list_files(new.path) == list_files(home.path) and not new.exists
+    running = make_home(tmp_path / "network")
+    restore_backup(running, backup)
+    assert running.load_key("cold") == home.load_key("cold") and running.exists
+
+
+def test_a_backup_of_a_network_alone_restores_still(tmp_path, home):
+    full = collect_backup(home)
+    old = NetworkBackup(genesis=full.genesis, user=full.user, token=full.token, nodes=full.nodes)
+    path = tmp_path / "old.backup"
+    write_backup(path, seal_value(dataclasses.replace(BACKUP, format=1), old, PASSPHRASE, CHEAP))
+    assert open_backup(path, PASSPHRASE) == full
+    restore(tmp_path / "new", path)
+    assert Home(tmp_path / "new").load_key("user") == home.load_key("user")
+
+
+def test_invalid_one_node_alone_carries_no_accounts_of_others(home):
+    add_key(home, "cold", b"c" * 32)
+    assert collect_backup(home, "node-1").accounts == AccountBackup()
+
+
+@pytest.mark.parametrize("kind", ["key", "contact", "name"])
+def test_invalid_a_name_that_means_something_else_stops_the_restore(tmp_path, home, kind):
+    add_key(home, "cold", b"c" * 32)
+    add_contact(home, "bob", "ab" * 20, [])
+    backup, new = collect_backup(home), make_home(tmp_path / "other")
+    if kind == "key":
+        add_key(new, "cold", b"d" * 32)
+    elif kind == "contact":
+        add_contact(new, "bob", "cd" * 20, [])
+    else:
+        add_contact(new, "cold", "cd" * 20, [])
+    before = list_files(new.path)
+    with pytest.raises(ConfigError, match=r"differs from the backup|another contact here|a contact here"):
+        restore_backup(new, backup)
+    assert list_files(new.path) == before
+
+
+def test_what_is_there_stays_and_an_address_keeps_its_name(home):
+    add_contact(home, "bob", "ab" * 20, [])
+    add_contact(home, "eve", "cd" * 20, [])
+    backup = collect_backup(home)
+    remove_contact(home, "bob")
+    remove_contact(home, "eve")
+    add_contact(home, "robert", "ab" * 20, [])
+    restore_backup(home, backup)
+    assert load_contacts(home) == {"robert": bytes.fromhex("ab" * 20), "eve": bytes.fromhex("cd" * 20)}
+
+
+def test_invalid_folder_of_a_backup_is_not_made(tmp_path, home):
+    path = tmp_path / "no" / "such" / "keys.backup"
+    with pytest.raises(ConfigError, match="its folder does not exist"):
+        write_backup(path, seal_backup(collect_backup(home), PASSPHRASE, CHEAP))
+    assert not (tmp_path / "no").exists()

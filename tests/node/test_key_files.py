@@ -117,7 +117,7 @@ def test_invalid_key_files(tmp_path):
     # Sealed for one kind of file, it opens as no other, whatever its first bytes say.
     other = FileKind(magic=KEY_FILE.magic, purpose="key-backup", written_by="x", limit_bytes=KEY_FILE.limit_bytes)
     with pytest.raises(InvalidBackup, match="not-opened"):
-        open_value(other, file, PASSPHRASE, object)
+        open_value(other, file, PASSPHRASE, {1: object})
     for place in range(len(KEY_FILE.magic), len(data), 7):
         file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
         with pytest.raises(InvalidBackup):

@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from paceline.base.errors import ConfigError
 from paceline.base.hashing import hash_parts
+from paceline.base.tables import convert_table
 from paceline.lab.training.fleet import Fleet, Machine, make_fleet
 from paceline.training.methods.local import LocalOptimizer, Schedule
 from paceline.training.methods.presets.registry import build_strategy
@@ -138,10 +139,10 @@ def parse_config(tables: object, source: str) -> RunConfig:
 
     Errors: ConfigError naming the source and the key that is wrong.
     """
+    config = convert_table(tables, RunConfig, source)
     try:
-        config = msgspec.convert(tables, RunConfig)
         fleet, strategy = make_machines(config.fleet), make_strategy(config)
-    except (msgspec.ValidationError, ConfigError) as problem:
+    except ConfigError as problem:
         raise ConfigError(f"{source}: {problem}") from None
     longest = max((rule.trigger.interval for rule in strategy.rules), default=1)
     if longest > config.run.steps:

@@ -10,19 +10,19 @@ import copy
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from paceline.base.errors import ConfigError
+from paceline.base.tables import convert_table
 from paceline.lab.training.config import RunConfig, Share, parse_config, read_tables
 
 MAX_CANDIDATES = 64
 QUICK_STEPS, QUICK_TUNE_STEPS, QUICK_BATCH, QUICK_CANDIDATES = 24, 6, 2, 2
 _TUNABLE = ("strategy.", "optimizer.", "run.batch_size")
 
-T = TypeVar("T")
 Label = Annotated[str, Meta(min_length=1, max_length=80)]
 Grid = dict[str, list[Any]]
 
@@ -166,10 +166,10 @@ def show_value(value: Any) -> str:
 
 def _load_file(path: Path, *, quick: bool) -> list[Row]:
     tables, other = split_tables(read_tables(path))
-    tune = _convert(other.get("tune", {}), TuneTable, f"{path}: tune")
+    tune = convert_table(other.get("tune", {}), TuneTable, f"{path}: tune")
     if tune.like is not None and len(other["tune"]) > 1:
         raise ConfigError(f"{path}: tune.like: takes another row's settings; leave out all else under tune")
-    compare = _convert(other.get("compare", {}), CompareTable, f"{path}: compare")
+    compare = convert_table(other.get("compare", {}), CompareTable, f"{path}: compare")
     _check_grid(tune, compare, path)
     overrides = other.get("quick", {})
     if not isinstance(overrides, dict):
@@ -280,10 +280,3 @@ def _check_likeness(group: str, row: Row, rows: list[Row]) -> None:
         raise ConfigError(f"tune.like {row.tune.like!r}: no row of group {group!r} with this label is tuned")
     for chosen in found.list_candidates():
         row.get_config(chosen, seed=row.seeds[0])
-
-
-def _convert(data: object, kind: type[T], source: str) -> T:
-    try:
-        return msgspec.convert(data, kind)
-    except msgspec.ValidationError as problem:
-        raise ConfigError(f"{source}: {problem}") from None

@@ -13,12 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from paceline.base.errors import ConfigError
+from paceline.base.tables import convert_table
 from paceline.lab.training.accounts import Result
 from paceline.lab.training.config import EVALUATIONS, DataTable, OptimizerTable, make_named_strategy
 from paceline.lab.training.fleet import Fleet, make_fleet
@@ -237,7 +237,4 @@ def save_module(fitted: FitResult, folder: Path) -> None:
 
 
 def _read_optimizer(changes: Mapping[str, Any] | None) -> OptimizerTable:
-    try:
-        return msgspec.convert(dict(changes or {}), OptimizerTable)
-    except msgspec.ValidationError as problem:
-        raise ConfigError(f"optimizer: {problem}") from None
+    return convert_table(dict(changes or {}), OptimizerTable, "optimizer")

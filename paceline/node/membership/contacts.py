@@ -59,7 +59,7 @@ def add_contact(home: Home, name: str, text: str, taken: list[str]) -> bytes:
         raise ConfigError(f"{text} is called {former} already")
     if len(contacts) >= MAX_CONTACTS:
         raise ConfigError(f"an address book holds {MAX_CONTACTS} names at most")
-    _save(home, {**contacts, name: address})
+    save_contacts(home, {**contacts, name: address})
     return address
 
 
@@ -69,7 +69,7 @@ def remove_contact(home: Home, name: str) -> bytes:
     if name not in contacts:
         raise ConfigError(f"no contact is called {name!r}")
     address = contacts.pop(name)
-    _save(home, contacts)
+    save_contacts(home, contacts)
     return address
 
 
@@ -81,6 +81,7 @@ def require_name(name: str) -> None:
         )
 
 
-def _save(home: Home, contacts: dict[str, bytes]) -> None:
+def save_contacts(home: Home, contacts: dict[str, bytes]) -> None:
+    """Write the whole book: for whoever has made sure of its names."""
     text = {name: contacts[name].hex() for name in sorted(contacts)}
     write_whole(home.path / "contacts.json", msgspec.json.format(msgspec.json.encode(text)) + b"\n", mode=0o600)

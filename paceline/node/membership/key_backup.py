@@ -1,7 +1,7 @@
 """All keys of a home, or of one of its nodes, in one file under a passphrase; and the way back.
 
-Beside the keys it carries what a new machine cannot make up: genesis, settings, and the mark up to which each consensus key
-has signed. Chain state and half-done work are not in it: the network has the first, the second is worth one Race at most.
+Beside the keys it carries what a new machine cannot make up: genesis, settings, contacts, joint accounts, and the mark up to
+which each consensus key has signed. A home that holds no network is backed up, too. Chain state and half-done work are not in it: the network has the first, the second is worth one Race at most.
 Invariant: a restore changes nothing before it has read and compared everything, adds files whole or not at all, overwrites
 none, writes genesis last, and never lowers a mark; so it can be killed at any moment and repeated.
 """
@@ -9,24 +9,31 @@ none, writes genesis last, and never lowers a mark; so it can be killed at any m
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
 from paceline.base.errors import ConfigError
 from paceline.base.keys import SECRET_BYTES
 from paceline.engine.signed_mark import NOTHING_SIGNED, SignedMark, raise_signed_mark, read_signed_mark
-from paceline.node.home import MAX_GENESIS_BYTES, Home, write_secret, write_whole
+from paceline.node.home import MAX_GENESIS_BYTES, USER, Home, write_secret, write_whole
+from paceline.node.membership.account_backup import (
+    AccountBackup,
+    collect_accounts,
+    compare_accounts,
+    list_account_secrets,
+    restore_accounts,
+)
 from paceline.node.membership.sealed import (
     USUAL_COST,
     FileKind,
     InvalidBackup,
     KeyCost,
     open_value,
+    require_sealed,
     seal_value,
     write_sealed,
 )
@@ -36,7 +43,9 @@ from paceline.protocol.genesis import Genesis
 
 MAGIC = b"paceline-keys\n"
 MAX_BACKUP_BYTES = MAX_GENESIS_BYTES + 16 * 1024 * 1024
-BACKUP = FileKind(magic=MAGIC, purpose="key-backup", written_by="paceline keys backup", limit_bytes=MAX_BACKUP_BYTES)
+BACKUP = FileKind(
+    magic=MAGIC, purpose="key-backup", written_by="paceline keys backup", limit_bytes=MAX_BACKUP_BYTES, format=2
+)
 NODE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 AWAITS_STATE = (
     "This node's keys were restored. It orders no block before a state is imported (paceline state import).\n"
@@ -56,13 +65,26 @@ class NodeBackup(Record, frozen=True, kw_only=True):
     signed: SignedMark
 
 
-class Backup(Record, frozen=True, kw_only=True):
-    """A home. User key and token are missing when one node alone was backed up."""
+class NetworkBackup(Record, frozen=True, kw_only=True):
+    """Format 1: a network, without the accounts beside it."""
 
     genesis: bytes
     user: Secret | None
     token: Annotated[str, Meta(pattern=r"^[!-~]{1,512}\Z")] | None
     nodes: Annotated[tuple[NodeBackup, ...], Meta(min_length=1, max_length=1024)]
+
+
+class Backup(Record, frozen=True, kw_only=True):
+    """Format 2: a home. `genesis` is missing where no network lives, user key and token also when one node alone was backed up."""
+
+    genesis: bytes | None
+    user: Secret | None
+    token: Annotated[str, Meta(pattern=r"^[!-~]{1,512}\Z")] | None
+    nodes: Annotated[tuple[NodeBackup, ...], Meta(max_length=1024)]
+    accounts: AccountBackup = AccountBackup()
+
+
+FORMATS: Mapping[int, type[NetworkBackup | Backup]] = {1: NetworkBackup, BACKUP.format: Backup}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,20 +104,26 @@ def collect_backup(home: Home, name: str | None = None) -> Backup:
     Errors: ConfigError when there is no such node or a file is missing or damaged; InvalidBackup when one holds what no
     backup can.
     """
+    if not home.exists and name is None:
+        return _require_restorable(_collect_accounts_alone(home))
     genesis = encode(home.load_genesis())
     names = home.node_names()
     if name is not None and name not in names:
-        raise ConfigError(f"no node {name!r} in {home.path}; it holds {', '.join(names) or 'none'}")
+        raise ConfigError(
+            f"no node {name!r} in {home.path}; it holds {', '.join(names) or 'none'}. `paceline keys export` writes one "
+            "account's key"
+        )
     nodes = tuple(_collect_node(home, node) for node in names if name in {None, node})
     whole = name is None
-    backup = Backup(
-        genesis=genesis,
-        user=home.load_key("user").secret if whole else None,
-        token=home.load_token() if whole else None,
-        nodes=nodes,
+    return _require_restorable(
+        Backup(
+            genesis=genesis,
+            user=home.load_key("user").secret if whole else None,
+            token=home.load_token() if whole else None,
+            nodes=nodes,
+            accounts=collect_accounts(home) if whole else AccountBackup(),
+        )
     )
-    # A file that a restore would refuse must not be written in the first place.
-    return decode(Backup, encode(backup), limit_bytes=MAX_BACKUP_BYTES, error=InvalidBackup)
 
 
 def seal_backup(backup: Backup, passphrase: str, cost: KeyCost | None = None) -> bytes:
@@ -116,7 +144,15 @@ def write_backup(path: Path, data: bytes) -> None:
 
 def open_backup(path: Path, passphrase: str) -> Backup:
     """The content of a backup file. Errors: as `open_value`."""
-    return open_value(BACKUP, path, passphrase, Backup)
+    found = open_value(BACKUP, path, passphrase, FORMATS)
+    if isinstance(found, Backup):
+        return found
+    return Backup(genesis=found.genesis, user=found.user, token=found.token, nodes=found.nodes)
+
+
+def require_backup_file(path: Path) -> None:
+    """Errors: as `require_sealed`, before anybody types a passphrase."""
+    require_sealed(BACKUP, path, FORMATS)
 
 
 def signs_blocks(backup: Backup) -> bool:
@@ -141,12 +177,29 @@ def restore_backup(home: Home, backup: Backup, signed_through: SignedMark = NOTH
     _compare_genesis(home, backup)
     for path, secret in _list_secrets(home, backup):
         _compare_secret(path, secret)
+    compare_accounts(home, backup.accounts)
     for node in backup.nodes:
         read_signed_mark(_get_engine_folder(home, node.name))
     for node, chosen in zip(backup.nodes, settings, strict=True):
         _restore_node(home, node, chosen, signed_through)
+    for path, secret in list_account_secrets(home, backup.accounts):
+        _add_secret(path, secret)
+    restore_accounts(home, backup.accounts)
     _restore_common(home, backup)
     return [_describe(home, chosen) for chosen in settings]
+
+
+def _require_restorable(backup: Backup) -> Backup:
+    """A file that a restore would refuse must not be written in the first place."""
+    return decode(Backup, encode(backup), limit_bytes=MAX_BACKUP_BYTES, error=InvalidBackup)
+
+
+def _collect_accounts_alone(home: Home) -> Backup:
+    user = home.load_key(USER).secret if home.key_path(USER).exists() else None
+    accounts = collect_accounts(home)
+    if user is None and accounts == AccountBackup():
+        raise ConfigError(f"{home.path} holds no network and no key: there is nothing to back up")
+    return Backup(genesis=None, user=user, token=None, nodes=(), accounts=accounts)
 
 
 def _collect_node(home: Home, name: str) -> NodeBackup:
@@ -176,6 +229,10 @@ def _restore_node(home: Home, node: NodeBackup, settings: NodeSettings, signed_t
 
 def _restore_common(home: Home, backup: Backup) -> None:
     """User, token, and genesis, which makes the folder a home. What one node's backup lacks is made anew."""
+    if backup.genesis is None:
+        if backup.user is not None:
+            _add_secret(home.key_path(USER), backup.user.hex())
+        return
     _add_secret(home.path / "keys" / "user", (backup.user or secrets.token_bytes(SECRET_BYTES)).hex())
     _add_secret(home.path / "operator-token", backup.token or secrets.token_hex(32))
     if not home.exists:
@@ -194,7 +251,7 @@ def _describe(home: Home, settings: NodeSettings) -> RestoredNode:
 def _read_settings(node: NodeBackup) -> NodeSettings:
     try:
         return parse_settings(node.settings)
-    except (ConfigError, msgspec.ValidationError, ValueError) as problem:
+    except (ConfigError, ValueError) as problem:
         raise InvalidBackup("bad-settings", f"settings of {node.name}: {problem}") from None
 
 
@@ -208,6 +265,8 @@ def _choose_settings(home: Home, node: NodeBackup) -> NodeSettings:
 
 
 def _compare_genesis(home: Home, backup: Backup) -> None:
+    if backup.genesis is None:
+        return
     decode(Genesis, backup.genesis, limit_bytes=MAX_GENESIS_BYTES, error=InvalidBackup)
     if home.exists and encode(home.load_genesis()) != backup.genesis:
         raise ConfigError(f"{home.path} holds another network than the backup: restore into another --home")
@@ -218,6 +277,7 @@ def _list_secrets(home: Home, backup: Backup) -> Iterator[tuple[Path, str]]:
         yield home.path / "keys" / "user", backup.user.hex()
     if backup.token is not None:
         yield home.path / "operator-token", backup.token
+    yield from list_account_secrets(home, backup.accounts)
     for node in backup.nodes:
         yield from _list_node_secrets(home, node)
 

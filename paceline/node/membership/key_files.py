@@ -15,7 +15,15 @@ from paceline.base.errors import ConfigError
 from paceline.base.keys import SECRET_BYTES, AccountKey
 from paceline.node.home import Home, write_secret
 from paceline.node.membership.policies import require_new_name
-from paceline.node.membership.sealed import USUAL_COST, FileKind, KeyCost, open_value, seal_value, write_sealed
+from paceline.node.membership.sealed import (
+    USUAL_COST,
+    FileKind,
+    KeyCost,
+    open_value,
+    require_sealed,
+    seal_value,
+    write_sealed,
+)
 from paceline.protocol.codec import Record
 
 KEY_FILE = FileKind(
@@ -28,6 +36,9 @@ class KeyFile(Record, frozen=True, kw_only=True):
 
     name: Annotated[str, Meta(max_length=64)]
     secret: Annotated[bytes, Meta(min_length=SECRET_BYTES, max_length=SECRET_BYTES)]
+
+
+FORMATS = {KEY_FILE.format: KeyFile}
 
 
 def add_key(home: Home, name: str, secret: bytes) -> AccountKey:
@@ -48,4 +59,9 @@ def export_key(path: Path, name: str, key: AccountKey, passphrase: str, cost: Ke
 
 def open_key(path: Path, passphrase: str) -> KeyFile:
     """What a sealed file of one key holds. Errors: as `open_value`."""
-    return open_value(KEY_FILE, path, passphrase, KeyFile)
+    return open_value(KEY_FILE, path, passphrase, FORMATS)
+
+
+def require_key_file(path: Path) -> None:
+    """Errors: as `require_sealed`, before anybody types a passphrase."""
+    require_sealed(KEY_FILE, path, FORMATS)

@@ -71,8 +71,12 @@ def add_policy(home: Home, name: str, policy: Policy) -> None:
     former = next((other for other in policies if policies[other] == policy), None)
     if former is not None:
         raise ConfigError(f"this policy is called {former} already")
+    save_policies(home, {**policies, name: policy})
+
+
+def save_policies(home: Home, policies: dict[str, Policy]) -> None:
+    """Write all of them: for whoever has made sure of their names."""
     entries = {
-        known: _Entry(found.threshold, [key.hex() for key in found.keys])
-        for known, found in sorted({**policies, name: policy}.items())
+        known: _Entry(found.threshold, [key.hex() for key in found.keys]) for known, found in sorted(policies.items())
     }
     write_whole(home.path / "policies.json", msgspec.json.format(msgspec.json.encode(entries)) + b"\n", mode=0o600)

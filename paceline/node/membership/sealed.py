@@ -1,13 +1,14 @@
 """Secrets in a file under a passphrase: a head that says what one guess costs, and an authenticated box.
 
 It knows nothing of what is sealed; its two users are the backup of a home and the file of one key. Invariant: a change of any
-byte of the file is found, and a file of one kind never opens as the other.
+byte of the file is found, and a file of one kind or format never opens as another.
 """
 
 from __future__ import annotations
 
 import secrets
 import unicodedata
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -22,7 +23,6 @@ from paceline.base.hashing import hash_parts
 from paceline.node.home import write_whole
 from paceline.protocol.codec import Record, decode, encode
 
-FORMAT = 1
 MIN_PASSPHRASE_CHARACTERS = 12
 SALT_BYTES = pwhash.argon2id.SALTBYTES
 
@@ -60,22 +60,23 @@ class FileKind:
     purpose: str
     written_by: str
     limit_bytes: int
+    format: int = 1
+    """Of what is written; what is read says itself which it has."""
 
 
 def seal_value(kind: FileKind, value: Record, passphrase: str, cost: KeyCost) -> bytes:
     """The bytes of a file. Errors: ConfigError when the passphrase is too short."""
     salt = secrets.token_bytes(SALT_BYTES)
-    box = _make_box(kind, _require_passphrase(passphrase), salt, cost)
+    box = _make_box(kind, kind.format, _require_passphrase(passphrase), salt, cost)
     return kind.magic + encode(
-        SealedBackup(format=FORMAT, cost=cost, salt=salt, sealed=bytes(box.encrypt(encode(value))))
+        SealedBackup(format=kind.format, cost=cost, salt=salt, sealed=bytes(box.encrypt(encode(value))))
     )
 
 
-def open_value(kind: FileKind, path: Path, passphrase: str, wanted: type[T]) -> T:
-    """The content of a file.
+def require_sealed(kind: FileKind, path: Path, formats: Collection[int]) -> SealedBackup:
+    """What stands in a file behind its magic, for whoever looks before a passphrase is asked for.
 
-    Errors: InvalidBackup not-a-backup, too-large, malformed, non-canonical, unknown-format, not-opened; ConfigError when it
-    cannot be read.
+    Errors: InvalidBackup not-a-backup, too-large, malformed, non-canonical, unknown-format; ConfigError when it cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -86,22 +87,37 @@ def open_value(kind: FileKind, path: Path, passphrase: str, wanted: type[T]) -> 
         raise InvalidBackup("not-a-backup", f"{path} was not written by `{kind.written_by}`")
     rest = data[len(kind.magic) :]
     sealed = decode(SealedBackup, rest, limit_bytes=kind.limit_bytes, error=InvalidBackup)
-    if sealed.format != FORMAT:
-        raise InvalidBackup("unknown-format", f"{path} has format {sealed.format}, this program reads {FORMAT}")
+    if sealed.format not in formats:
+        known = " and ".join(str(number) for number in sorted(formats))
+        raise InvalidBackup("unknown-format", f"{path} has format {sealed.format}, this program reads {known}")
+    return sealed
+
+
+def open_value(kind: FileKind, path: Path, passphrase: str, wanted: Mapping[int, type[T]]) -> T:
+    """The content of a file, by its format. Errors: as `require_sealed`, and InvalidBackup not-opened."""
+    sealed = require_sealed(kind, path, wanted.keys())
     try:
-        opened = _make_box(kind, _normalise(passphrase), sealed.salt, sealed.cost).decrypt(sealed.sealed)
+        box = _make_box(kind, sealed.format, _normalise(passphrase), sealed.salt, sealed.cost)
+        opened = box.decrypt(sealed.sealed)
     except (CryptoError, ValueError):
         raise InvalidBackup("not-opened", f"{path}: wrong passphrase, or the file is damaged") from None
-    return decode(wanted, opened, limit_bytes=kind.limit_bytes, error=InvalidBackup)
+    return decode(wanted[sealed.format], opened, limit_bytes=kind.limit_bytes, error=InvalidBackup)
+
+
+def require_free(path: Path) -> None:
+    """Errors: ConfigError when something is there, or its folder is not: secrets land nowhere that nobody has made."""
+    if path.exists():
+        raise ConfigError(f"{path} exists already: a backup overwrites nothing; name another file")
+    if not path.resolve().parent.is_dir():
+        raise ConfigError(f"{path}: its folder does not exist")
 
 
 def write_sealed(path: Path, data: bytes) -> None:
     """Write a file that only its owner can read.
 
-    Errors: ConfigError when something is there already or the disk refuses.
+    Errors: as `require_free`, and ConfigError when the disk refuses.
     """
-    if path.exists():
-        raise ConfigError(f"{path} exists already: a backup overwrites nothing; name another file")
+    require_free(path)
     try:
         write_whole(path, data, mode=0o600)
     except OSError as problem:
@@ -122,9 +138,9 @@ def _normalise(passphrase: str) -> str:
     return unicodedata.normalize("NFKC", passphrase)
 
 
-def _make_box(kind: FileKind, passphrase: str, salt: bytes, cost: KeyCost) -> SecretBox:
+def _make_box(kind: FileKind, number: int, passphrase: str, salt: bytes, cost: KeyCost) -> SecretBox:
     # The whole head goes into the key, so that a change of any byte of the file is found.
-    bound = hash_parts(kind.purpose, encode((FORMAT, cost, salt)))[:SALT_BYTES]
+    bound = hash_parts(kind.purpose, encode((number, cost, salt)))[:SALT_BYTES]
     secret = passphrase.encode("utf-8")
     return SecretBox(
         pwhash.argon2id.kdf(SecretBox.KEY_SIZE, secret, bound, opslimit=cost.passes, memlimit=cost.memory_bytes)
