@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from paceline.cli.command import refuse_before, run_command
+from paceline.cli.command import NumberCommand, refuse_before, run_command
 from paceline.cli.environment import get_default_home
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def status(
         run_command(lambda: print_pool(home or get_default_home(), name or "user", as_json=json))
 
 
-@pool_app.command()
+@pool_app.command(cls=NumberCommand)
 def buy(
     *,
     coins: CoinsArgument,
@@ -63,7 +63,7 @@ def buy(
     _run("buy", coins, (most, pays), name, home, dry_run=dry_run, yes=yes, json=json)
 
 
-@pool_app.command()
+@pool_app.command(cls=NumberCommand)
 def redeem(
     *,
     coins: CoinsArgument,
