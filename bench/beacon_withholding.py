@@ -16,7 +16,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -30,7 +30,7 @@ from paceline.base.threshold import BLS_SCHEME, ThresholdScheme
 from paceline.economy.committee import choose_committee
 from paceline.ledger import beacon, groups, nodes, race, seeds
 from paceline.ledger.groups import Group
-from paceline.ledger.state import State
+from paceline.ledger.state import Nothing, State
 from paceline.protocol.messages import CommitSeed, PostPartials, RevealSeed
 from paceline.protocol.params import TINY
 
@@ -82,16 +82,6 @@ class HashGroup:
 
     def _verify_signature(self, _: bytes, message: bytes, signature: bytes) -> bool:
         return signature == self._sign_group(message)
-
-
-class Nothing:
-    """The empty store below the journal."""
-
-    def get(self, _: bytes) -> bytes | None:
-        return None
-
-    def iterate(self, _: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return iter(())
 
 
 class Simulation:

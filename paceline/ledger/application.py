@@ -43,7 +43,7 @@ from paceline.ledger import (
 from paceline.ledger.admission import Admitted, admit_transaction, forget_expired
 from paceline.ledger.dispatch import execute_message
 from paceline.ledger.evidence import NO_EVIDENCE, BlockEvidence
-from paceline.ledger.state import Event, State
+from paceline.ledger.state import Event, Nothing, State
 from paceline.protocol.genesis import Genesis, compute_chain_id
 from paceline.protocol.params import NetworkParams
 from paceline.protocol.stores import StateStore
@@ -130,7 +130,8 @@ class Application:
 
     def get_validators(self) -> list[tuple[bytes, int]]:
         """Consensus keys and powers that hold from the first block on, for the engine that starts the chain."""
-        state = State(self._store, height=1)
+        # The store may be far beyond genesis: an engine asks whenever it starts.
+        state = State(Nothing(), height=1)
         self._apply_genesis(state)
         return list(nodes.SENT.get(state) or ())
 

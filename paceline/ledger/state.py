@@ -22,9 +22,21 @@ FEW = 32
 class Readable(Protocol):
     """What the journal needs of the layer below: reads of committed state."""
 
-    def get(self, key: bytes) -> bytes | None: ...
+    def get(self, key: bytes, /) -> bytes | None: ...
 
-    def iterate(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]: ...
+    def iterate(self, prefix: bytes, /) -> Iterator[tuple[bytes, bytes]]: ...
+
+
+class Nothing:
+    """The layer below a chain's first block."""
+
+    def get(self, _: bytes, /) -> bytes | None:
+        """No value."""
+        return None
+
+    def iterate(self, _: bytes, /) -> Iterator[tuple[bytes, bytes]]:
+        """No pairs."""
+        return iter(())
 
 
 class Event:

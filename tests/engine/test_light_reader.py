@@ -22,17 +22,12 @@ from paceline.engine.light_values import (
 from paceline.ledger import groups
 from paceline.ledger.accounts import ACCOUNTS, Account
 from paceline.ledger.nodes import NAMES, NODES, Node
-from paceline.ledger.state import State
+from paceline.ledger.state import Nothing, State
 from paceline.store.trie import Trie
 
 FOUR = make_set([10, 10, 10, 10])
 HEIGHT = 6
 ANNA, BERT, NOBODY = (AccountKey.from_secret(bytes([index]) * 32).address for index in range(3))
-
-
-class Nothing:
-    def get(self, _):
-        return None
 
 
 def make_node(name, weight, power):

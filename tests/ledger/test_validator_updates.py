@@ -6,6 +6,7 @@ import random
 
 import pytest
 from chain_harness import PARAMS, Chain
+from pool_chain import PoolChain
 
 from paceline.ledger import nodes
 
@@ -44,3 +45,12 @@ def test_the_cap_with_three_holders_and_with_four():
         chain.run_race([1_000] + [100] * (count - 1))
         assert max(chain.node(index).voting_power for index in range(count)) == most
         assert chain.node(0).weight == 1_000
+
+
+def test_an_engine_that_starts_again_is_told_the_same_first_validators():
+    chain = PoolChain()
+    first = chain.application.get_validators()
+    chain.block()
+    chain.run_race([100, 60, 40, 20, None])
+    assert dict(nodes.SENT.get(chain.state)) != dict(first)
+    assert chain.application.get_validators() == first
