@@ -135,7 +135,7 @@ def test_invalid_ways_of_being_idle(changes, named):
         (f"rpc = {['http://server'] * 9}", "at most 8 servers"),
         ("start_block = -1", "start_block"),
         ("poll_seconds = 0.0", "poll_seconds"),
-        ('url = "http://server"', "unknown field"),
+        ('url = "http://server"', r"bridge\.url: unknown; the keys are rpc"),
     ],
 )
 def test_invalid_bridge_settings_name_themselves(path, text, said):

@@ -55,7 +55,7 @@ class SameThread:
 
 def make_role(state, folder, *, key=ME, cheat="") -> RaceRole:
     context = make_context(state, key, folder, chain=SteppingChain(state), params=PARAMS, threads=SameThread())
-    context.settings = SimpleNamespace(cheat=cheat, name="node")
+    context.settings = SimpleNamespace(cheat=cheat, name="node", race_device="cpu")
     return RaceRole(context)
 
 
