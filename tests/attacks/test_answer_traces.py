@@ -162,6 +162,7 @@ CHEATERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CHEATERS)
 def test_almost_the_right_weights_are_never_accepted_and_raise_suspicion(name, path, model, scores):
     load, count = CHEATERS[name]

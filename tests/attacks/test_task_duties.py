@@ -182,6 +182,7 @@ def gain_by_cheats(monkeypatch, floors):
     )
 
 
+@pytest.mark.long
 def test_cheating_through_an_epoch_loses_although_little_is_at_stake_at_first(monkeypatch):
     assert gain_by_cheats(monkeypatch, range(1, 7)) < 0
     # The defence off: at the floor rate alone nobody looks, and the cheaters keep all that they save.

@@ -116,6 +116,7 @@ def test_invalid_scaled_rotary_embedding():
         get_gemma3_shape(config)
 
 
+@pytest.mark.long
 def test_the_model_says_what_it_is(model, model_path):
     assert (model.model_id, model.vocab_size, model.context_tokens) == ("gemma-3-270m", 262_144, 8_192)
     assert (model.eos_token_ids, model.traced_layers, model.traced_width) == ((1, 106), (5, 11), 640)
@@ -124,6 +125,7 @@ def test_the_model_says_what_it_is(model, model_path):
     assert [kind for kind in shapes["layer_types"] if kind == "full_attention"] == ["full_attention"] * 3
 
 
+@pytest.mark.long
 def test_a_conversation_becomes_a_text_to_continue(model):
     messages = [
         {"role": "system", "content": "Be brief."},
@@ -136,11 +138,13 @@ def test_a_conversation_becomes_a_text_to_continue(model):
     assert model.encode_chat(messages)[0] == 2
 
 
+@pytest.mark.long
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
 def test_any_text_survives_the_tokens(model, text):
     assert model.decode(model.encode(text.replace("\u2581", " "))) == text.replace("\u2581", " ")
 
 
+@pytest.mark.long
 @given(text=st.text(st.sampled_from("aé漢👩‍👧🏽\U00012000 \n"), min_size=1, max_size=20))
 def test_pieces_never_split_a_character(model, text):
     detokeniser = model.open_detokeniser()
@@ -149,6 +153,7 @@ def test_pieces_never_split_a_character(model, text):
     assert not any("�" in piece for piece in pieces)
 
 
+@pytest.mark.long
 def test_the_served_one_continues_sensibly_and_agrees_with_itself(model):
     tokens = model.encode_chat([{"role": "user", "content": "What is the capital of France?"}])
     cache = model.open_cache(len(tokens) + 8)
@@ -174,6 +179,7 @@ def test_the_served_one_agrees_with_transformers_beyond_its_window(model, model_
     assert (wanted.argmax(-1) == found.argmax(-1)).float().mean() > 0.95
 
 
+@pytest.mark.long
 def test_variants_run_on_this_family_too(model, model_path):
     tokens = model.encode("<bos>The sea is")
     served = model.compute_next_logits(tokens, model.open_cache(20)).log_softmax(-1)
