@@ -73,6 +73,7 @@ def assert_like_simulated(folder, kind, world, scene="plain"):
     return expected
 
 
+@pytest.mark.long
 def test_two_processes_and_the_simulator_agree_bit_for_bit(tmp_path):
     other = start(tmp_path, 1, 2, "plain", FEW)
     try:

@@ -242,6 +242,7 @@ def test_who_comes_back_still_has_what_vests(chain):
     assert find_violations(state, chain.params) == []
 
 
+@pytest.mark.long
 def test_a_leaving_node_races_no_more_and_stays_as_long_as_its_group_may_sign(chain):
     index = join(chain)
     address = chain.keys[index].address

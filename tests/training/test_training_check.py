@@ -68,6 +68,7 @@ def test_another_number_of_threads_stays_far_below_the_threshold():
     assert max(distances) < THRESHOLD_PPB // 5
 
 
+@pytest.mark.long
 def test_another_kind_of_cpu_stays_far_below_the_threshold():
     """The same library without its wider instructions stands in for another machine."""
     jobs = [(PLAN, assign(), CORPUS, WORK.states[i], WORK.states[i + 1], i) for i in range(PLAN.segment_count)]
