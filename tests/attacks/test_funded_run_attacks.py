@@ -14,8 +14,8 @@ from chain_harness import get_wealth
 from funded_chain import ANSWER, DATA, LAST, METHOD, PLAN, ROUND, START, UPDATE, FundedChain
 from governed_chain import FUND, submit
 
-from paceline.ledger import publications, training
-from paceline.ledger.accounts import TRAINING_FUND, get_account
+from paceline.ledger import publications, run_money, training
+from paceline.ledger.accounts import RUN_ESCROW, TRAINING_FUND, get_account, move_coins
 from paceline.ledger.invariants import find_violations
 from paceline.protocol import funding as f
 from paceline.protocol import messages as m
@@ -51,6 +51,19 @@ def test_an_author_keeps_nothing_of_the_unspent_budget():
     chain.wait(run_id, training.ENDED)
     assert chain.balance(chain.user.address) == author - 5 * ROUND - LAST.transfer_fee
     assert chain.balance(TRAINING_FUND) > FUND
+
+
+def test_if_the_rest_returned_to_the_opener_an_author_would_empty_the_fund(monkeypatch):
+    """The defence off: as with a run that its owner pays for."""
+    chain = FundedChain(params=LAST)
+    author = chain.balance(chain.user.address)
+    monkeypatch.setattr(
+        run_money, "return_rest", lambda state, budget: move_coins(state, RUN_ESCROW, chain.user.address, budget)
+    )
+    empty = chain.open(chain.reserve())
+    chain.wait(empty, training.ENDED)
+    assert chain.balance(chain.user.address) > author
+    assert chain.balance(TRAINING_FUND) < FUND
 
 
 def test_an_experiment_opens_once():

@@ -11,11 +11,12 @@ import pytest
 from chain_harness import PARAMS, Chain
 
 from paceline.base.errors import InvalidTransaction
-from paceline.ledger import vouchers
+from paceline.ledger import tasks, vouchers
 from paceline.ledger.compute_credits import CREDITS
 from paceline.ledger.sessions import SESSIONS
 from paceline.ledger.state import State, Table
 from paceline.protocol import messages as m
+from paceline.protocol.codec import encode
 from paceline.protocol.credits import BuyCredits
 from paceline.protocol.fields import MAX_SUPPLY
 from paceline.store.state import MemoryStateStore
@@ -47,6 +48,18 @@ def test_a_maximum_above_the_sum_of_all_is_refused():
         "over-total"
     ]
     assert SESSIONS.get(chain.state, session_id) == before
+
+
+def test_without_any_limit_one_transaction_halts_the_chain(monkeypatch):
+    """The defences off, one after another: a record that takes no such number refuses it, and without that the block ends in an error."""
+    monkeypatch.setattr(vouchers, "check_place", lambda *_: None)
+    monkeypatch.setattr(tasks, "MAX_SUPPLY", 2**80)
+    chain = Chain()
+    _, data = write_huge_receipts(chain, total=1)
+    assert chain.application.check_transaction(data).code == "out-of-range"
+    monkeypatch.setattr(Table, "put", lambda table, state, key, value: state.put(table._prefix + key, encode(value)))
+    with pytest.raises(OverflowError):
+        chain.application.finalize_block(chain.height + 1, [data])
 
 
 def test_without_that_rule_the_sums_stop_at_the_supply(monkeypatch):
